@@ -1,0 +1,198 @@
+"""What a running loop shows of itself: the values behind the page, `--json` and `/metrics`.
+
+A LoopView is a frozen picture taken at one moment. Screens never reach into the running loop.
+"""
+
+from typing import Any, Protocol
+
+import numpy as np
+from msgspec import Struct, field
+
+from boucle.clock import Nanos
+from boucle.event import Command, Event, Receipt
+
+__all__ = [
+    "Accounting",
+    "ActuatorView",
+    "Latency",
+    "Live",
+    "LiveSignal",
+    "LoopView",
+    "MachineView",
+    "Observable",
+    "SourceView",
+    "StepView",
+    "TablesView",
+]
+
+
+class Accounting(Struct, kw_only=True):
+    """Where every reading went: `in = stored + late + duplicate + quarantined + shed`.
+
+    A reading is one row of a source: one sensor's chunk of waveform, or one slow value; a payload
+    that cannot be decoded counts as one reading. `pending` readings were accepted and are not yet
+    durable; it is 0 once the loop has drained.
+    """
+
+    received: int = field(default=0, name="in")
+    stored: int = 0
+    late: int = 0
+    duplicate: int = 0
+    quarantined: int = 0
+    shed: int = 0
+    pending: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+    """Quarantine reason → readings."""
+
+    def balanced(self) -> bool:
+        """Whether every reading is accounted for."""
+        gone = self.stored + self.late + self.duplicate + self.quarantined + self.shed
+        return self.received == gone + self.pending
+
+
+class Latency(Struct, frozen=True):
+    """Percentiles in milliseconds over the last `count` measurements; NaN when there are none."""
+
+    p50: float
+    p99: float
+    count: int
+
+
+class SourceView(Struct, frozen=True):
+    """A source: `state` is `connected`, or why not; `age_s` is since its last reading (NaN: none yet)."""
+
+    id: str
+    address: str
+    state: str
+    age_s: float
+    rows: int
+    rows_per_s: float
+    lag: int
+    """Blocks accepted and not yet processed."""
+
+
+class StepView(Struct, frozen=True):
+    """One step of the path, in path order: rows in and out, and time per Block in microseconds."""
+
+    id: str
+    use: str
+    inputs: tuple[str, ...]
+    rows_in: int
+    rows_out: int
+    rows_per_s: float
+    p50_us: float
+    p99_us: float
+
+
+class ActuatorView(Struct, frozen=True):
+    """An actuator: `state` is `connected`, or why not; `waiting` Commands are being retried."""
+
+    id: str
+    address: str
+    state: str
+    waiting: int
+
+
+class TablesView(Struct, frozen=True):
+    """A table of the lake."""
+
+    name: str
+    zone: str
+    rows: int
+    version: int
+    behind_s: float
+    """Age of the oldest row that is durable in the log but not yet committed to the table."""
+
+
+class MachineView(Struct, frozen=True):
+    """A machine on the overview. `values` are the latest features by name, units in `units`.
+
+    `status` is one of normal, attention, alarm, unknown; `family` of the last drift verdict is one
+    of none, machine, sensor, operation, unknown.
+    """
+
+    id: str
+    status: str
+    age_s: float
+    health: float
+    rul_h: float
+    zone: str
+    family: str
+    cause: str
+    subject: str
+    confidence: float
+    says: dict[str, str]
+    values: dict[str, float]
+    units: dict[str, str]
+
+
+class LoopView(Struct, frozen=True):
+    """One picture of the whole loop."""
+
+    product: str
+    title: dict[str, str]
+    at: Nanos
+    since: Nanos
+    speed: float
+    automatic: bool
+    """Whether the loop may act by itself; False when a person stopped automatic action."""
+    machines: tuple[MachineView, ...]
+    events: tuple[Event, ...]
+    commands: tuple[tuple[Command, Receipt | None], ...]
+    sources: tuple[SourceView, ...]
+    steps: tuple[StepView, ...]
+    actuators: tuple[ActuatorView, ...]
+    tables: tuple[TablesView, ...]
+    accounting: Accounting
+    decision_ms: Latency
+    """Last sample of the deciding Block → decision."""
+    action_ms: Latency
+    """Last sample of the deciding Block → value on the PLC, read back."""
+
+
+class LiveSignal(Struct, frozen=True):
+    """The latest of one fast sensor: float32 arrays, ready to be drawn."""
+
+    sensor: str
+    unit: str
+    waveform: np.ndarray[Any, np.dtype[np.float32]]
+    """The last chunk of samples, in `unit`."""
+    spectrum: np.ndarray[Any, np.dtype[np.float32]]
+    """Amplitude per `bin_hz`, in `unit` (peak), from 0 Hz; empty before the first window."""
+    bin_hz: float
+    age_s: float
+
+
+class Live(Struct, frozen=True):
+    """The live picture of one machine: its fast signals, and its trends over the last minutes.
+
+    `trends` maps a value's name to (seconds before now, value), both float32, oldest first;
+    `bands` to its normal range (low, high) where one is declared.
+    """
+
+    machine: str
+    at: Nanos
+    signals: tuple[LiveSignal, ...]
+    trends: dict[str, tuple[np.ndarray[Any, np.dtype[np.float32]], np.ndarray[Any, np.dtype[np.float32]]]]
+    bands: dict[str, tuple[float, float]]
+    units: dict[str, str]
+
+
+class Observable(Protocol):
+    """What the page needs of a running loop; every method is safe to call from another thread."""
+
+    def view(self) -> LoopView:
+        """The picture now; built at most ten times a second, however many ask."""
+        ...
+
+    def live(self, machine: str) -> Live | None:
+        """The live signals of one machine; None for a machine nobody knows."""
+        ...
+
+    def metrics(self) -> bytes:
+        """The Prometheus text exposition."""
+        ...
+
+    def set_automatic(self, allowed: bool, by: str) -> None:
+        """Allow or stop automatic action; journaled with who asked."""
+        ...

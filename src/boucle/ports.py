@@ -1,0 +1,164 @@
+"""The ports of the house: what an adapter must do, and the facts it must tell.
+
+Each docstring states the hard rule; `boucle.testing.conformance` holds an adapter to it.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import pyarrow as pa
+from msgspec import Struct
+
+from boucle.block import Block, Position
+from boucle.clock import Nanos
+from boucle.event import Command, Receipt
+
+__all__ = ["WIRE", "Actuator", "Facts", "Model", "Operator", "Sink", "Source", "Table"]
+
+WIRE = pa.schema(
+    [
+        pa.field("topic", pa.string(), nullable=False),
+        pa.field("payload", pa.binary(), nullable=False),
+        pa.field("received", pa.timestamp("ns", tz="UTC"), nullable=False),
+        pa.field("retained", pa.bool_(), nullable=False),
+    ]
+)
+"""The schema of a Block of undecoded messages; `boucle.quality.decode` turns it into typed rows."""
+
+
+class Facts(Struct, frozen=True):
+    """What a source or sink promises; the plan checks it against the contract."""
+
+    ordered: bool
+    """Rows of one partition arrive in the order they were produced."""
+    replayable: bool
+    """`open` with an earlier Position delivers the same rows again."""
+    delivery: Literal["at-most-once", "at-least-once", "exactly-once"]
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Where Blocks come from.
+
+    Hard rule: after `open(resume)` the first Block delivered is the one right *after* `resume`,
+    and nothing between two Blocks is dropped in silence. A server that is absent or gone never
+    raises out of `poll`: it returns None, reconnects with backoff, and `state` says so.
+    """
+
+    facts: Facts
+
+    def open(self, resume: Position | None = None) -> None:
+        """Start delivering after `resume` (None: from now, or from the start for a file)."""
+        ...
+
+    def poll(self, wait: float) -> Block | None:
+        """The next Block, or None when none came within `wait` seconds."""
+        ...
+
+    def commit(self, upto: Position) -> None:
+        """Everything up to and including `upto` is durable downstream; it need not come again."""
+        ...
+
+    def state(self) -> str:
+        """`connected`, `finished`, or why not, in words for a person."""
+        ...
+
+    def close(self) -> None:
+        """Give back sockets, files and threads. Safe to call twice."""
+        ...
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """Where Blocks go. Hard rule: when `flush` returns, everything written before is durable."""
+
+    def open(self) -> None:
+        """Get ready to write."""
+        ...
+
+    def write(self, block: Block) -> None:
+        """Accept a Block; it may still be in memory when this returns."""
+        ...
+
+    def flush(self) -> None:
+        """Return when everything written so far survives a power cut, or raise `Unavailable`."""
+        ...
+
+    def close(self) -> None:
+        """Flush, then give back files and sockets. Safe to call twice."""
+        ...
+
+
+@runtime_checkable
+class Operator(Protocol):
+    """A step of the plan. Hard rule: what it emits depends on its Blocks only, never on the clock.
+
+    `restore(snapshot())` on a fresh operator gives one that continues exactly as the first would.
+    """
+
+    def step(self, block: Block) -> Sequence[Block]:
+        """Take a Block, give zero or more Blocks."""
+        ...
+
+    def snapshot(self) -> bytes:
+        """The state, as bytes."""
+        ...
+
+    def restore(self, state: bytes) -> None:
+        """Continue from a snapshot of the same version."""
+        ...
+
+
+@runtime_checkable
+class Table(Protocol):
+    """A table with history and transactions."""
+
+    def append(self, block: Block, *, app: str = "", transaction: int | None = None) -> int:
+        """Add rows, return the version; the same (app, transaction) twice adds them once."""
+        ...
+
+    def scan(self, since: Nanos | None = None, until: Nanos | None = None,
+             version: int | None = None) -> Iterator[Block]:
+        """Rows whose `at` lies in [since, until), as of `version`."""
+        ...
+
+
+@runtime_checkable
+class Model(Protocol):
+    """A scorer. Hard rule: a Block whose columns are not `signature` raises SignatureMismatch."""
+
+    signature: pa.Schema
+
+    def score(self, block: Block) -> Block:
+        """The Block with the model's outputs appended as columns."""
+        ...
+
+
+@runtime_checkable
+class Actuator(Protocol):
+    """Something that can be told to act.
+
+    Hard rule: `send` returns a Receipt for everything the machine answered, refusals included;
+    it raises `Unavailable` only when the machine could not be reached *before* anything was sent.
+    Sending the same Command id twice moves the machine once.
+    """
+
+    def open(self) -> None:
+        """Start connecting; returns at once."""
+        ...
+
+    def send(self, command: Command) -> Receipt:
+        """Do it, read it back, say how it ended."""
+        ...
+
+    def read(self, target: str) -> Any:
+        """The present value of `target`; raises `Unavailable` when it cannot be known."""
+        ...
+
+    def state(self) -> str:
+        """`connected`, or why not, in words for a person."""
+        ...
+
+    def close(self) -> None:
+        """Give back the connection. Safe to call twice."""
+        ...
