@@ -1,0 +1,204 @@
+"""Checks product.yaml against the official schemas and against itself; lists every problem."""
+
+import difflib
+import json
+from collections.abc import Iterator, Sequence
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import jsonschema
+import msgspec
+from jsonschema.exceptions import ValidationError, best_match
+
+from boucle.address import Port, parse_address
+from boucle.errors import BoucleError, Problem
+from boucle.product.contract import StreamContract
+from boucle.product.document import LoopDocument
+from boucle.product.duration import seconds
+from boucle.product.lines import Document, Path_
+from boucle.product.odcs import compile_contract
+
+__all__ = ["check_documents", "loop_schema", "official_schema"]
+
+_KINDS = {"DataProduct": "odps-1.0.0.json", "DataContract": "odcs-3.1.0.json"}
+
+
+@cache
+def official_schema(kind: str) -> dict[str, Any]:
+    """The official JSON Schema of `DataProduct` (ODPS 1.0.0) or `DataContract` (ODCS 3.1.0)."""
+    text = (resources.files("boucle.product") / "schemas" / _KINDS[kind]).read_text(encoding="utf-8")
+    return dict(json.loads(text))
+
+
+@cache
+def loop_schema() -> dict[str, Any]:
+    """The JSON Schema of our own `Loop` document."""
+    return msgspec.json.schema(LoopDocument)
+
+
+def check_documents(
+    documents: Sequence[Document],
+) -> tuple[dict[str, Document], dict[str, StreamContract], list[Problem]]:
+    """The documents by kind, the compiled contracts, and all problems."""
+    problems: list[Problem] = []
+    by_kind: dict[str, Document] = {}
+    known = (*_KINDS, "Loop")
+    for document in documents:
+        kind = document.value.get("kind") if isinstance(document.value, dict) else None
+        if kind not in known:
+            problems.append(
+                _problem(document, ("kind",), f"unknown kind {kind!r}", fix=f"one of {', '.join(known)}")
+            )
+        elif kind in by_kind:
+            problems.append(
+                _problem(document, ("kind",), f"a second {kind}", fix="one of each in a product.yaml")
+            )
+        else:
+            by_kind[kind] = document
+            problems += _schema_problems(document, kind)
+    file = documents[0].file if documents else "product.yaml"
+    problems += [
+        Problem("B211", f"there is no {kind} document", file, 1, fix=f"add `kind: {kind}` after a line `---`")
+        for kind in known
+        if kind not in by_kind
+    ]
+    contracts: dict[str, StreamContract] = {}
+    if not problems:
+        contracts, found = compile_contract(by_kind["DataContract"])
+        problems += found
+        problems += _loop_problems(by_kind, contracts)
+    return by_kind, contracts, problems
+
+
+def _schema_problems(document: Document, kind: str) -> Iterator[Problem]:
+    schema = loop_schema() if kind == "Loop" else official_schema(kind)
+    validator = jsonschema.validators.validator_for(schema)(schema)
+    for error in sorted(validator.iter_errors(document.value), key=lambda e: list(map(str, e.absolute_path))):
+        best = (best_match(error.context) if error.context else None) or error
+        path: Path_ = tuple(best.absolute_path)
+        where = ".".join(str(part) for part in path) or kind
+        yield _problem(
+            document, path, f"{where}: {_short(best.message)}", why=_standard(kind), fix=_fix(best)
+        )
+
+
+def _standard(kind: str) -> str:
+    return {"DataProduct": "ODPS 1.0.0 says so", "DataContract": "ODCS 3.1.0 says so"}.get(kind, "")
+
+
+def _short(message: str) -> str:
+    return message if len(message) < 200 else f"{message[:120]} … {message[-70:]}"
+
+
+def _fix(error: ValidationError) -> str:
+    if error.validator in {"additionalProperties", "unevaluatedProperties"} and isinstance(
+        error.instance, dict
+    ):
+        schema: Any = error.schema
+        known = list(schema.get("properties", {}))
+        hints = [
+            f'"{key}": did you mean "{near[0]}"?'
+            for key in error.instance
+            if key not in known and (near := difflib.get_close_matches(str(key), known, n=1))
+        ]
+        return " ".join(hints) or (f"known here: {', '.join(known)}" if known else "remove it")
+    if error.validator == "enum":
+        allowed: Any = error.validator_value
+        return f"one of {', '.join(map(str, allowed))}"
+    if error.validator == "required":
+        return "add it"
+    return f"give a {error.validator_value}" if error.validator == "type" else ""
+
+
+def _problem(
+    document: Document, path: Path_, what: str, why: str = "", fix: str = "", code: str = "B209"
+) -> Problem:
+    return Problem(code, what, document.file, document.line(path), why, fix)
+
+
+def _loop_problems(by_kind: dict[str, Document], contracts: dict[str, StreamContract]) -> list[Problem]:
+    document = by_kind["Loop"]
+    loop = msgspec.convert(document.value, LoopDocument)
+    problems = []
+    for kind, named in (("DataProduct", "product"), ("DataContract", "contract")):
+        real = by_kind[kind].value["id"]
+        if getattr(loop, named) != real:
+            what = f"{named}: {getattr(loop, named)!r} is not the {kind} of this file"
+            problems.append(_problem(document, (named,), what, fix=f"write {real!r}", code="B212"))
+    problems += _source_problems(document, loop, contracts)
+    problems += _step_problems(document, loop)
+    problems += _address_problems(document, loop)
+    return problems
+
+
+def _source_problems(
+    document: Document, loop: LoopDocument, contracts: dict[str, StreamContract]
+) -> Iterator[Problem]:
+    for name, source in loop.sources.items():
+        path: Path_ = ("sources", name)
+        if source.schema not in contracts:
+            fix = _near(source.schema, contracts)
+            yield _problem(
+                document, (*path, "schema"), f"no schema object {source.schema!r}", fix=fix, code="B212"
+            )
+            continue
+        columns = [field.name for field in contracts[source.schema].fields]
+        for setting in ("partition", "dedupe"):
+            for column in getattr(source, setting):
+                if column not in columns:
+                    what = f"{setting}: {source.schema} has no column {column!r}"
+                    yield _problem(document, (*path, setting), what, fix=_near(column, columns), code="B212")
+        for setting in ("lateness", "future", "idle", "horizon"):
+            try:
+                seconds(getattr(source, setting))
+            except BoucleError as error:
+                yield _problem(document, (*path, setting), error.what, fix=error.fix, code=error.code)
+
+
+def _step_problems(document: Document, loop: LoopDocument) -> Iterator[Problem]:
+    streams = list(loop.sources)
+    for index, step in enumerate(loop.steps):
+        for wanted in step.from_:
+            if wanted not in streams:
+                later = any(other.id == wanted for other in loop.steps[index:])
+                why = "a step can only read what stands before it" if later else ""
+                what = f"step {step.id} reads {wanted!r}, which nothing produces"
+                fix = "move it up" if later else _near(wanted, streams)
+                yield _problem(document, ("steps", index, "from"), what, why, fix, "B212")
+        if step.id in streams:
+            yield _problem(document, ("steps", index, "id"), f"{step.id!r} names two streams", code="B212")
+        streams.append(step.id)
+    for name, table in loop.tables.items():
+        if table.from_ not in streams:
+            what = f"table {name} is fed by {table.from_!r}, which nothing produces"
+            yield _problem(
+                document, ("tables", name, "from"), what, fix=_near(table.from_, streams), code="B212"
+            )
+    for stream, where in ((loop.view.machines, "machines"), (loop.view.live, "live")):
+        if stream and stream not in streams:
+            what = f"view.{where}: nothing produces {stream!r}"
+            yield _problem(document, ("view", where), what, fix=_near(stream, streams), code="B212")
+
+
+def _address_problems(document: Document, loop: LoopDocument) -> Iterator[Problem]:
+    places: list[tuple[Path_, str, Port]] = [
+        (("sources", name, "from"), source.from_, "source") for name, source in loop.sources.items()
+    ]
+    places += [
+        (("actuators", name, "to"), actuator.to, "actuator") for name, actuator in loop.actuators.items()
+    ]
+    if loop.commands:
+        places.append((("commands", "from"), loop.commands.from_, "source"))
+        if loop.commands.receipts:
+            places.append((("commands", "receipts"), loop.commands.receipts, "sink"))
+    for path, text, port in places:
+        try:
+            parse_address(text.replace("{", "").replace("}", ""), port)
+        except BoucleError as error:
+            yield _problem(document, path, error.what, error.why, error.fix, error.code)
+
+
+def _near(name: str, known: Sequence[str] | dict[str, Any]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f'did you mean "{near[0]}"?' if near else f"known: {', '.join(known)}"

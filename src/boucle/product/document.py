@@ -1,0 +1,117 @@
+"""The Loop document: what flows from where, through which steps, to which tables and machines."""
+
+from typing import Any, Literal
+
+from msgspec import Struct, field
+
+__all__ = [
+    "ActuatorSpec",
+    "CommandsSpec",
+    "LoopDocument",
+    "SourceSpec",
+    "StepSpec",
+    "TableSpec",
+    "ValueSpec",
+    "ViewSpec",
+]
+
+
+class SourceSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where readings come from, and what is known about their time and identity."""
+
+    from_: str = field(name="from")
+    """An address; `{name}` is replaced by `[addresses] name` of boucle.toml."""
+    schema: str
+    """The schema object of the DataContract that every row must keep."""
+    format: Literal["json", "arrow"] | None = None
+    """How payloads are decoded; absent where the source already gives typed rows."""
+    partition: list[str] = []
+    """Columns that make a partition of event time (each has its own watermark)."""
+    dedupe: list[str] = []
+    """Columns that identify a reading; the same identity within `horizon` is a duplicate."""
+    horizon: str = "60s"
+    lateness: str = "500ms"
+    """How far out of order a partition may be before a row is late."""
+    idle: str = "3s"
+    """A partition this far behind the leading one no longer holds the watermark back."""
+    future: str = "5s"
+    """How far ahead of the clock a timestamp may be before it is quarantined."""
+    with_: dict[str, Any] = field(name="with", default_factory=dict)
+    """Arguments of the adapter."""
+
+
+class StepSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """One operator of the path."""
+
+    id: str
+    use: str
+    """`module:Class`; a module beside product.yaml or any installed one."""
+    from_: list[str] = field(name="from")
+    with_: dict[str, Any] = field(name="with", default_factory=dict)
+    title: dict[str, str] = {}
+
+
+class TableSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """A Delta table fed by a stream."""
+
+    from_: str = field(name="from")
+    zone: Literal["raw", "silver", "gold"]
+    partition: list[str] = ["machine", "sensor", "day"]
+    key: list[str] = []
+    """Columns that identify a row, so that a replay after a crash adds none twice."""
+    columns: list[str] = []
+    """The columns to keep, in order; all when empty."""
+
+
+class ActuatorSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """Something that can be told to act, and the envelope no policy or model can widen."""
+
+    to: str
+    limits: dict[str, dict[str, Any]]
+    with_: dict[str, Any] = field(name="with", default_factory=dict)
+
+
+class CommandsSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where commands from outside come in, and where their receipts go."""
+
+    from_: str = field(name="from")
+    receipts: str = ""
+
+
+class ValueSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """A value the page shows per machine."""
+
+    of: str
+    """`stream.column`."""
+    unit: str = ""
+    trend: bool = False
+    band: tuple[float, float] | None = None
+    """The normal range, drawn behind the trend."""
+
+
+class ViewSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """What the page shows of this loop."""
+
+    title: dict[str, str] = {}
+    machines: str = ""
+    """The stream with one row per machine and moment (health, family, cause, says_en, …)."""
+    live: str = ""
+    """The step whose `latest(machine)` gives waveforms and spectra."""
+    values: dict[str, ValueSpec] = {}
+
+
+class LoopDocument(Struct, frozen=True, forbid_unknown_fields=True):
+    """`kind: Loop` of product.yaml."""
+
+    kind: Literal["Loop"]
+    apiVersion: Literal["boucle/v1"]  # noqa: N815 - the spelling of the standards beside it
+    id: str
+    product: str
+    contract: str
+    sources: dict[str, SourceSpec]
+    steps: list[StepSpec] = []
+    tables: dict[str, TableSpec] = {}
+    actuators: dict[str, ActuatorSpec] = {}
+    rules: list[dict[str, Any]] = []
+    commands: CommandsSpec | None = None
+    view: ViewSpec = ViewSpec()
