@@ -56,7 +56,7 @@ class TableSpec(Struct, frozen=True, forbid_unknown_fields=True):
 
     from_: str = field(name="from")
     zone: Literal["raw", "silver", "gold"]
-    partition: list[str] = ["machine", "sensor", "day"]
+    partition: list[str] = field(default_factory=lambda: ["machine", "sensor", "day"])
     key: list[str] = []
     """Columns that identify a row, so that a replay after a crash adds none twice."""
     columns: list[str] = []

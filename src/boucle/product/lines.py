@@ -1,5 +1,6 @@
 """YAML read with the line of every value, so that a problem can say where it is."""
 
+import re
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -29,13 +30,18 @@ class Document(Struct, frozen=True):
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe, and with timestamps left as text: JSON Schemas of the standards expect text."""
+    """Safe; timestamps stay text (the standards' schemas expect text), and `on`, `no` are words."""
 
 
+# YAML 1.2's core schema: only true and false are booleans, so that a rule may say `on: verdicts`.
+_TAKEN_OUT = {"tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:bool"}
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _TAKEN_OUT]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
 
 
 def read_documents(file: Path, shown: str | None = None) -> tuple[list[Document], list[Problem]]:
