@@ -77,10 +77,30 @@ def _schema_problems(document: Document, kind: str) -> Iterator[Problem]:
     for error in sorted(validator.iter_errors(document.value), key=lambda e: list(map(str, e.absolute_path))):
         best = (best_match(error.context) if error.context else None) or error
         path: Path_ = tuple(best.absolute_path)
-        where = ".".join(str(part) for part in path) or kind
-        yield _problem(
-            document, path, f"{where}: {_short(best.message)}", why=_standard(kind), fix=_fix(best)
-        )
+        unknown = _unknown_keys(best)
+        for key in unknown:
+            yield _unknown(document, (*path, key), best, why=_standard(kind))
+        if not unknown:
+            where = ".".join(str(part) for part in path) or kind
+            yield _problem(
+                document, path, f"{where}: {_short(best.message)}", why=_standard(kind), fix=_fix(best)
+            )
+
+
+def _unknown_keys(error: ValidationError) -> list[str]:
+    if error.validator not in {"additionalProperties", "unevaluatedProperties"}:
+        return []
+    schema: Any = error.schema
+    instance: Any = error.instance
+    return [
+        key for key in instance if key not in schema.get("properties", {}) and f"'{key}'" in error.message
+    ]
+
+
+def _unknown(document: Document, path: Path_, error: ValidationError, why: str) -> Problem:
+    schema: Any = error.schema
+    what = f"{'.'.join(map(str, path))}: there is no such setting"
+    return _problem(document, path, what, why, _near(str(path[-1]), schema.get("properties", {})))
 
 
 def _standard(kind: str) -> str:
@@ -92,17 +112,6 @@ def _short(message: str) -> str:
 
 
 def _fix(error: ValidationError) -> str:
-    if error.validator in {"additionalProperties", "unevaluatedProperties"} and isinstance(
-        error.instance, dict
-    ):
-        schema: Any = error.schema
-        known = list(schema.get("properties", {}))
-        hints = [
-            f'"{key}": did you mean "{near[0]}"?'
-            for key in error.instance
-            if key not in known and (near := difflib.get_close_matches(str(key), known, n=1))
-        ]
-        return " ".join(hints) or (f"known here: {', '.join(known)}" if known else "remove it")
     if error.validator == "enum":
         allowed: Any = error.validator_value
         return f"one of {', '.join(map(str, allowed))}"
@@ -201,4 +210,6 @@ def _address_problems(document: Document, loop: LoopDocument) -> Iterator[Proble
 
 def _near(name: str, known: Sequence[str] | dict[str, Any]) -> str:
     near = difflib.get_close_matches(name, list(known), n=1)
-    return f'did you mean "{near[0]}"?' if near else f"known: {', '.join(known)}"
+    if near:
+        return f'did you mean "{near[0]}"?'
+    return f"known: {', '.join(known)}" if known else "remove it"
