@@ -1,0 +1,173 @@
+"""How rows in flight become rows at rest, and back, without losing a nanosecond.
+
+Delta Lake knows microseconds only. A `timestamp[ns]` column `X` is therefore stored as two: `X` in
+microseconds (what SQL, Spark and file pruning use) and `X_ns`, an int16 that holds the 0 to 999
+nanoseconds above it. It is almost always 0 and then costs nothing in Parquet; reading back gives
+the exact nanosecond, so a replay from the lake is the same as the first run.
+
+The partition column `day` is the UTC date of the time column as text, `2026-11-21`; it exists at
+rest only. Every stored column is nullable: promises are checked before, by the contract.
+"""
+
+from collections.abc import Iterable
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from boucle.errors import BoucleError
+
+__all__ = [
+    "DAY",
+    "check_additive",
+    "check_transaction",
+    "from_stored",
+    "stored_schema",
+    "stored_type",
+    "to_stored",
+]
+
+DAY = "day"
+"""The derived partition column."""
+
+MICROS = pa.timestamp("us", tz="UTC")
+
+_WIDER: dict[pa.DataType, pa.DataType] = {
+    pa.uint8(): pa.int16(),
+    pa.uint16(): pa.int32(),
+    pa.uint32(): pa.int64(),
+    pa.float16(): pa.float32(),
+    pa.large_string(): pa.string(),
+    pa.string_view(): pa.string(),
+    pa.large_binary(): pa.binary(),
+    pa.binary_view(): pa.binary(),
+}
+"""Arrow types Delta does not know → the one that holds every value of them."""
+
+
+def stored_type(column: str, kind: pa.DataType) -> pa.DataType:
+    """The type a column has at rest; B503 when Delta Lake has none for it."""
+    if pa.types.is_dictionary(kind):
+        return stored_type(column, kind.value_type)
+    if pa.types.is_timestamp(kind):
+        if kind.tz is None:
+            raise _unstorable(column, kind, "it has no time zone", 'declare it as timestamp[ns, tz="UTC"]')
+        return MICROS
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return pa.list_(stored_type(column, kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([(field.name, stored_type(column, field.type)) for field in kind])
+    if kind in _WIDER:
+        return _WIDER[kind]
+    plain = pa.types.is_integer(kind) and kind != pa.uint64()
+    known = pa.types.is_floating(kind) or pa.types.is_decimal(kind) or pa.types.is_boolean(kind)
+    text = pa.types.is_string(kind) or pa.types.is_binary(kind) or pa.types.is_date32(kind)
+    if plain or known or text:
+        return kind
+    raise _unstorable(column, kind, "Delta Lake has no such type", "cast it before it reaches the lake")
+
+
+def _unstorable(column: str, kind: pa.DataType, why: str, fix: str) -> BoucleError:
+    return BoucleError("B503", f'column "{column}" of type {kind} cannot be stored', why=why, fix=fix)
+
+
+def stored_schema(schema: pa.Schema, time: str, partition_by: Iterable[str]) -> pa.Schema:
+    """The schema at rest of rows of `schema`: nanoseconds split off, `day` added when partitioned by it."""
+    if time not in schema.names or not pa.types.is_timestamp(schema.field(time).type):
+        raise BoucleError(
+            "B503",
+            f'rows without a timestamp column "{time}" cannot be stored',
+            why=f"columns are {', '.join(schema.names)}",
+            fix="name the event-time column when the table is declared",
+        )
+    for name in partition_by:
+        if name in schema.names and stored_type(name, schema.field(name).type) != pa.string():
+            raise _unstorable(name, schema.field(name).type, "tables are partitioned by text", "make it text")
+    split = {f"{field.name}_ns" for field in schema if _has_nanos(field)}
+    taken = [name for name in schema.names if name in split or name == DAY]
+    if taken:
+        raise BoucleError(
+            "B503", f'the column name "{taken[0]}" is kept for the lake', fix="rename the column"
+        )
+    fields = [pa.field(field.name, stored_type(field.name, field.type)) for field in schema]
+    fields += [pa.field(f"{field.name}_ns", pa.int16()) for field in schema if _has_nanos(field)]
+    if DAY in partition_by:
+        fields.append(pa.field(DAY, pa.string()))
+    return pa.schema(fields)
+
+
+def _has_nanos(field: pa.Field) -> bool:
+    return bool(pa.types.is_timestamp(field.type) and field.type.unit == "ns")
+
+
+def check_additive(table: str, now: pa.Schema, incoming: pa.Schema) -> None:
+    """Let columns be added, and refuse (B502) a column whose type changed.
+
+    Delta-rs alone would try to cast, and turn the text "5" into the number 5 without a word.
+    """
+    for field in incoming:
+        if field.name in now.names and now.field(field.name).type != field.type:
+            raise BoucleError(
+                "B502",
+                f'column "{field.name}" of table "{table}" is {now.field(field.name).type}, '
+                f"the new rows bring {field.type}",
+                why="a table only ever gains columns, so that its history stays readable",
+                fix=f'give the new meaning a new name, for example "{field.name}_2"',
+            )
+
+
+def check_transaction(app: str, transaction: int | None) -> None:
+    """A transaction number means nothing without the name of the app that counts it (B506)."""
+    if transaction is not None and not app:
+        raise BoucleError(
+            "B506",
+            f"the transaction number {transaction} has no app",
+            fix="append(block, app=..., transaction=...)",
+        )
+
+
+def to_stored(batches: Iterable[pa.RecordBatch], target: pa.Schema, time: str) -> pa.Table:
+    """The rows as they lie at rest, in the order of `target`; columns they do not have are null."""
+    return pa.concat_tables(_one(pa.Table.from_batches([batch]), target, time) for batch in batches)
+
+
+def _one(rows: pa.Table, target: pa.Schema, time: str) -> pa.Table:
+    at = rows.column(time)
+    if at.null_count:
+        raise BoucleError(
+            "B503",
+            f'{at.null_count} of {len(at)} rows have no "{time}"',
+            why="the time places a row in its partition",
+            fix="quarantine rows without a time before they reach the lake",
+        )
+    made: dict[str, pa.ChunkedArray | pa.Array] = {}
+    for field in rows.schema:
+        column = rows.column(field.name)
+        if _has_nanos(field):
+            floor = pc.floor_temporal(column, unit="microsecond")
+            rest = pc.subtract(column.cast(pa.int64()), floor.cast(pa.int64()))
+            made[f"{field.name}_ns"], column = rest.cast(pa.int16()), floor
+        made[field.name] = column.cast(target.field(field.name).type)
+    if DAY in target.names:
+        made[DAY] = pc.strftime(at.cast(MICROS, safe=False), format="%Y-%m-%d").cast(pa.string())
+    nothing = {
+        name: pa.nulls(len(rows), target.field(name).type) for name in target.names if name not in made
+    }
+    made.update(nothing)
+    return pa.table([made[name] for name in target.names], schema=target)
+
+
+def from_stored(rows: pa.Table) -> pa.Table:
+    """The rows as they were in flight: nanoseconds joined again, `day` gone."""
+    names = [name for name in rows.column_names if name != DAY]
+    split = [name for name in names if f"{name}_ns" in names and rows.schema.field(name).type == MICROS]
+    columns: dict[str, pa.ChunkedArray | pa.Array] = {}
+    for name in names:
+        if name.removesuffix("_ns") in split and name.endswith("_ns"):
+            continue
+        column = rows.column(name)
+        if name in split:
+            rest = pc.fill_null(rows.column(f"{name}_ns"), 0).cast(pa.int64())
+            whole = pc.multiply(column.cast(pa.int64()), 1000)
+            column = pc.add(whole, rest).cast(pa.timestamp("ns", tz="UTC"))
+        columns[name] = column
+    return pa.table(columns)
