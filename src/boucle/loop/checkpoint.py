@@ -21,6 +21,8 @@ class Checkpoint(Struct, frozen=True):
     plan: str
     positions: dict[str, Position]
     """Per source stream, how far of its log the path had worked through."""
+    resume: dict[str, Position]
+    """Per source, up to where it was told that all is durable."""
     path: bytes
     policy: bytes
 
@@ -42,7 +44,7 @@ def save_checkpoint(file: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(file: Path, plan: str) -> Checkpoint | None:
-    """The checkpoint of this plan; None when there is none yet. B501 when it belongs to another plan."""
+    """The checkpoint of this plan; None when there is none yet. B602 when it belongs to another plan."""
     if not file.exists():
         return None
     try:

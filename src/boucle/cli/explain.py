@@ -1,0 +1,103 @@
+"""`boucle explain`: every value of the plan, and where it came from."""
+
+import argparse
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+from boucle.product.lines import Path_
+from boucle.product.project import Project
+
+__all__ = ["arguments", "run"]
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `boucle explain`."""
+    parser.add_argument(
+        "folder", nargs="?", default=".", type=Path, help="the product's folder (default: here)"
+    )
+    parser.add_argument("--env", help="an environment of boucle.toml")
+    parser.add_argument("--json", action="store_true", help="one JSON object: {path, values}")
+    parser.epilog = "examples:\n  boucle explain examples/press\n  boucle explain --env plant | grep plc"
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the path as a picture, then value after value with its origin."""
+    from boucle.loop.plan import build_plan
+    from boucle.product.project import load_project
+
+    project = load_project(options.folder, options.env)
+    plan = build_plan(project)
+    values = [*_settings(project), *_declared(project), *_defaults(project, plan.steps)]
+    picture = _picture(project)
+    if options.json:
+        rows = [{"value": name, "is": value, "from": origin} for name, value, origin in values]
+        print(
+            json.dumps(
+                {"product": project.id, "path": picture, "values": rows}, ensure_ascii=False, default=str
+            )
+        )
+        return 0
+    print("\n".join(picture), end="\n\n")
+    width = max(len(name) for name, _, _ in values)
+    for name, value, origin in values:
+        print(f"{name:<{width}}  {value!s}  ← {origin}")
+    return 0
+
+
+def _picture(project: Project) -> list[str]:
+    loop = project.loop
+    lines = [f"{project.id} {project.product.value.get('version', '')}".rstrip()]
+    for name, source in loop.sources.items():
+        lines.append(f"  ▶ {name}  from {project.settings.fill(source.from_)}  promises {source.schema}")
+    for step in loop.steps:
+        lines.append(f"  ├ {step.id}  = {step.use}({', '.join(step.from_)})")
+    for rule in loop.rules:
+        targets = [str(command.get("target", "?")) for command in rule.get("commands", [])]
+        lines.append(
+            f"  ├ rule {rule.get('id', '?')}  on {rule.get('on', '?')}  → {', '.join(targets) or 'event'}"
+        )
+    for name, table in loop.tables.items():
+        lines.append(f"  ■ {table.zone}/{name}  from {table.from_}  by {', '.join(table.partition)}")
+    for name, actuator in loop.actuators.items():
+        lines.append(
+            f"  ◆ {name}  to {project.settings.fill(actuator.to)}  limits {', '.join(actuator.limits)}"
+        )
+    return lines
+
+
+def _settings(project: Project) -> list[tuple[str, Any, str]]:
+    return [
+        (setting.name, setting.value, f"{setting.origin} (tried: {', '.join(setting.tried)})")
+        for setting in project.settings.all()
+    ]
+
+
+def _declared(project: Project) -> list[tuple[str, Any, str]]:
+    document = project.loop_document
+    found: list[tuple[str, Any, str]] = []
+
+    def walk(value: Any, path: Path_) -> None:
+        if isinstance(value, dict) and value:
+            for key, inner in value.items():
+                walk(inner, (*path, key))
+        elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+            for index, inner in enumerate(value):
+                walk(inner, (*path, index))
+        else:
+            found.append((".".join(map(str, path)), value, f"{document.file}:{document.line(path)}"))
+
+    walk(document.value, ())
+    return found
+
+
+def _defaults(project: Project, steps: Any) -> list[tuple[str, Any, str]]:
+    found = []
+    declared = {spec.id: spec.with_ for spec in project.loop.steps}
+    for step in steps:
+        factory = type(step.operator)
+        for name, parameter in inspect.signature(factory).parameters.items():
+            if parameter.default is not inspect.Parameter.empty and name not in declared[step.id]:
+                found.append((f"steps.{step.id}.with.{name}", parameter.default, f"default of {step.use}"))
+    return found

@@ -1,0 +1,72 @@
+"""`boucle VERB …`: finds the verb, runs it, and turns what goes wrong into a line that teaches.
+
+Each verb lives in its own file with two functions: `arguments(parser)` and `run(options) -> exit code`.
+A verb's file is imported only when it is asked for, so that `boucle --help` answers at once.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from boucle import __version__
+from boucle.cli.screen import print_error
+from boucle.errors import BoucleError
+
+__all__ = ["VERBS", "main"]
+
+VERBS = {
+    "demo": "start a whole simulated plant and run the loop on it: broker, PLC, MES, machines, page",
+    "check": "check a product: all its problems at once, with file, line, why and fix",
+    "run": "run a product on its real sources",
+    "replay": "run recorded input through a product: a file, or the lake",
+    "explain": "show the plan, each setting, and where it came from",
+    "sql": "ask the lake's tables a question in SQL",
+    "doctor": "what is installed, reachable or missing, and how to get it",
+}
+
+_EXAMPLES = """examples:
+  boucle demo press                       the press line, live in a browser
+  boucle demo press --headless --json     the same, as one JSON object
+  boucle check products/press             is the declaration sound?
+  boucle sql "select * from maintenance_summary order by at desc limit 5"
+"""
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one verb; the exit code is 0, 1 (it went wrong), 2 (it was asked wrongly) or 130 (Ctrl-C)."""
+    given = list(sys.argv[1:] if words is None else words)
+    parser = argparse.ArgumentParser(
+        prog="boucle",
+        description="Close the loop from sensor or transaction to action, and run it like a product.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"boucle {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    asked = next((word for word in given if not word.startswith("-")), None)
+    for verb, summary in VERBS.items():
+        shown = argparse.RawDescriptionHelpFormatter
+        sub = verbs.add_parser(
+            verb, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", formatter_class=shown
+        )
+        if verb == asked:
+            importlib.import_module(f"boucle.cli.{verb}").arguments(sub)
+    options = parser.parse_args(given)
+    module = importlib.import_module(f"boucle.cli.{options.verb}")
+    try:
+        return int(module.run(options))
+    except BoucleError as error:
+        print_error(error, getattr(options, "json", False))
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of our output went away (`boucle … | head`): nothing to say, nobody to say it to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

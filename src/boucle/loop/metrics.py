@@ -1,0 +1,97 @@
+"""The Prometheus text exposition of a running loop, built from its view when somebody scrapes."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from boucle.loop.view import LoopView
+
+__all__ = ["exposition"]
+
+
+def exposition(view: LoopView) -> bytes:
+    """The page a Prometheus server reads at `/metrics`."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Snapshot(view))
+    return generate_latest(registry)
+
+
+class _Snapshot(Collector):
+    def __init__(self, view: LoopView) -> None:
+        self._view = view
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._readings()
+        yield from self._path()
+        yield from self._machines()
+        yield from self._action()
+
+    def _readings(self) -> Iterator[Metric]:
+        accounting = self._view.accounting
+        readings = CounterMetricFamily(
+            "boucle_readings", "Readings by what became of them; in = the sum of the others", labels=["outcome"]
+        )
+        readings.add_metric(["in"], accounting.received)
+        for outcome in ("stored", "late", "duplicate", "quarantined", "shed"):
+            readings.add_metric([outcome], getattr(accounting, outcome))
+        yield readings
+        yield GaugeMetricFamily("boucle_readings_pending", "Accepted, not yet durable", accounting.pending)
+        reasons = CounterMetricFamily("boucle_quarantined", "Quarantined readings by reason", labels=["reason"])
+        for reason, count in accounting.reasons.items():
+            reasons.add_metric([reason], count)
+        yield reasons
+
+    def _path(self) -> Iterator[Metric]:
+        view = self._view
+        up = GaugeMetricFamily("boucle_source_up", "1 while the source is connected", labels=["source"])
+        age = GaugeMetricFamily("boucle_source_age_seconds", "Since the last reading", labels=["source"])
+        for source in view.sources:
+            up.add_metric([source.id], float(source.state == "connected"))
+            if not math.isnan(source.age_s):
+                age.add_metric([source.id], source.age_s)
+        rows = CounterMetricFamily("boucle_step_rows", "Rows into and out of a step", labels=["step", "side"])
+        took = GaugeMetricFamily("boucle_step_seconds", "Time per Block", labels=["step", "quantile"])
+        for step in view.steps:
+            rows.add_metric([step.id, "in"], step.rows_in)
+            rows.add_metric([step.id, "out"], step.rows_out)
+            _quantiles(took, step.id, step.p50_us / 1e6, step.p99_us / 1e6)
+        behind = GaugeMetricFamily("boucle_table_behind_seconds", "Log to lake", labels=["table"])
+        for table in view.tables:
+            behind.add_metric([table.name], table.behind_s)
+        yield from (up, age, rows, took, behind)
+
+    def _machines(self) -> Iterator[Metric]:
+        health = GaugeMetricFamily("boucle_machine_health", "1 new, 0 failed", labels=["machine"])
+        life = GaugeMetricFamily("boucle_machine_rul_hours", "Remaining useful life", labels=["machine"])
+        for machine in self._view.machines:
+            if not math.isnan(machine.health):
+                health.add_metric([machine.id], machine.health)
+                life.add_metric([machine.id], machine.rul_h)
+        yield from (health, life)
+
+    def _action(self) -> Iterator[Metric]:
+        view = self._view
+        outcomes: dict[str, int] = {}
+        for _, receipt in view.commands:
+            outcome = receipt.outcome.value if receipt else "waiting"
+            outcomes[outcome] = outcomes.get(outcome, 0) + 1
+        commands = GaugeMetricFamily("boucle_commands", "Recent commands by outcome", labels=["outcome"])
+        for outcome, count in outcomes.items():
+            commands.add_metric([outcome], count)
+        latency = GaugeMetricFamily(
+            "boucle_latency_seconds", "From the last sample of the deciding Block", labels=["to", "quantile"]
+        )
+        for name, measured in (("decision", view.decision_ms), ("read_back", view.action_ms)):
+            _quantiles(latency, name, measured.p50 / 1e3, measured.p99 / 1e3)
+        yield from (commands, latency)
+        yield GaugeMetricFamily("boucle_automatic", "1 while automatic action is allowed", float(view.automatic))
+
+
+def _quantiles(metric: Any, name: str, p50: float, p99: float) -> None:
+    if not math.isnan(p50):
+        metric.add_metric([name, "0.5"], p50)
+        metric.add_metric([name, "0.99"], p99)

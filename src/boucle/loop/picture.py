@@ -1,0 +1,97 @@
+"""Puts the LoopView together; what screens, `--json` and `/metrics` get of a running loop."""
+
+import math
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from boucle.clock import SECOND
+from boucle.loop.metrics import exposition
+from boucle.loop.view import Accounting, Live, LoopView, SourceView, StepView
+
+if TYPE_CHECKING:
+    from boucle.loop.run import Loop
+
+__all__ = ["Picture"]
+
+
+class Picture:
+    """The `Observable` of a running loop."""
+
+    def __init__(self, loop: "Loop") -> None:
+        self._loop = loop
+        self._lock = threading.Lock()
+        self._last: tuple[float, LoopView] | None = None
+
+    def view(self) -> LoopView:
+        """The picture now; built at most ten times a second, however many ask."""
+        with self._lock:
+            now = time.monotonic()
+            if self._last is None or now - self._last[0] > 0.1:
+                self._last = (now, self._build())
+            return self._last[1]
+
+    def accounting(self) -> Accounting:
+        """Where every reading of every source went."""
+        total = Accounting()
+        parts = [intake.accounting for intake in self._loop.intakes.values()]
+        for name in ("received", "stored", "late", "duplicate", "quarantined", "shed", "pending"):
+            setattr(total, name, sum(getattr(part, name) for part in parts))
+        for part in parts:
+            for reason, count in part.reasons.items():
+                total.reasons[reason] = total.reasons.get(reason, 0) + count
+        return total
+
+    def _build(self) -> LoopView:
+        loop = self._loop
+        project = loop.plan.project
+        return LoopView(
+            product=project.id,
+            title=project.loop.view.title or {"en": str(project.product.value.get("name", project.id))},
+            at=loop.clock.now(),
+            since=loop.started_at,
+            speed=loop.clock.speed,
+            automatic=loop.action.dispatcher.automatic,
+            machines=loop.observer.machines(),
+            events=loop.observer.events(),
+            commands=loop.observer.commands(),
+            sources=tuple(self._source(name) for name in loop.intakes),
+            steps=self._steps(),
+            actuators=loop.action.view(),
+            tables=loop.tables.view(),
+            accounting=self.accounting(),
+            decision_ms=loop.observer.decision_ms.latency(),
+            action_ms=loop.observer.action_ms.latency(),
+        )
+
+    def _source(self, name: str) -> SourceView:
+        loop = self._loop
+        intake = loop.intakes[name]
+        age = (loop.clock.now() - intake.last_seen) / SECOND if intake.last_seen else math.nan
+        address = loop.plan.project.settings.fill(intake.spec.from_)
+        accepted = intake.accounting.received
+        return SourceView(
+            name, address, intake.source.state(), age, accepted, intake.meter.rate(), loop.waiting_blocks()
+        )
+
+    def _steps(self) -> tuple[StepView, ...]:
+        views = []
+        for step in self._loop.path.steps:
+            meter = self._loop.path.meters[step.id]
+            p50, p99 = meter.micros.at(50, 99)
+            views.append(
+                StepView(step.id, step.use, step.inputs, meter.rows_in, meter.rows_out, meter.rate(), p50, p99)
+            )
+        return tuple(views)
+
+    def live(self, machine: str) -> Live | None:
+        """The live signals of one machine; None for a machine nobody knows."""
+        return self._loop.observer.live(machine)
+
+    def metrics(self) -> bytes:
+        """The Prometheus text exposition."""
+        return exposition(self.view())
+
+    def set_automatic(self, allowed: bool, by: str) -> None:
+        """Allow or stop automatic action; journaled with who asked."""
+        self._loop.action.dispatcher.set_automatic(allowed, by)

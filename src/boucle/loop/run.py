@@ -1,0 +1,316 @@
+"""Runs a plan: sources in, path through, actions out, tables beside.
+
+Threads of a running loop (`start`): one per source (decode, contract, log), one for the path, one
+for the actuators, one keeper (lake, checkpoints on disk, watching connections). Between the sources
+and the path lies one bounded queue: when the path is slower the source waits, and the broker keeps
+the rest. `pump` does the same work inline, in the caller's thread, for the manual clock and replay.
+"""
+
+import gc
+import logging
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path as Folder
+
+from boucle.address import adapter, parse_address
+from boucle.block import Block, Position
+from boucle.bus.log import EventLog
+from boucle.clock import SECOND, Clock
+from boucle.event import Command, Event, Receipt, Severity
+from boucle.loop.action import Action
+from boucle.loop.checkpoint import VERSION, Checkpoint, load_checkpoint, save_checkpoint
+from boucle.loop.inlet import CommandInlet
+from boucle.loop.intake import Intake, newest_sample
+from boucle.loop.observe import Observer
+from boucle.loop.path import Path
+from boucle.loop.picture import Picture
+from boucle.loop.plan import Plan
+from boucle.loop.tables import Tables, event_block
+from boucle.loop.watch import Watch
+from boucle.ports import Actuator, Source
+from boucle.product.duration import seconds
+from boucle.quality.quarantine import Quarantine
+
+__all__ = ["Listener", "Loop"]
+
+_log = logging.getLogger("boucle.loop.run")
+
+Listener = Callable[[Event | tuple[Command, Receipt]], None]
+
+
+class Loop:
+    """A product, running."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        clock: Clock,
+        *,
+        sources: Mapping[str, Source] | None = None,
+        actuators: Mapping[str, Actuator] | None = None,
+        folder: Folder | None = None,
+        listener: Listener | None = None,
+    ) -> None:
+        self.plan, self.clock = plan, clock
+        self.folder = folder or plan.project.path("run.folder")
+        self.started_at = clock.now()
+        self.failure: BaseException | None = None
+        self._listeners = [listener] if listener else []
+        settings = plan.project.settings
+        self.quarantine = Quarantine(self.folder / "quarantine")
+        self.intakes = self._intakes(sources or {})
+        live = next((step for step in plan.steps if step.id == plan.project.loop.view.live), None)
+        self.observer = Observer(plan.project.loop.view, live, clock)
+        self.actuators = dict(actuators) if actuators is not None else self._open_actuators()
+        self.action = Action(
+            plan, self.actuators, self.folder, clock, self.observer, self._tell, self._told
+        )
+        self.tables = Tables(
+            plan.project.loop,
+            self.folder,
+            {name: intake.log for name, intake in self.intakes.items()},
+            {name: intake.late for name, intake in self.intakes.items()},
+            clock,
+            seconds(settings.get("run.lake_every").value),
+        )
+        self.path = Path(plan.steps, self._taps())
+        self.inlet = CommandInlet.declared(plan, clock, self.action, self.quarantine)
+        self.watch = Watch(plan, self.intakes, self.actuators, clock, self._tell)
+        self.picture = Picture(self)
+        self._fsync_every = seconds(settings.get("run.fsync_every").value)
+        self._checkpoint_every = seconds(settings.get("run.checkpoint_every").value)
+        self._queue: queue.Queue[Block | None] = queue.Queue(int(settings.get("run.queue_blocks").value))
+        self._done: dict[str, Position] = {}
+        self._cause = 0
+        self._checkpoint_due = time.monotonic() + self._checkpoint_every
+        self._checkpoint: Checkpoint | None = None
+        self._stopping = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    # ── assembling ────────────────────────────────────────────────────────────────────────────
+
+    def _intakes(self, given: Mapping[str, Source]) -> dict[str, Intake]:
+        project = self.plan.project
+        intakes = {}
+        for name, spec in project.loop.sources.items():
+            source = given.get(name)
+            if source is None:
+                address = parse_address(project.settings.fill(spec.from_), "source")
+                source = adapter(address, "source")(address, name, clock=self.clock, **spec.with_)
+            intakes[name] = Intake(
+                name,
+                spec,
+                project.contracts[spec.schema],
+                source,
+                EventLog(self.folder / "log" / name),
+                EventLog(self.folder / "log" / f"{name}.late"),
+                self.quarantine,
+                self.clock,
+            )
+        return intakes
+
+    def _open_actuators(self) -> dict[str, Actuator]:
+        project = self.plan.project
+        opened = {}
+        for name, spec in project.loop.actuators.items():
+            address = parse_address(project.settings.fill(spec.to), "actuator")
+            opened[name] = adapter(address, "actuator")(address, clock=self.clock, **spec.with_)
+        return opened
+
+    def _taps(self) -> dict[str, list[Callable[[Block], None]]]:
+        taps: dict[str, list[Callable[[Block], None]]] = {}
+        for stream in self.tables.derived - {"events"}:
+            taps.setdefault(stream, []).append(self.tables.write)
+        for stream in self.observer.streams:
+            taps.setdefault(stream, []).append(self.observer.see)
+        for stream in self.action.watched:
+            taps.setdefault(stream, []).append(self._consider)
+        decided = self.plan.project.loop.view.machines
+        if decided:
+            taps.setdefault(decided, []).append(self._decided)
+        return taps
+
+    def _consider(self, block: Block) -> None:
+        self.action.consider(block, self._cause)
+
+    def _decided(self, block: Block) -> None:
+        del block
+        self.observer.decision_ms.add((self.clock.now() - self._cause) / 1e6 / self.clock.speed)
+
+    def _tell(self, event: Event) -> None:
+        self.observer.event(event)
+        self.tables.write(event_block(event))
+        for listener in self._listeners:
+            listener(event)
+
+    def _told(self, command: Command, receipt: Receipt) -> None:
+        for listener in self._listeners:
+            listener((command, receipt))
+
+    # ── running ───────────────────────────────────────────────────────────────────────────────
+
+    def open(self) -> None:
+        """Restore the last checkpoint, work through what the log holds beyond it, open the sources."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.quarantine.open()
+        self.tables.open()
+        checkpoint = load_checkpoint(self.folder / "checkpoint", self.plan.fingerprint)
+        if checkpoint is not None:
+            self.path.restore(checkpoint.path)
+            self.action.policy.restore(checkpoint.policy)
+            self._done = dict(checkpoint.positions)
+        for actuator in self.actuators.values():
+            actuator.open()
+        self.action.dispatcher.open()
+        for name, intake in self.intakes.items():
+            intake.open(checkpoint.resume.get(name) if checkpoint else None)
+        self._catch_up()
+        if self.inlet is not None:
+            self.inlet.open()
+
+    def _catch_up(self) -> None:
+        """What was durable when we stopped but not yet worked through, in event-time order."""
+        waiting: list[Block] = []
+        for name, intake in self.intakes.items():
+            for block in intake.log.read(self._done.get(name)):
+                waiting.append(Block(name, block.rows, block.watermark, block.position))
+        for block in sorted(waiting, key=lambda b: (b.watermark, b.stream, b.position.offset)):
+            self._work(block)
+
+    def _work(self, block: Block) -> None:
+        self._cause = newest_sample(block, self.intakes[block.stream].contract.time)
+        self.path.push(block)
+        self._done[block.stream] = block.position
+
+    def pump(self) -> int:
+        """Do everything there is to do, in this thread; returns the rows worked through."""
+        rows = 0
+        for intake in self.intakes.values():
+            while (block := intake.take(0)) is not None:
+                rows += len(block)
+                self._work(block)
+            intake.flush()
+        if self.inlet is not None:
+            self.inlet.take(0)
+        self.action.dispatcher.step(0)
+        self.tables.flush()
+        self.watch.look()
+        return rows
+
+    def start(self) -> None:
+        """Run in threads of its own until `stop`."""
+        # Without this a thread that computes makes the others wait 5 ms for the interpreter.
+        sys.setswitchinterval(0.0005)
+        gc.collect()
+        gc.freeze()
+        for name, intake in self.intakes.items():
+            self._thread(f"source {name}", lambda intake=intake: self._source(intake))  # type: ignore[misc]
+        self._thread("path", self._walk)
+        self._thread("actuators", lambda: self.action.dispatcher.run(self._stopping))
+        self._thread("keeper", self._keep)
+        if self.inlet is not None:
+            self._thread("commands", self._listen)
+
+    def _thread(self, name: str, target: Callable[[], None]) -> None:
+        def guarded() -> None:
+            try:
+                target()
+            except Exception as error:  # noqa: BLE001 - the thread boundary: told, then the loop stops
+                _log.exception("the %s thread stopped", name)
+                self.failure = self.failure or error
+                self._stopping.set()
+
+        thread = threading.Thread(target=guarded, name=f"boucle {name}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _source(self, intake: Intake) -> None:
+        flushed = time.monotonic()
+        while not self._stopping.is_set():
+            block = intake.take(0.05)
+            if block is not None:
+                self._queue.put(block)
+            now = time.monotonic()
+            if now - flushed >= self._fsync_every:
+                self.watch.disk(intake.flush())
+                flushed = now
+
+    def _walk(self) -> None:
+        while (block := self._next()) is not None or not self._stopping.is_set():
+            if block is not None:
+                self._work(block)
+            if self._checkpoint is None and time.monotonic() >= self._checkpoint_due:
+                self._checkpoint = self._take_checkpoint()
+
+    def _next(self) -> Block | None:
+        try:
+            return self._queue.get(timeout=0.05)
+        except queue.Empty:
+            return None
+
+    def _take_checkpoint(self) -> Checkpoint:
+        resume = {name: intake.committed for name, intake in self.intakes.items() if intake.committed}
+        return Checkpoint(
+            version=VERSION,
+            plan=self.plan.fingerprint,
+            positions=dict(self._done),
+            resume=resume,
+            path=self.path.snapshot(),
+            policy=self.action.policy.snapshot(),
+        )
+
+    def _keep(self) -> None:
+        while not self._stopping.wait(0.25):
+            self.tables.flush()
+            self.tables.commit()
+            self.watch.look()
+            if self._checkpoint is not None:
+                self._save(self._checkpoint)
+                self._checkpoint_due = time.monotonic() + self._checkpoint_every
+                self._checkpoint = None
+
+    def _save(self, checkpoint: Checkpoint) -> None:
+        # The logs first: a checkpoint must never be ahead of what a restart can read.
+        for intake in self.intakes.values():
+            intake.flush()
+        self.tables.flush()
+        save_checkpoint(self.folder / "checkpoint", checkpoint)
+
+    def _listen(self) -> None:
+        assert self.inlet is not None
+        while not self._stopping.is_set():
+            self.inlet.take(0.1)
+
+    def stop(self) -> None:
+        """Stop taking, finish what was taken, make it durable, commit it to the lake."""
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join(timeout=10)
+        self._threads.clear()
+        self.close()
+
+    def close(self) -> None:
+        """Drain and close everything; safe to call twice."""
+        while (block := self._take_queued()) is not None:
+            self._work(block)
+        self.action.dispatcher.step(0)
+        self._save(self._take_checkpoint())
+        self.tables.commit(force=True)
+        if self.inlet is not None:
+            self.inlet.close()
+        for intake in self.intakes.values():
+            intake.close()
+        self.action.dispatcher.close()
+        for actuator in self.actuators.values():
+            actuator.close()
+        self.tables.close()
+        self.quarantine.close()
+
+    def _take_queued(self) -> Block | None:
+        try:
+            return self._queue.get_nowait()
+        except queue.Empty:
+            return None
