@@ -71,7 +71,8 @@ class LakeTable:
             if table is None:
                 return 0
             if self._counted[0] != table.version():
-                self._counted = (table.version(), sum(file.rows for file in self._files(table)))
+                counts = pa.table(table.get_add_actions(flatten=True)).column("num_records")
+                self._counted = (table.version(), pc.sum(counts).as_py() or 0)
             return self._counted[1]
 
     @property
@@ -233,7 +234,7 @@ class LakeTable:
             log = self.folder / "_delta_log"
             folders = {self.folder.parent, self.folder, log}
             for version in range(self._synced + 1, int(table.version()) + 1):
-                commit = log / f"{version:020d}.json"
+                commit = self._commit_file(version)
                 for path in (
                     *_added(self.folder, commit),
                     log / f"{version:020d}.checkpoint.parquet",
@@ -252,13 +253,16 @@ class LakeTable:
             if self._table is None:
                 self._table = DeltaTable(self.folder)
                 self._inherited = max(self._inherited, int(self._table.version()))
-            else:
+            elif self._commit_file(int(self._table.version()) + 1).exists():
                 self._table.update_incremental()
         except TableNotFoundError:
             return None
         except (DeltaError, OSError) as error:
             raise self._unavailable(error) from error
         return self._table
+
+    def _commit_file(self, version: int) -> Path:
+        return self.folder / "_delta_log" / f"{version:020d}.json"
 
     def _snapshot(self, version: int | None) -> DeltaTable | None:
         try:
