@@ -1,0 +1,5 @@
+"""Less data, sooner: waveforms reduced beside the machine to one row per sensor and second."""
+
+from boucle.edge.reduce import EVENTS, Reduce
+
+__all__ = ["EVENTS", "Reduce"]
