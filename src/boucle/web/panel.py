@@ -1,0 +1,123 @@
+"""What the templates show, made from a LoopView: sorted lists, the accounting sum, evidence rows."""
+
+import math
+from typing import Any
+
+from msgspec import Struct
+
+from boucle.event import Command, Event, Outcome, Receipt
+from boucle.loop.view import Accounting, LoopView, MachineView
+from boucle.web.speech import Speech
+
+__all__ = [
+    "OLD_AFTER_S",
+    "Entry",
+    "Part",
+    "commands_of",
+    "entries",
+    "events_of",
+    "evidence_rows",
+    "is_order",
+    "is_well",
+    "parts",
+    "quality",
+    "sentence",
+]
+
+OLD_AFTER_S = 5.0
+WELL = {"connected", "finished"}
+
+
+class Entry(Struct, frozen=True):
+    """A command with its receipt, as a row shows it; `state` is an outcome or `waiting`."""
+
+    command: Command
+    receipt: Receipt | None
+    state: str
+
+    @property
+    def at(self) -> int:
+        """When it was issued, or answered when the issuer did not say."""
+        return self.command.issued_at or (self.receipt.at if self.receipt else 0)
+
+    @property
+    def bad(self) -> bool:
+        """Whether a person should look at it."""
+        return self.state in {Outcome.refused, Outcome.expired, Outcome.failed}
+
+
+class Part(Struct, frozen=True):
+    """One term of the accounting sum."""
+
+    key: str
+    count: int
+    abnormal: bool
+
+
+def is_order(command: Command) -> bool:
+    """Whether a command is a work order (goes to the MES) and not a write to a machine."""
+    return command.target.startswith("mes/")
+
+
+def is_well(state: str) -> bool:
+    """Whether a source or actuator says that nothing is wrong."""
+    return state in WELL
+
+
+def entries(view: LoopView, *, orders: bool) -> list[Entry]:
+    """Work orders, or machine commands; the newest first."""
+    rows = [
+        Entry(command, receipt, receipt.outcome.value if receipt else "waiting")
+        for command, receipt in view.commands
+        if is_order(command) is orders
+    ]
+    return sorted(rows, key=lambda row: row.at, reverse=True)
+
+
+def events_of(view: LoopView, machine: str = "", severity: str = "") -> list[Event]:
+    """Events about a machine or one of its sensors (all when empty); the newest first."""
+    rows = [
+        event
+        for event in view.events
+        if (not machine or event.subject.partition("/")[0] == machine)
+        and (not severity or event.severity == severity)
+    ]
+    return sorted(rows, key=lambda event: event.at, reverse=True)
+
+
+def commands_of(rows: list[Entry], machine: str) -> list[Entry]:
+    """The entries whose target names the machine."""
+    return [row for row in rows if machine in row.command.target.split("/")]
+
+
+def parts(accounting: Accounting) -> list[Part]:
+    """The right-hand side of `in = stored + …`, term by term."""
+    terms = {
+        "stored": accounting.stored,
+        "late": accounting.late,
+        "duplicate": accounting.duplicate,
+        "quarantined": accounting.quarantined,
+        "shed": accounting.shed,
+        "pending": accounting.pending,
+    }
+    return [Part(key, count, key == "shed" and count > 0) for key, count in terms.items()]
+
+
+def quality(machine: MachineView) -> str:
+    """`none` before the first value, `old` when it is stale, else `good`."""
+    if not math.isfinite(machine.age_s):
+        return "none"
+    return "old" if machine.age_s > OLD_AFTER_S else "good"
+
+
+def sentence(machine: MachineView, speech: Speech) -> str:
+    """The one sentence why: the verdict's own, or a calm one."""
+    said = speech.said(machine.says)
+    if said:
+        return said
+    return speech("line.calm" if machine.status == "normal" else "line.waiting")
+
+
+def evidence_rows(evidence: dict[str, Any], speech: Speech) -> list[tuple[str, str]]:
+    """Evidence as (name, value) rows, nested values said in one line."""
+    return [(speech.name("value", name), speech.anything(value)) for name, value in evidence.items()]
