@@ -1,0 +1,1 @@
+"""Readings in, events out: sources, sinks, the embedded broker, and the durable event log."""
