@@ -185,19 +185,33 @@ class Loop:
         self.path.push(block)
         self._done[block.stream] = block.position
 
-    def pump(self) -> int:
-        """Do everything there is to do, in this thread; returns the rows worked through."""
-        rows = 0
+    def advance(self, source: str) -> int:
+        """Take one Block of one source all the way, in this thread; the rows it gave, 0 when there was none."""
+        block = self.intakes[source].take(0)
+        if block is None:
+            return 0
+        self._work(block)
+        self.action.dispatcher.step(0)
+        return len(block)
+
+    def settle(self) -> None:
+        """Make everything taken so far durable, and the lake follow when it is due."""
         for intake in self.intakes.values():
-            while (block := intake.take(0)) is not None:
-                rows += len(block)
-                self._work(block)
             intake.flush()
         if self.inlet is not None:
             self.inlet.take(0)
         self.action.dispatcher.step(0)
         self.tables.flush()
+        self.tables.commit()
         self.watch.look()
+
+    def pump(self) -> int:
+        """Do everything there is to do, source after source, in this thread; the rows worked through."""
+        rows = 0
+        for name in self.intakes:
+            while (taken := self.advance(name)) > 0:
+                rows += taken
+        self.settle()
         return rows
 
     def start(self) -> None:

@@ -7,6 +7,7 @@ from msgspec import Struct, field
 __all__ = [
     "ActuatorSpec",
     "CommandsSpec",
+    "LabelsSpec",
     "LoopDocument",
     "SourceSpec",
     "StepSpec",
@@ -89,6 +90,17 @@ class ValueSpec(Struct, frozen=True, forbid_unknown_fields=True):
     """The normal range, drawn behind the trend."""
 
 
+class LabelsSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the truth about recorded input stands, so that `replay` lists alerts beside it."""
+
+    stream: str
+    """A stream with the columns `at`, `alert` and `label`."""
+    label: str
+    """True or 1 where something is wrong."""
+    by: str = ""
+    """The column that separates recordings."""
+
+
 class ViewSpec(Struct, frozen=True, forbid_unknown_fields=True):
     """What the page shows of this loop."""
 
@@ -98,6 +110,7 @@ class ViewSpec(Struct, frozen=True, forbid_unknown_fields=True):
     live: str = ""
     """The step whose `latest(machine)` gives waveforms and spectra."""
     values: dict[str, ValueSpec] = {}
+    labels: LabelsSpec | None = None
 
 
 class LoopDocument(Struct, frozen=True, forbid_unknown_fields=True):

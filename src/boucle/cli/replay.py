@@ -1,0 +1,172 @@
+"""`boucle replay`: recorded input through a product; no machine is ever moved."""
+
+import argparse
+import json
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from boucle.cli.screen import Screen, choose_language
+from boucle.errors import BoucleError
+
+__all__ = ["arguments", "run"]
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `boucle replay`."""
+    parser.add_argument("folder", nargs="?", default=".", type=Path, help="the product's folder (default: here)")
+    parser.add_argument("--env", help="an environment of boucle.toml")
+    parser.add_argument("--lake", type=Path, metavar="FOLDER", help="replay what the run in FOLDER stored")
+    parser.add_argument("--file", action="append", default=[], metavar="SOURCE=ADDRESS", help="a file for a source")
+    parser.add_argument("--since", metavar="TIME", help="from this event time (RFC 3339); only with --lake")
+    parser.add_argument("--until", metavar="TIME", help="up to this event time; only with --lake")
+    parser.add_argument("--speed", default="max", help="times real time, or max (default)")
+    parser.add_argument("--into", type=Path, metavar="FOLDER", help="where log and lake go (default: run/replay-<product>)")
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    parser.add_argument("--lang", choices=["en", "fr"], help="language of the screens (default: the locale's)")
+    parser.epilog = (
+        "examples:\n  boucle replay examples/skab\n  boucle replay examples/press --lake run/demo-press\n"
+        "  boucle replay examples/nab --file readings=file://mine.csv?time=timestamp --speed 1000"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Replay to the end; list the alerts, beside the labels where there are any."""
+    from boucle.cli.session import result, tick
+    from boucle.loop.plan import build_plan
+    from boucle.loop.replay import DryActuator, Labelled, ReplayClock
+    from boucle.loop.run import Loop
+    from boucle.product.project import load_project
+
+    screen = Screen(choose_language(options.lang))
+    since = time.monotonic()
+    plan = build_plan(load_project(options.folder, options.env))
+    clock = ReplayClock()
+    sources = _sources(options, plan, clock)
+    loop = Loop(
+        plan,
+        clock,
+        sources=sources,
+        actuators={name: DryActuator(clock) for name in plan.project.loop.actuators},
+        folder=_fresh(options.into or Path("run") / f"replay-{plan.project.id}"),
+        listener=lambda told: tick(screen, told),
+        inlet=False,
+    )
+    labels = plan.project.loop.view.labels
+    beside = Labelled(by=labels.by, label=labels.label) if labels else None
+    if labels and beside:
+        loop.path.tap(labels.stream, beside.see)
+    _play(loop, sources, screen, None if options.speed == "max" else float(options.speed))
+    told: dict[str, Any] = result(loop, since)
+    if beside:
+        told["labels"] = _beside(beside)
+    if options.json:
+        print(json.dumps(told, ensure_ascii=False))
+    else:
+        _show(told, beside)
+    return 0
+
+
+def _fresh(folder: Path) -> Path:
+    import shutil
+
+    if (folder / "log").exists():
+        shutil.rmtree(folder)
+    elif folder.exists() and any(folder.iterdir()):
+        raise BoucleError(
+            "B801", f"{folder} holds something else", why="it is not the folder of a run", fix="name another --into"
+        )
+    return folder
+
+
+def _sources(options: argparse.Namespace, plan: Any, clock: Any) -> dict[str, Any]:
+    from boucle.address import adapter, parse_address
+    from boucle.lake.delta import LakeTable
+    from boucle.loop.replay import Ahead, LakeSource
+
+    project = plan.project
+    given = dict(item.partition("=")[::2] for item in options.file)
+    unknown = [name for name in given if name not in project.loop.sources]
+    if unknown:
+        known = ", ".join(project.loop.sources)
+        raise BoucleError("B802", f"{project.id} has no source {unknown[0]!r}", fix=f"one of: {known}")
+    sources = {}
+    for name, spec in project.loop.sources.items():
+        contract = project.contracts[spec.schema]
+        if options.lake:
+            table = next((t for t, declared in project.loop.tables.items() if declared.from_ == name), None)
+            if table is None:
+                raise BoucleError("B803", f"no table keeps {name!r}", fix="declare one with zone: raw")
+            stored = LakeTable(options.lake / "lake" / "raw" / table)
+            since, until = _time(options.since), _time(options.until)
+            inner: Any = LakeSource(stored, contract.schema(), name, since, until)
+        else:
+            address = parse_address(given.get(name) or project.settings.fill(spec.from_), "source")
+            if address.scheme != "file":
+                why = f"{address.text} is live, not recorded"
+                fix = f"--lake FOLDER of a run, or --file {name}=file://…"
+                raise BoucleError("B804", f"source {name!r} cannot be replayed", why=why, fix=fix)
+            inner = adapter(address, "source")(address, name, clock=clock, **spec.with_)
+        sources[name] = Ahead(inner, clock, contract.time)
+    return sources
+
+
+def _time(text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise BoucleError("B805", f"{text!r} is not a time", fix="write 2026-01-31T12:00:00Z") from error
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1e9)
+
+
+def _play(loop: Any, sources: dict[str, Any], screen: Screen, speed: float | None) -> None:
+    from boucle.loop.replay import play
+
+    loop.open()
+    try:
+        shown = 0.0
+        for at in play(loop, sources, speed):
+            now = time.monotonic()
+            if now - shown > 0.2:
+                shown = now
+                moment = datetime.fromtimestamp(at / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S")
+                read = sum(intake.accounting.received for intake in loop.intakes.values())
+                screen.progress(f"{moment} · {read}")
+    finally:
+        screen.done()
+        loop.close()
+
+
+def _beside(beside: Any) -> dict[str, Any]:
+    def spans(found: list[list[int]]) -> list[list[str]]:
+        return [[datetime.fromtimestamp(t / 1e9, UTC).isoformat() for t in span[:2]] for span in found]
+
+    return {
+        "all": beside.figures(),
+        "recordings": {
+            name: {**beside.figures([name]), **{kind: spans(found) for kind, found in beside.spans[name].items()}}
+            for name in beside.counts
+        },
+    }
+
+
+def _show(told: dict[str, Any], beside: Any) -> None:
+    counts = told["accounting"]
+    print(
+        f"in {counts['in']} = stored {counts['stored']} + late {counts['late']} + duplicate {counts['duplicate']} "
+        f"+ quarantined {counts['quarantined']} + shed {counts['shed']}"
+    )
+    if beside is None:
+        return
+    print(f"\n{'recording':<28} {'F1':>6} {'FAR %':>7} {'MAR %':>7}   labelled | alerted (spans)")
+    for name, found in told["labels"]["recordings"].items():
+        print(f"{name[-28:]:<28} {_figures(found)}   {len(found['labels']):>8} | {len(found['alerts'])}")
+    print(f"{'all':<28} {_figures(told['labels']['all'])}")
+
+
+def _figures(found: dict[str, Any]) -> str:
+    cells = [found["f1"], found["far"], found["mar"]]
+    return " ".join(f"{'–' if v is None else format(v, f'.{d}f'):>{w}}" for v, w, d in zip(cells, (6, 7, 7), (3, 1, 1), strict=True))
