@@ -11,8 +11,12 @@ import threading
 
 from boucle.errors import Unavailable
 
-__all__ = ["EmbeddedBroker"]
+__all__ = ["EmbeddedBroker", "embedded_ports"]
 
+embedded_ports: set[int] = set()
+"""Loopback ports where an embedded broker listens: our clients need not try MQTT 5 there."""
+
+_log = logging.getLogger("boucle.bus.embedded")
 _PATIENCE = 10.0
 
 
@@ -41,6 +45,8 @@ class EmbeddedBroker:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
+        # amqtt lets errors of closing sockets escape from its connections; they end with them.
+        self._loop.set_exception_handler(lambda _, told: _log.debug("amqtt: %s", told))
         try:
             self._loop.run_until_complete(self._serve())
         finally:
@@ -65,6 +71,16 @@ class EmbeddedBroker:
             self._why = str(error)
             return
         self._ending = asyncio.Event()
+        embedded_ports.add(self.port)
         self._started.set()
         await self._ending.wait()
+        embedded_ports.discard(self.port)
         await broker.shutdown()
+        await self._rest()
+
+    async def _rest(self) -> None:
+        """Let what is left of the connections end before their loop does."""
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)

@@ -13,6 +13,7 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
@@ -28,6 +29,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from boucle.address import Address
 from boucle.block import Block, Position
+from boucle.bus.embedded import embedded_ports
 from boucle.clock import Clock, SystemClock
 from boucle.errors import BoucleError, ContractBroken, Unavailable
 from boucle.ports import WIRE, Facts
@@ -39,6 +41,7 @@ _log = logging.getLogger("boucle.bus.mqtt")
 _MOST = 65535  # the largest Receive Maximum of MQTT 5
 _WINDOW = 200  # unacknowledged publishes of a sink
 _BATCH = 256  # messages in one Block
+_ANSWER = 1.0  # seconds for CONNACK; some 3.1.1 brokers never answer a CONNECT of MQTT 5
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
 # What a broken peer makes paho's packet parser raise; the connection is given up and made anew.
 _BROKEN = (OSError, ValueError, IndexError, KeyError, TypeError, struct.error, MQTTException)
@@ -70,14 +73,15 @@ class _Link:
         self._user = user
         self._login = (username, password)
         self._expiry = expiry
-        self._version = MQTTProtocolVersion.MQTTv5
         self._tls = _tls(address) if address.scheme == "mqtts" else None
         self._port = address.port or (8883 if self._tls else 1883)
+        old = address.host in {"127.0.0.1", "localhost"} and self._port in embedded_ports
+        self._version = MQTTProtocolVersion.MQTTv311 if old else MQTTProtocolVersion.MQTTv5
         self._closing = threading.Event()
         self._near, self._far = socket.socketpair()
         self._near.setblocking(False)
         self._far.setblocking(False)
-        self._answered = False
+        self._answered = self._refused = False
         self._thread = threading.Thread(target=self._run, name=f"mqtt {client_id}", daemon=True)
 
     def start(self) -> None:
@@ -117,7 +121,7 @@ class _Link:
     def _run(self) -> None:
         pause = _FIRST_PAUSE
         while not self._closing.is_set():
-            self._answered = False
+            self._answered = self._refused = False
             client = self._fresh_client()
             try:
                 client.connect(self.address.host, self._port, keepalive=60, **self._how())
@@ -173,34 +177,36 @@ class _Link:
     def _on_connect(
         self, client: paho.Client, _user: object, _flags: object, code: ReasonCode, told: Properties | None
     ) -> None:
-        self._answered = True
         if code.is_failure:
-            if "protocol version" in str(code).lower():
-                self._older()
-            else:
+            self._refused = True
+            if "protocol version" not in str(code).lower():
                 self.state = f"refused by {self.where}: {code}"
             return
+        self._answered = True
         self.client = client
         self.state = "connected"
         self._user.up(client, int(getattr(told, "ReceiveMaximum", _MOST)))
 
-    def _older(self) -> None:
-        _log.info("%s does not speak MQTT 5; using 3.1.1", self.where)
-        self._version = MQTTProtocolVersion.MQTTv311
+    def _other_version(self) -> None:
+        five, three = MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311
+        self._version = three if self.is_modern else five
+        _log.info("%s did not answer; trying MQTT %s", self.where, "5" if self.is_modern else "3.1.1")
 
     def _serve(self, client: paho.Client) -> None:
+        until = time.monotonic() + _ANSWER
         while (sock := client.socket()) is not None and not self._closing.is_set():
             # Before CONNACK there is always room: only messages are held back.
             reading = self.client is None or self._user.room()
             self._wait(client, sock, reading=reading)
-            if client.loop_misc() != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            if client.loop_misc() != MQTTErrorCode.MQTT_ERR_SUCCESS or self._refused:
                 break
             if self.client is client:
                 self._user.send(client)
-        if self._closing.is_set():
-            self._leave(client)
-        elif not self._answered and self.is_modern:
-            self._older()
+            elif time.monotonic() > until:
+                break
+        self._leave(client)
+        if not self._answered and not self.state.startswith("refused"):
+            self._other_version()
 
     def _wait(self, client: paho.Client, sock: Any, *, reading: bool) -> None:
         poller = select.poll()
@@ -209,7 +215,7 @@ class _Link:
         if wanted:
             poller.register(sock, wanted)
         decrypted = reading and isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
-        ready = dict(poller.poll(0 if decrypted else 1000))
+        ready = dict(poller.poll(0 if decrypted else 250))
         if self._near.fileno() in ready:
             self._near.recv(4096)
         now = ready.get(sock.fileno(), 0)
