@@ -1,0 +1,118 @@
+"""Scores a model file through ONNX Runtime, in process and on one thread.
+
+One thread on purpose: a score of a few rows takes tens of microseconds, and threads that wait for
+each other cost milliseconds. ONNX Runtime sends telemetry by default since 1.29; it is told not to
+before it is loaded.
+"""
+
+import os
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from boucle.block import Block
+from boucle.errors import BoucleError, SignatureMismatch
+from boucle.models.file import ModelFile
+
+__all__ = ["OnnxModel"]
+
+
+class OnnxModel:
+    """A model file ready to score: one float32 input (rows, inputs), one output (rows, outputs)."""
+
+    def __init__(self, file: ModelFile) -> None:
+        self.manifest = file.manifest
+        self.signature = file.manifest.signature()
+        self._gives = file.manifest.gives()
+        self._session = _session(file)
+        self._input: str = self._session.get_inputs()[0].name
+        self._checked: pa.Schema | None = None
+
+    def score(self, block: Block) -> Block:
+        """The Block with the outputs appended.
+
+        A row with a null, NaN or infinite input is kept and its outputs are null. SignatureMismatch
+        when a column of the signature is missing or of another type; other columns may be there.
+        """
+        self._check(block)
+        columns = [block.rows.column(name) for name in self.signature.names]
+        matrix = np.column_stack(
+            [column.cast(pa.float64()).to_numpy(zero_copy_only=False) for column in columns]
+        ).astype(np.float32)
+        usable = np.isfinite(matrix).all(axis=1)
+        outputs = np.full((len(matrix), len(self._gives)), np.nan, dtype=np.float32)
+        if usable.any():
+            outputs[usable] = self.run(matrix[usable])
+        rows = block.rows
+        for index, field in enumerate(self._gives):
+            values = pa.array(outputs[:, index].astype(np.float64), mask=~usable).cast(field.type)
+            rows = rows.append_column(field, values)
+        return Block(block.stream, rows, block.watermark, block.position)
+
+    def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Outputs (rows, outputs) of inputs (rows, inputs).
+
+        Row by row: a matrix product may differ in its last bit with the number of rows, and a score
+        must not depend on how the stream was cut into Blocks.
+        """
+        given = [self._session.run(None, {self._input: row[None, :]})[0][0] for row in matrix]
+        scored: NDArray[np.float32] = np.stack(given)
+        return scored
+
+    def _check(self, block: Block) -> None:
+        schema = block.rows.schema
+        if self._checked is not None and schema.equals(self._checked):
+            return
+        wrong = []
+        for field in self.signature:
+            index = schema.get_field_index(field.name)
+            if index < 0:
+                wrong.append(f"{field.name} is missing")
+            elif schema.field(index).type != field.type:
+                wrong.append(f"{field.name} is {schema.field(index).type}, not {field.type}")
+        if wrong:
+            raise SignatureMismatch(
+                "B612",
+                f"the model {self.manifest.name} was trained on other columns",
+                where=block.stream,
+                why="; ".join(wrong),
+                fix="give it the columns of its manifest, or train it on these",
+            )
+        self._checked = schema
+
+
+def _session(file: ModelFile) -> Any:
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    onnxruntime.disable_telemetry_events()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    failures = onnxruntime.capi.onnxruntime_pybind11_state
+    try:
+        session = onnxruntime.InferenceSession(file.content, options, providers=["CPUExecutionProvider"])
+    except (
+        failures.Fail,
+        failures.InvalidGraph,
+        failures.InvalidProtobuf,
+        failures.InvalidArgument,
+    ) as error:
+        raise BoucleError(
+            "B610",
+            f"ONNX Runtime cannot load the model {file.manifest.name}",
+            why=str(error),
+            fix="export it again for the installed onnxruntime",
+        ) from error
+    width = session.get_inputs()[0].shape[-1]
+    if width != len(file.manifest.inputs):
+        raise SignatureMismatch(
+            "B612",
+            f"the model {file.manifest.name} takes {width} numbers",
+            why=f"its manifest names {len(file.manifest.inputs)} columns",
+            fix="save model and manifest together",
+        )
+    return session
