@@ -81,6 +81,7 @@ def test_times_before_1970_and_missing_ones_come_back_exactly(tmp_path: Path) ->
     rows = pa.Table.from_batches([block.rows for block in table.scan()])
     assert rows.column("at").cast(pa.int64()).to_pylist() == [-1_234_567_891, 5]
     assert rows.column("onset").cast(pa.int64()).to_pylist() == [None, -1]
+    assert {file.partition["day"] for file in table.files()} == {"1969-12-31", "1970-01-01"}
 
 
 def test_columns_delta_does_not_know_are_widened(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ rest only. Every stored column is nullable: promises are checked before, by the 
 
 from collections.abc import Iterable
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -30,6 +31,8 @@ DAY = "day"
 """The derived partition column."""
 
 MICROS = pa.timestamp("us", tz="UTC")
+
+_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
 _WIDER: dict[pa.DataType, pa.DataType] = {
     pa.uint8(): pa.int16(),
@@ -143,17 +146,32 @@ def _one(rows: pa.Table, target: pa.Schema, time: str) -> pa.Table:
     for field in rows.schema:
         column = rows.column(field.name)
         if _has_nanos(field):
-            floor = pc.floor_temporal(column, unit="microsecond")
-            rest = pc.subtract(column.cast(pa.int64()), floor.cast(pa.int64()))
-            made[f"{field.name}_ns"], column = rest.cast(pa.int16()), floor
+            column, made[f"{field.name}_ns"] = _split_nanos(column)
         made[field.name] = column.cast(target.field(field.name).type)
     if DAY in target.names:
-        made[DAY] = pc.strftime(at.cast(MICROS, safe=False), format="%Y-%m-%d").cast(pa.string())
+        made[DAY] = _days(at)
     nothing = {
         name: pa.nulls(len(rows), target.field(name).type) for name in target.names if name not in made
     }
     made.update(nothing)
     return pa.table([made[name] for name in target.names], schema=target)
+
+
+def _split_nanos(column: pa.ChunkedArray) -> tuple[pa.Array, pa.Array]:
+    """Whole microseconds, rounded down before 1970 too, and the nanoseconds above them."""
+    missing = column.is_null().to_numpy() if column.null_count else None
+    nanos = pc.fill_null(column.cast(pa.int64()), 0).to_numpy()
+    micros, rest = np.divmod(nanos, 1000)
+    whole = pa.array(micros, pa.int64(), mask=missing).cast(MICROS)
+    return whole, pa.array(rest.astype(np.int16), pa.int16(), mask=missing)
+
+
+def _days(at: pa.ChunkedArray) -> pa.Array:
+    """The UTC dates as text; rows of one commit are nearly always of one day, formatted once."""
+    per_day = 86_400 * _PER_SECOND[at.type.unit]
+    days, which = np.unique(at.cast(pa.int64()).to_numpy() // per_day, return_inverse=True)
+    names = np.datetime_as_string(days.astype("datetime64[D]"))
+    return pa.DictionaryArray.from_arrays(which.astype(np.int32), names.astype(object)).cast(pa.string())
 
 
 def from_stored(rows: pa.Table) -> pa.Table:
