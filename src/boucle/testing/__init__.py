@@ -1,0 +1,75 @@
+"""Shipped with boucle to test with: a simulated press line, a PLC, an MES, a clock by hand.
+
+Everything is imported when it is first asked for, so that the clock does not cost an OPC UA stack.
+
+>>> from boucle.testing import ManualClock
+>>> clock = ManualClock(0)
+>>> clock.sleep(2)
+>>> clock.now()
+2000000000
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from boucle.testing.clock import ManualClock
+    from boucle.testing.disturbance import Injection, Message
+    from boucle.testing.gateway import Gateway
+    from boucle.testing.line import PressLine, Tick
+    from boucle.testing.machine import Machine
+    from boucle.testing.mes import FakeMes, MesServer
+    from boucle.testing.plc import FakePlc
+    from boucle.testing.plclogic import PlcLogic
+    from boucle.testing.plcserver import PlcServer
+    from boucle.testing.scenario import Disturbance, Fault, Operation, Scenario, load_scenario
+
+__all__ = [
+    "Disturbance",
+    "FakeMes",
+    "FakePlc",
+    "Fault",
+    "Gateway",
+    "Injection",
+    "Machine",
+    "ManualClock",
+    "MesServer",
+    "Message",
+    "Operation",
+    "PlcLogic",
+    "PlcServer",
+    "PressLine",
+    "Scenario",
+    "Tick",
+    "load_scenario",
+]
+
+_FILES = {
+    "Disturbance": "scenario",
+    "FakeMes": "mes",
+    "FakePlc": "plc",
+    "Fault": "scenario",
+    "Gateway": "gateway",
+    "Injection": "disturbance",
+    "Machine": "machine",
+    "ManualClock": "clock",
+    "MesServer": "mes",
+    "Message": "disturbance",
+    "Operation": "scenario",
+    "PlcLogic": "plclogic",
+    "PlcServer": "plcserver",
+    "PressLine": "line",
+    "Scenario": "scenario",
+    "Tick": "line",
+    "load_scenario": "scenario",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FILES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_FILES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
