@@ -1,0 +1,1 @@
+"""The promise checked: decoding, checking, and what happens to readings that break it."""

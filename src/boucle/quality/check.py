@@ -1,0 +1,247 @@
+"""The contract, compiled to one columnar pass over each Block.
+
+A waveform's range and finiteness cost one minimum and one maximum (NaN makes both comparisons
+false); only a column that fails is looked at row by row.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from msgspec import Struct
+
+from boucle.block import Block
+from boucle.clock import SECOND, Clock
+from boucle.errors import BoucleError
+from boucle.product.contract import FieldContract, StreamContract
+from boucle.product.duration import seconds
+from boucle.quality.reject import Reject, reject
+
+__all__ = ["Checker"]
+
+Mask: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+class _Rule(Struct, frozen=True):
+    """`bad` marks the rows of a column that break it, or None when none does."""
+
+    field: FieldContract
+    reason: str
+    says: str
+    bad: Callable[[Any], Mask | None]
+
+
+class Checker:
+    """Splits a Block of typed rows into those that keep the contract and rejects.
+
+    The first broken promise names the reason. `future` is how far ahead of the clock a time may be.
+    A status that is not "Good" is the machine's honest word about a value, and no reject.
+    """
+
+    def __init__(self, contract: StreamContract, *, clock: Clock, future: str | float = "5s") -> None:
+        self.contract = contract
+        self._clock = clock
+        self._future = int(seconds(future) * SECOND)
+        self._rules: list[tuple[int, _Rule]] = []
+        for index, field in enumerate(contract.fields):
+            found = list(_rules(field))
+            if field.name == contract.time:
+                found.append(_Rule(field, "future", "ahead of the clock", self._ahead))
+            self._rules += [(index, rule) for rule in found]
+
+    def _ahead(self, column: Any) -> Mask | None:
+        limit = self._clock.now() + self._future
+        return _any(np.asarray(_without_nulls(column.cast(pa.int64()))) > limit)
+
+    def check(self, block: Block) -> tuple[Block, list[Reject]]:
+        """The good rows, in order, and a Reject for each of the others."""
+        columns = block.rows.columns
+        broken: list[tuple[_Rule, Mask]] = []
+        for index, rule in self._rules:
+            bad = rule.bad(columns[index])
+            if bad is not None:
+                broken.append((rule, bad))
+        if not broken:
+            return block, []
+        return self._split(block, broken)
+
+    def _split(self, block: Block, broken: list[tuple[_Rule, Mask]]) -> tuple[Block, list[Reject]]:
+        first = np.full(len(block), -1)
+        for number, (_, bad) in enumerate(broken):
+            first[bad & (first < 0)] = number
+        now = self._clock.now()
+        rejects = []
+        for row in np.flatnonzero(first >= 0).tolist():
+            rule = broken[first[row]][0]
+            detail = f"{rule.field.name} is {_told(block.rows.column(rule.field.name)[row])}: {rule.says}"
+            payload = _alone(block.rows.slice(row, 1))
+            rejects.append(reject(block.stream, rule.reason, detail, now, payload, "", "arrow"))
+        good = block.rows.filter(pa.array(first < 0))
+        return Block(block.stream, good, block.watermark, block.position), rejects
+
+
+def _told(value: Any) -> str:
+    # Times as text: Python's own would lose nanoseconds, and overflow outside its years.
+    if pa.types.is_timestamp(value.type):
+        return f"{value.value} ns" if value.is_valid else "null"
+    text = str(value.as_py() if not isinstance(value, pa.ListScalar) else value.values)
+    return " ".join(text.split())[:120]
+
+
+def _alone(row: pa.RecordBatch) -> bytes:
+    out = pa.BufferOutputStream()
+    with pa.ipc.new_stream(out, row.schema) as writer:
+        writer.write_batch(row)
+    return bytes(out.getvalue())
+
+
+def _any(bad: Any) -> Mask | None:
+    return bad if bad.any() else None
+
+
+def _without_nulls(column: Any) -> Any:
+    """The column as it is, or with nulls made 0: a null is only ever `missing`, never out of range."""
+    return column if column.null_count == 0 else column.fill_null(_zero(column.type))
+
+
+def _zero(kind: Any) -> Any:
+    return pa.scalar(
+        "" if pa.types.is_string(kind) else 0, pa.int64() if pa.types.is_timestamp(kind) else kind
+    )
+
+
+def _rules(field: FieldContract) -> list[_Rule]:
+    found = []
+    if field.required:
+        found.append(_Rule(field, "missing", "a value is required", _missing))
+    if pa.types.is_list(field.type):
+        return found + _list_rules(field)
+    if pa.types.is_floating(field.type) or pa.types.is_integer(field.type):
+        found += _number_rules(field, _scalars)
+    if pa.types.is_string(field.type):
+        found += _text_rules(field)
+    return found
+
+
+def _missing(column: Any) -> Mask | None:
+    return None if column.null_count == 0 else np.asarray(column.is_null())
+
+
+def _text_rules(field: FieldContract) -> list[_Rule]:
+    found = []
+    if field.one_of is not None:
+        options = pc.SetLookupOptions(pa.array(field.one_of, pa.string()))
+        reason = "unknown_sensor" if field.name in {"sensor", "machine"} else "not_allowed"
+
+        def stranger(column: Any) -> Mask | None:
+            bad = ~np.asarray(pc.is_in(column, options=options))
+            return _any(bad if column.null_count == 0 else bad & np.asarray(column.is_valid()))
+
+        found.append(_Rule(field, reason, f"one of {', '.join(field.one_of)} was promised", stranger))
+    if field.pattern is not None:
+        form = _regex(field, field.pattern)
+
+        def misshapen(column: Any) -> Mask | None:
+            bad = ~np.asarray(pc.match_substring_regex(_without_nulls(column), options=form))
+            return _any(bad if column.null_count == 0 else bad & np.asarray(column.is_valid()))
+
+        found.append(_Rule(field, "pattern", f"it was promised to match {field.pattern}", misshapen))
+    return found
+
+
+def _regex(field: FieldContract, pattern: str) -> Any:
+    options = pc.MatchSubstringOptions(pattern)
+    try:
+        re.compile(pattern)
+        pc.match_substring_regex(pa.array([""]), options=options)
+    except (re.error, pa.ArrowInvalid) as error:
+        fix = "write a regular expression without look-around and back references (RE2)"
+        what = f'"{field.name}": the pattern {pattern!r} cannot be executed'
+        raise BoucleError("B421", what, why=str(error), fix=fix) from error
+    return options
+
+
+_Rows: TypeAlias = Callable[[Any, Callable[[Any], Any]], Mask | None]
+"""Which rows of a column hold a value that a test of values calls bad."""
+
+
+def _scalars(column: Any, bad: Callable[[Any], Any]) -> Mask | None:
+    wrong = bad(np.asarray(_without_nulls(column)))
+    return _any(wrong if column.null_count == 0 else wrong & np.asarray(column.is_valid()))
+
+
+def _elements(column: Any, bad: Callable[[Any], Any]) -> Mask | None:
+    values = column.flatten()
+    wrong = bad(np.asarray(_without_nulls(values)))
+    if values.null_count:
+        wrong &= np.asarray(values.is_valid())
+    if not wrong.any():
+        return None
+    rows = np.zeros(len(column), dtype=np.bool_)
+    rows[np.asarray(pc.list_parent_indices(column))[wrong]] = True
+    return rows
+
+
+def _number_rules(field: FieldContract, rows: _Rows) -> list[_Rule]:
+    low = -np.inf if field.minimum is None else field.minimum
+    high = np.inf if field.maximum is None else field.maximum
+    listed = pa.types.is_list(field.type)
+    whole = pa.types.is_integer(field.type.value_type if listed else field.type)
+
+    def keeps(column: Any) -> bool:
+        values = np.asarray(_without_nulls(column.flatten() if listed else column))
+        if values.size == 0:
+            return True
+        least, most = values.min(), values.max()
+        within = least >= low and most <= high
+        return bool(within and (whole or (np.isfinite(least) and np.isfinite(most))))
+
+    def unbounded(column: Any) -> Mask | None:
+        return None if keeps(column) else rows(column, lambda values: ~np.isfinite(values))
+
+    def outside(column: Any) -> Mask | None:
+        if keeps(column):
+            return None
+        return rows(column, lambda values: np.isfinite(values) & ((values < low) | (values > high)))
+
+    said = f"{_bound(field.minimum, 'at least')}{_bound(field.maximum, 'at most')}{field.unit}".strip()
+    found = [] if whole else [_Rule(field, "not_finite", "NaN and infinity are no readings", unbounded)]
+    if field.minimum is not None or field.maximum is not None:
+        found.append(_Rule(field, "out_of_range", f"{said} was promised", outside))
+    return found
+
+
+def _bound(value: float | None, word: str) -> str:
+    return "" if value is None else f"{word} {value:g} "
+
+
+def _list_rules(field: FieldContract) -> list[_Rule]:
+    inner = field.type.value_type
+    if not (pa.types.is_floating(inner) or pa.types.is_integer(inner)):
+        raise BoucleError(
+            "B421", f'"{field.name}": a list of {inner} cannot be checked', fix="use a list of numbers"
+        )
+    low = 0 if field.min_items is None else field.min_items
+    high = 2**31 if field.max_items is None else field.max_items
+
+    def unequal(column: Any) -> Mask | None:
+        lengths = np.asarray(_without_nulls(pc.list_value_length(column)))
+        bad = (lengths < low) | (lengths > high)
+        return _any(bad if column.null_count == 0 else bad & np.asarray(column.is_valid()))
+
+    def holes(column: Any) -> Mask | None:
+        values = column.flatten()
+        if values.null_count == 0:
+            return None
+        rows = np.zeros(len(column), dtype=np.bool_)
+        rows[np.asarray(pc.list_parent_indices(column))[np.asarray(values.is_null())]] = True
+        return rows
+
+    found = [_Rule(field, "missing", "every element is required", holes)]
+    if field.min_items is not None or field.max_items is not None:
+        said = f"{_bound(field.min_items, 'at least')}{_bound(field.max_items, 'at most')}items were promised"
+        found.append(_Rule(field, "length", said, unequal))
+    return found + _number_rules(field, _elements)
