@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from boucle.block import Block, Position
+from boucle.bus.log import EventLog
 from boucle.clock import SECOND, Nanos
 from boucle.errors import PositionLost, Unavailable
 from boucle.lake.delta import LakeTable
@@ -62,8 +63,15 @@ class Crash(BaseException):
 class CrashingTable(LakeTable):
     """A table whose process dies right after the commit, before anybody hears of it."""
 
-    def append(self, block: Block | Sequence[Block], *, app: str = "", transaction: int | None = None) -> int:
-        super().append(block, app=app, transaction=transaction)
+    def append(
+        self,
+        block: Block | Sequence[Block],
+        *,
+        app: str = "",
+        transaction: int | None = None,
+        after: int | None = None,
+    ) -> int:
+        super().append(block, app=app, transaction=transaction, after=after)
         raise Crash
 
 
@@ -132,8 +140,12 @@ def test_two_writers_of_the_same_log_add_every_row_once(tmp_path: Path) -> None:
     other = LakeWriter([Feed(log, LakeTable(folder))], HandClock())
     other.committed("readings")
     one.step(force=True)
-    other.step(force=True)
-    assert values(LakeTable(folder)) == [0.0, 1.0, 2.0, 3.0, 4.0]
+    log.append(readings(5, 3))
+    assert other.step(force=True) == 0
+    assert other.failures["readings"].code == "B509"
+    assert other.step(force=True) == 3
+    assert other.failures == {}
+    assert values(LakeTable(folder)) == [float(number) for number in range(8)]
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -197,6 +209,21 @@ def test_a_log_that_lost_rows_is_refused(tmp_path: Path) -> None:
     writer = LakeWriter([Feed(log, LakeTable(tmp_path / "silver" / "readings"))], HandClock())
     assert writer.step(force=True) == 0
     assert writer.failures["readings"].code == "B508"
+
+
+def test_a_real_log_fills_its_table(tmp_path: Path) -> None:
+    table = LakeTable(tmp_path / "silver" / "readings")
+    for first in (0, 6):
+        log = EventLog(tmp_path / "log" / "readings", stream="readings")
+        log.append(readings(first, 4))
+        log.append(readings(first + 4, 2))
+        log.flush()
+        log.append(readings(99, 1) if first else readings(12, 0))
+        writer = LakeWriter([Feed(log, table)], HandClock(), rows=5)
+        assert writer.step(force=True) == 6
+        assert writer.committed("readings") == first + 6
+        log.close()
+    assert values(table) == [float(number) for number in range(12)]
 
 
 KILLED = """

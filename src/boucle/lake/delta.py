@@ -94,27 +94,39 @@ class LakeTable:
             last = None if table is None else table.transaction_version(app)
             return None if last is None else int(last)
 
-    def append(self, block: Block | Sequence[Block], *, app: str = "", transaction: int | None = None) -> int:
+    def append(
+        self,
+        block: Block | Sequence[Block],
+        *,
+        app: str = "",
+        transaction: int | None = None,
+        after: int | None = None,
+    ) -> int:
         """Add the rows of one Block, or of several in one commit, and return the table's version.
 
         With `transaction`, a number that only grows for each `app`, sending the same rows again
-        changes nothing. Raises B502 when a column changed its type, B503 for rows that cannot be
+        changes nothing; with `after`, rows are added only when that is the app's last transaction
+        (0: none yet), else B509. Raises B502 when a column changed its type, B503 for rows that cannot be
         stored, `Unavailable` when the folder cannot be written now.
         """
         blocks = [block] if isinstance(block, Block) else list(block)
         check_transaction(app, transaction)
         with self._lock:
             try:
-                return self._append([one.rows for one in blocks], app, transaction)
+                return self._append([one.rows for one in blocks], app, transaction, after)
             except (CommitFailedError, OSError) as error:
                 raise self._unavailable(error) from error
 
-    def _append(self, batches: Sequence[pa.RecordBatch], app: str, transaction: int | None) -> int:
+    def _append(
+        self, batches: Sequence[pa.RecordBatch], app: str, transaction: int | None, after: int | None
+    ) -> int:
         for attempt in range(_RACES):
             table = self._refresh()
             done = None if table is None or transaction is None else table.transaction_version(app)
             if table is not None and (_covers(done, transaction) or not any(b.num_rows for b in batches)):
                 return int(table.version())
+            if after is not None and (done or 0) != after:
+                raise self._overtaken(app, after, done or 0)
             wanted = [stored_schema(batch.schema, self.time, self.partition_by) for batch in batches]
             table = table or self._create(wanted[0])
             now = _schema(table)
@@ -281,6 +293,15 @@ class LakeTable:
     def _files(self, table: DeltaTable) -> list[DataFile]:
         actions = pa.table(table.get_add_actions(flatten=True))
         return [data_file(action, self.folder, self.time) for action in actions.to_pylist()]
+
+    def _overtaken(self, app: str, after: int, done: int) -> BoucleError:
+        return BoucleError(
+            "B509",
+            f'table "{self.name}" is at transaction {done} of "{app}", not at {after}',
+            where=str(self.folder),
+            why="another writer serves the same log",
+            fix="let one process write a lake; this one goes on from where the table is",
+        )
 
     def _unavailable(self, error: Exception) -> Unavailable:
         return Unavailable(

@@ -6,6 +6,7 @@ resume, and rows and progress can never disagree.
 """
 
 import logging
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -24,7 +25,7 @@ log = logging.getLogger("boucle.lake.writer")
 class LogReader(Protocol):
     """One stream's durable log, as the writer sees it; an offset counts rows from the log's start."""
 
-    def read(self, start: Position | None, max_rows: int) -> Iterator[Block]:
+    def read(self, start: Position | None, max_rows: int, /) -> Iterator[Block]:
         """Blocks after `start` (None: from the beginning), each with the log's own position after it."""
         ...
 
@@ -39,11 +40,19 @@ class FedTable(Protocol):
     name: str
     time: str
 
-    def append(self, block: Sequence[Block], *, app: str = "", transaction: int | None = None) -> int:
-        """Add the rows of all the Blocks in one commit."""
+    def append(
+        self,
+        block: Sequence[Block],
+        /,
+        *,
+        app: str = "",
+        transaction: int | None = None,
+        after: int | None = None,
+    ) -> int:
+        """Add the rows of all the Blocks in one commit, provided `after` is the app's last transaction."""
         ...
 
-    def transaction(self, app: str) -> int | None:
+    def transaction(self, app: str, /) -> int | None:
         """The last transaction `app` committed; None when it never did."""
         ...
 
@@ -69,9 +78,9 @@ class Behind(Struct, frozen=True):
 class LakeWriter:
     """Commits what the logs hold to their tables, every `seconds` of the wall or every `rows` rows.
 
-    Nothing runs by itself: call `step` often, from one thread. A table that cannot be written now
-    keeps its place and is tried again at the next turn, while the others go on; `failures` says
-    which, and why.
+    Nothing runs by itself: call `step` often, from one thread; the rest may be asked from any.
+    A table that cannot be written now keeps its place and is tried again at the next turn, while
+    the others go on; `failures` says which, and why.
     """
 
     def __init__(
@@ -90,6 +99,7 @@ class LakeWriter:
         self._rows = rows
         self._done: dict[str, int] = {}
         self._turn: dict[str, Nanos] = {}
+        self._lock = threading.RLock()  # a look from outside never sees half a commit
         self.failures: dict[str, BoucleError] = {}
         """Table → why its last commit failed; empty when all is well."""
 
@@ -107,7 +117,9 @@ class LakeWriter:
         The log may forget what lies before it. Raises PositionLost when the table holds more than
         its log ever did.
         """
-        if name not in self._done:
+        if (known := self._done.get(name)) is not None:
+            return known
+        with self._lock:
             feed = self._feeds[name]
             durable = feed.log.durable()
             done = feed.table.transaction(self._app_of(durable)) or 0
@@ -122,7 +134,7 @@ class LakeWriter:
             if done:
                 feed.table.sync()
             self._done[name] = done
-        return self._done[name]
+            return done
 
     def _app_of(self, position: Position) -> str:
         return f"{self._app}/{position.partition}"
@@ -131,7 +143,8 @@ class LakeWriter:
         total = 0
         try:
             while (ready := self._ready(name)) and (force or ready >= self._rows or self._due(name)):
-                total += self._commit(name)
+                with self._lock:
+                    total += self._commit(name)
                 self._turn[name] = self._clock.now()
             self.failures.pop(name, None)
         except BoucleError as error:
@@ -161,7 +174,7 @@ class LakeWriter:
                 fix="boucle doctor checks the log's segments",
             )
         end = blocks[-1].position.offset
-        feed.table.append(blocks, app=self._app_of(durable), transaction=end)
+        feed.table.append(blocks, app=self._app_of(durable), transaction=end, after=start)
         feed.table.sync()
         self._done[name] = end
         return end - start
