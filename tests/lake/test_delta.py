@@ -176,6 +176,20 @@ def test_compacting_changes_files_but_no_row_and_no_transaction(tmp_path: Path) 
     assert LakeTable(tmp_path / "silver" / "none").compact() == -1
 
 
+def test_vacuum_deletes_what_no_kept_version_needs(tmp_path: Path) -> None:
+    table = LakeTable(tmp_path / "silver" / "readings")
+    for first in range(4):
+        table.append(readings(first, 2))
+    before = rows_of(table)
+    table.compact()
+    assert table.vacuum() == 0
+    assert table.vacuum(keep_hours=0) > 0
+    assert rows_of(table) == before
+    with pytest.raises(BoucleError, match="B505"):
+        rows_of(table, version=2)
+    assert LakeTable(tmp_path / "silver" / "none").vacuum() == 0
+
+
 def test_a_version_that_does_not_exist_says_which_do(tmp_path: Path) -> None:
     table = LakeTable(tmp_path / "silver" / "readings")
     table.append(readings(0, 1))

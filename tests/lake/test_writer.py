@@ -211,6 +211,14 @@ def test_a_log_that_lost_rows_is_refused(tmp_path: Path) -> None:
     assert writer.failures["readings"].code == "B508"
 
 
+def test_small_files_are_joined_now_and_then(tmp_path: Path) -> None:
+    table = LakeTable(tmp_path / "silver" / "readings")
+    writer = LakeWriter([Feed(log_of(*[2] * 8), table)], HandClock(), rows=2, compact_every=4)
+    assert writer.step(force=True) == 16
+    assert len(table.files()) == len({tuple(file.partition.items()) for file in table.files()})
+    assert values(table) == [float(number) for number in range(16)]
+
+
 def test_a_real_log_fills_its_table(tmp_path: Path) -> None:
     table = LakeTable(tmp_path / "silver" / "readings")
     for first in (0, 6):

@@ -33,6 +33,8 @@ __all__ = ["LakeTable"]
 PARTITIONS = ("machine", "sensor", "day")
 _CONFIGURATION = {"delta.checkpointInterval": "10"}
 _RACES = 5
+TARGET_BYTES = 32_000_000
+"""Large enough to read well, small enough that joining again and again costs little."""
 
 
 class LakeTable:
@@ -215,20 +217,29 @@ class LakeTable:
         early = pc.less(at, pa.scalar(horizon, pa.int64()).cast(at.type))
         return rows.filter(early), rows.filter(pc.invert(early))
 
-    def compact(self) -> int:
-        """Join small files of each partition into large ones and return the version; rows stay the same.
+    def compact(self, target_bytes: int = TARGET_BYTES) -> int:
+        """Join small files of each partition into larger ones and return the version; rows stay the same.
 
-        Old files stay until they are vacuumed, so earlier versions remain readable.
+        Old files stay until `vacuum`, so earlier versions remain readable. Appends go on meanwhile.
         """
-        with self._lock:
-            table = self._refresh()
-            if table is None:
-                return -1
-            try:
-                table.optimize.compact()
-            except (CommitFailedError, OSError) as error:
-                raise self._unavailable(error) from error
-            return int(table.version())
+        table = self._snapshot(None)
+        if table is None:
+            return -1
+        try:
+            table.optimize.compact(target_size=target_bytes)
+        except (CommitFailedError, OSError) as error:
+            raise self._unavailable(error) from error
+        return int(table.version())
+
+    def vacuum(self, keep_hours: int = 168) -> int:
+        """Delete files that no version of the last `keep_hours` needs; returns how many.
+
+        Versions older than that can then no longer be read (B505).
+        """
+        table = self._snapshot(None)
+        if table is None:
+            return 0
+        return len(table.vacuum(keep_hours, dry_run=False, enforce_retention_duration=False))
 
     def sync(self) -> int:
         """Return the version up to which this table survives a power cut, having fsync'ed up to it.

@@ -56,6 +56,10 @@ class FedTable(Protocol):
         """The last transaction `app` committed; None when it never did."""
         ...
 
+    def compact(self) -> int:
+        """Join small files into larger ones."""
+        ...
+
     def sync(self) -> int:
         """Make what was committed survive a power cut."""
         ...
@@ -78,6 +82,9 @@ class Behind(Struct, frozen=True):
 class LakeWriter:
     """Commits what the logs hold to their tables, every `seconds` of the wall or every `rows` rows.
 
+    Each commit leaves a small file a partition; after `compact_every` of them (0: never) they are
+    joined, without which SQL takes seconds after an hour.
+
     Nothing runs by itself: call `step` often, from one thread; the rest may be asked from any.
     A table that cannot be written now keeps its place and is tried again at the next turn, while
     the others go on; `failures` says which, and why.
@@ -91,12 +98,15 @@ class LakeWriter:
         app: str = "boucle",
         seconds: float = 5.0,
         rows: int = 20_000,
+        compact_every: int = 100,
     ) -> None:
         self._feeds = {feed.table.name: feed for feed in feeds}
         self._clock = clock
         self._app = app
         self._every: Nanos = int(seconds * SECOND)
         self._rows = rows
+        self._compact_every = compact_every
+        self._commits: dict[str, int] = {}
         self._done: dict[str, int] = {}
         self._turn: dict[str, Nanos] = {}
         self._lock = threading.RLock()  # a look from outside never sees half a commit
@@ -175,6 +185,9 @@ class LakeWriter:
             )
         end = blocks[-1].position.offset
         feed.table.append(blocks, app=self._app_of(durable), transaction=end, after=start)
+        self._commits[name] = self._commits.get(name, 0) + 1
+        if self._compact_every and self._commits[name] % self._compact_every == 0:
+            feed.table.compact()
         feed.table.sync()
         self._done[name] = end
         return end - start
