@@ -117,6 +117,16 @@ def test_optional_columns_may_be_absent() -> None:
     assert block.rows.schema == PROCESS.schema()
 
 
+def test_a_known_schema_is_read_as_the_first_time() -> None:
+    again = Decoder(VIBRATION, "arrow")
+    for _ in range(3):
+        block, _ = again.decode(wire(stream_of(chunk(8), chunk(4))))
+        assert block is not None
+        assert block.rows.slice(3).equals(chunk(4))
+        assert block.rows.schema == VIBRATION.schema()
+    assert again.decode(wire(SMALL[:-9]))[1][0].reason == "malformed"
+
+
 def test_a_decompression_bomb_is_refused_by_its_declared_size() -> None:
     zeros = chunk(20_000, samples=[[0.0] * 20_000] * 3)
     bomb = stream_of(*[zeros] * 40, options=pa.ipc.IpcWriteOptions(compression="zstd"))
@@ -147,7 +157,11 @@ def test_limits_are_those_asked_for() -> None:
 
 
 def _judged(payload: bytes) -> None:
-    block, rejects = Decoder(VIBRATION, "arrow").decode(wire(payload))
+    used = Decoder(VIBRATION, "arrow")
+    used.decode(wire(SMALL))
+    block, rejects = used.decode(wire(payload))
+    fresh, _ = Decoder(VIBRATION, "arrow").decode(wire(payload))
+    assert (block is None) == (fresh is None)
     if block is None:
         assert len(rejects) == 1
         return

@@ -3,7 +3,7 @@
 import pyarrow as pa
 
 from boucle.product.contract import StreamContract
-from boucle.quality.arrow_sizes import check_sizes
+from boucle.quality.arrow_sizes import Sizes, check_sizes
 from boucle.quality.reject import Unreadable
 
 __all__ = ["ArrowRows"]
@@ -22,38 +22,47 @@ class ArrowRows:
         self._schema = contract.schema()
         self._types = [field.type for field in contract.fields]
         self._max_bytes, self._max_rows = max_bytes, max_rows
-        self._known: pa.Schema | None = None
+        self._known = b""
+        """The last schema message that equals the contract's; the same bytes need no second look."""
 
     def read(self, payload: bytes) -> pa.RecordBatch:
         """The rows with exactly the contract's schema; Unreadable when there are none.
 
         Nulls in required columns, ranges and the rest are the Checker's affair.
         """
-        rows = check_sizes(payload, self._max_bytes, self._max_rows)
+        sizes = check_sizes(payload, self._max_bytes, self._max_rows)
+        if sizes.rows == 0:
+            raise Unreadable("empty", "the stream holds no row")
         try:
-            batches = self._batches(payload)
-            if rows == 0 or not batches:
-                raise Unreadable("empty", "the stream holds no row")
-            fitted = [self._fit(batch) for batch in batches]
-            return fitted[0] if len(fitted) == 1 else pa.concat_batches(fitted)
+            if payload[: sizes.schema_end] == self._known:
+                batches = self._familiar(payload, sizes)
+            else:
+                batches = self._foreign(payload, sizes)
+            return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
         except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError) as error:
             # All of these are pyarrow's words for "this is not what it claims to be".
             raise Unreadable("malformed", f"{type(error).__name__}: {error}") from None
 
-    def _batches(self, payload: bytes) -> list[pa.RecordBatch]:
-        with pa.ipc.open_stream(payload) as reader:
-            batches = list(reader)
-        for batch in batches:
+    def _familiar(self, payload: bytes, sizes: Sizes) -> list[pa.RecordBatch]:
+        messages = pa.BufferReader(payload)
+        messages.seek(sizes.schema_end)
+        batches = []
+        for _ in range(sizes.batches):
+            batch = pa.ipc.read_record_batch(pa.ipc.read_message(messages), self._schema)
             batch.validate(full=True)
+            batches.append(batch)
         return batches
 
-    def _fit(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        schema = batch.schema
-        if self._known is None or not schema.equals(self._known):
-            if schema.names != self._schema.names or schema.types != self._types:
-                return self._cast(batch)
-            self._known = schema  # differs in nullability and metadata at most
-        return pa.RecordBatch.from_arrays(batch.columns, schema=self._schema)
+    def _foreign(self, payload: bytes, sizes: Sizes) -> list[pa.RecordBatch]:
+        with pa.ipc.open_stream(payload) as reader:
+            batches = list(reader)
+            names, types = reader.schema.names, reader.schema.types
+        for batch in batches:
+            batch.validate(full=True)
+        if names == self._schema.names and types == self._types:
+            self._known = payload[: sizes.schema_end]  # differs in nullability and metadata at most
+            return [pa.RecordBatch.from_arrays(batch.columns, schema=self._schema) for batch in batches]
+        return [self._cast(batch) for batch in batches]
 
     def _cast(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         names = batch.schema.names

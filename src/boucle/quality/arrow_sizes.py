@@ -6,16 +6,17 @@ message (Arrow columnar format, "Encapsulated message format"; Message.fbs, Meta
 
     message      = 0xFFFFFFFF, int32 metadata length, metadata, body; the end: 0xFFFFFFFF, 0
     Message      = 0 version, 1 header type, 2 header, 3 body length
+    Schema       = 0 endianness (0 is little)
     RecordBatch  = 0 length, 1 nodes [length i64, nulls i64], 2 buffers [offset i64, length i64],
                    3 compression
 """
 
 import struct
-from typing import Final
+from typing import Final, NamedTuple
 
 from boucle.quality.reject import Unreadable
 
-__all__ = ["check_sizes"]
+__all__ = ["Sizes", "check_sizes"]
 
 _CONTINUATION: Final = 0xFFFFFFFF
 _SCHEMA: Final = 1
@@ -28,22 +29,30 @@ _U32 = struct.Struct("<I")
 _U16 = struct.Struct("<H")
 
 
-def check_sizes(payload: bytes, max_bytes: int, max_rows: int) -> int:
-    """How many rows the stream declares; Unreadable when a declared size cannot be true or allowed.
+class Sizes(NamedTuple):
+    """What a stream declares: its rows and record batches, and where its schema message ends."""
+
+    rows: int
+    batches: int
+    schema_end: int
+
+
+def check_sizes(payload: bytes, max_bytes: int, max_rows: int) -> Sizes:
+    """What the stream declares; Unreadable when a declared size cannot be true or allowed.
 
     What follows the end of the stream is refused too: nobody would ever look at it.
     """
     try:
-        rows = _walk(payload, max_bytes, max_rows)
+        sizes = _walk(payload, max_bytes, max_rows)
     except (struct.error, IndexError) as error:
         raise Unreadable("malformed", f"its metadata points outside the payload ({error})") from None
-    if rows > max_rows:
-        raise Unreadable("too_large", f"{rows} rows, at most {max_rows} are taken")
-    return rows
+    if sizes.rows > max_rows:
+        raise Unreadable("too_large", f"{sizes.rows} rows, at most {max_rows} are taken")
+    return sizes
 
 
-def _walk(payload: bytes, max_bytes: int, max_rows: int) -> int:
-    at, rows, unpacked, first = 0, 0, 0, True
+def _walk(payload: bytes, max_bytes: int, max_rows: int) -> Sizes:
+    at, rows, unpacked, batches, schema_end = 0, 0, 0, 0, 0
     while at < len(payload):
         mark, length = _PREFIX.unpack_from(payload, at)
         if mark != _CONTINUATION or length < 0:
@@ -59,18 +68,26 @@ def _walk(payload: bytes, max_bytes: int, max_rows: int) -> int:
             raise Unreadable(
                 "malformed", f"a body of {body} bytes is declared, {len(payload) - body_at} are there"
             )
-        if kind != (_SCHEMA if first else _RECORD_BATCH):
+        if kind != (_RECORD_BATCH if schema_end else _SCHEMA):
             raise Unreadable("malformed", f"message kind {kind}; a schema and plain record batches are taken")
+        if (
+            kind == _SCHEMA
+            and (endian := _field(payload, header, 0))
+            and _U16.unpack_from(payload, endian)[0]
+        ):
+            raise Unreadable("malformed", "big-endian numbers; send little-endian ones")
         if kind == _RECORD_BATCH:
             count, size = _batch(payload, header, body_at, body, max_rows)
             rows, unpacked = rows + count, unpacked + size
             if unpacked > max_bytes:
                 what = f"{unpacked} bytes once decompressed, at most {max_bytes} are taken"
                 raise Unreadable("too_large", what)
-        at, first = body_at + body, False
-    if first:
+            batches += 1
+        at = body_at + body
+        schema_end = schema_end or at
+    if not schema_end:
         raise Unreadable("malformed", "the payload holds no Arrow message")
-    return rows
+    return Sizes(rows, batches, schema_end)
 
 
 def _message(payload: bytes, at: int, end: int) -> tuple[int, int, int]:

@@ -48,7 +48,7 @@ class Decoder:
         rows: list[Any] = []
         rejects: list[Reject] = []
         columns = wire.rows.columns
-        received = columns[2].cast(pa.int64()).to_pylist()
+        received = columns[2].view(pa.int64()).to_pylist()
         for topic, payload, at, retained in zip(
             columns[0].to_pylist(), columns[1].to_pylist(), received, columns[3].to_pylist(), strict=True
         ):
