@@ -21,6 +21,7 @@ __all__ = ["Sizes", "check_sizes"]
 _CONTINUATION: Final = 0xFFFFFFFF
 _SCHEMA: Final = 1
 _RECORD_BATCH: Final = 3
+_END: Final = b"\xff\xff\xff\xff\0\0\0\0"
 _PREFIX = struct.Struct("<Ii")
 _PAIR = struct.Struct("<qq")
 _I64 = struct.Struct("<q")
@@ -52,55 +53,38 @@ def check_sizes(payload: bytes, max_bytes: int, max_rows: int) -> Sizes:
 
 
 def _walk(payload: bytes, max_bytes: int, max_rows: int) -> Sizes:
-    at, rows, unpacked, batches, schema_end = 0, 0, 0, 0, 0
-    while at < len(payload):
-        mark, length = _PREFIX.unpack_from(payload, at)
-        if mark != _CONTINUATION or length < 0:
-            raise Unreadable("malformed", f"no Arrow message at byte {at}")
-        at += 8
-        if length == 0:
-            if at != len(payload):
-                raise Unreadable("malformed", f"{len(payload) - at} bytes after the end of the stream")
-            break
-        body_at = at + length
-        kind, header, body = _message(payload, at, body_at)
-        if body < 0 or body > len(payload) - body_at:
-            raise Unreadable(
-                "malformed", f"a body of {body} bytes is declared, {len(payload) - body_at} are there"
-            )
-        if kind != (_RECORD_BATCH if schema_end else _SCHEMA):
-            raise Unreadable("malformed", f"message kind {kind}; a schema and plain record batches are taken")
-        if (
-            kind == _SCHEMA
-            and (endian := _field(payload, header, 0))
-            and _U16.unpack_from(payload, endian)[0]
-        ):
-            raise Unreadable("malformed", "big-endian numbers; send little-endian ones")
-        if kind == _RECORD_BATCH:
-            count, size = _batch(payload, header, body_at, body, max_rows)
-            rows, unpacked = rows + count, unpacked + size
-            if unpacked > max_bytes:
-                what = f"{unpacked} bytes once decompressed, at most {max_bytes} are taken"
-                raise Unreadable("too_large", what)
-            batches += 1
-        at = body_at + body
-        schema_end = schema_end or at
-    if not schema_end:
-        raise Unreadable("malformed", "the payload holds no Arrow message")
+    kind, header, _, at = _message(payload, 0)
+    endian = _field(payload, header, 0) if kind == _SCHEMA else 0
+    if kind != _SCHEMA or (endian and _U16.unpack_from(payload, endian)[0]):
+        raise Unreadable("malformed", "no little-endian schema comes first")
+    schema_end, rows, unpacked, batches = at, 0, 0, 0
+    while at < len(payload) and payload[at:] != _END:
+        kind, header, body_at, end = _message(payload, at)
+        if kind != _RECORD_BATCH:
+            raise Unreadable("malformed", f"message kind {kind}; only plain record batches are taken")
+        count, size = _batch(payload, header, body_at, end - body_at, max_rows)
+        rows, unpacked, batches, at = rows + count, unpacked + size, batches + 1, end
+        if unpacked > max_bytes:
+            what = f"{unpacked} bytes once decompressed, at most {max_bytes} are taken"
+            raise Unreadable("too_large", what)
     return Sizes(rows, batches, schema_end)
 
 
-def _message(payload: bytes, at: int, end: int) -> tuple[int, int, int]:
-    if end > len(payload):
-        raise Unreadable(
-            "malformed", f"metadata up to byte {end} is declared, the payload ends at {len(payload)}"
-        )
-    table = at + _U32.unpack_from(payload, at)[0]
-    kind, header, body = (_field(payload, table, number) for number in (1, 2, 3))
+def _message(payload: bytes, at: int) -> tuple[int, int, int, int]:
+    """Kind, where its header stands, where its body begins and ends."""
+    mark, length = _PREFIX.unpack_from(payload, at)
+    start, left = at + _PREFIX.size, len(payload) - at - _PREFIX.size
+    if mark != _CONTINUATION or not 0 < length <= left:
+        raise Unreadable("malformed", f"no whole Arrow message at byte {at}")
+    table = start + _U32.unpack_from(payload, start)[0]
+    kind, header, size = (_field(payload, table, number) for number in (1, 2, 3))
     if not kind or not header:
         raise Unreadable("malformed", "an Arrow message without a header")
-    inner = header + _U32.unpack_from(payload, header)[0]
-    return payload[kind], inner, _I64.unpack_from(payload, body)[0] if body else 0
+    body: int = _I64.unpack_from(payload, size)[0] if size else 0
+    if not 0 <= body <= left - length:
+        raise Unreadable("malformed", f"a body of {body} bytes is declared, {left - length} are there")
+    body_at = start + length
+    return payload[kind], header + _U32.unpack_from(payload, header)[0], body_at, body_at + body
 
 
 def _field(payload: bytes, table: int, number: int) -> int:
