@@ -17,16 +17,24 @@ __all__ = ["arguments", "examples_folder", "run"]
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `boucle demo`."""
     parser.add_argument("name", choices=["press"], help="which demonstration")
-    parser.add_argument("--duration", type=float, metavar="SECONDS", help="simulated time (default: the scenario's)")
+    parser.add_argument(
+        "--duration", type=float, metavar="SECONDS", help="simulated time (default: the scenario's)"
+    )
     parser.add_argument("--headless", action="store_true", help="without the page")
     parser.add_argument("--report", type=Path, metavar="FILE", help="write what happened as one HTML file")
     parser.add_argument("--scenario", type=Path, metavar="FILE", help="another story than the shipped one")
     parser.add_argument("--seed", type=int, default=1, help="another run of the same story (default 1)")
-    parser.add_argument("--speed", type=float, default=1.0, help="event time faster than real time (default 1)")
+    parser.add_argument(
+        "--speed", type=float, default=1.0, help="event time faster than real time (default 1)"
+    )
     parser.add_argument("--port", type=int, default=8000, help="of the page (default 8000; 0: any free one)")
-    parser.add_argument("--folder", type=Path, help="keep log and lake here (default: run/demo-press, made afresh)")
+    parser.add_argument(
+        "--folder", type=Path, help="keep log and lake here (default: run/demo-press, made afresh)"
+    )
     parser.add_argument("--json", action="store_true", help="at the end, one JSON object on standard output")
-    parser.add_argument("--lang", choices=["en", "fr"], help="language of the screens (default: the locale's)")
+    parser.add_argument(
+        "--lang", choices=["en", "fr"], help="language of the screens (default: the locale's)"
+    )
     parser.epilog = (
         "examples:\n  boucle demo press\n  boucle demo press --seed 7 --speed 4 --headless --json\n"
         "  boucle demo press --duration 120 --report press.html"

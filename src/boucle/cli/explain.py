@@ -49,10 +49,11 @@ def run(options: argparse.Namespace) -> int:
 def _picture(project: Project) -> list[str]:
     loop = project.loop
     lines = [f"{project.id} {project.product.value.get('version', '')}".rstrip()]
-    for name, source in loop.sources.items():
-        lines.append(f"  ▶ {name}  from {project.settings.fill(source.from_)}  promises {source.schema}")
-    for step in loop.steps:
-        lines.append(f"  ├ {step.id}  = {step.use}({', '.join(step.from_)})")
+    lines += [
+        f"  ▶ {name}  from {project.settings.fill(source.from_)}  promises {source.schema}"
+        for name, source in loop.sources.items()
+    ]
+    lines += [f"  ├ {step.id}  = {step.use}({', '.join(step.from_)})" for step in loop.steps]
     for rule in loop.rules:
         targets = [str(command.get("target", "?")) for command in rule.get("commands", [])]
         lines.append(

@@ -15,16 +15,24 @@ __all__ = ["arguments", "run"]
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `boucle replay`."""
-    parser.add_argument("folder", nargs="?", default=".", type=Path, help="the product's folder (default: here)")
+    parser.add_argument(
+        "folder", nargs="?", default=".", type=Path, help="the product's folder (default: here)"
+    )
     parser.add_argument("--env", help="an environment of boucle.toml")
     parser.add_argument("--lake", type=Path, metavar="FOLDER", help="replay what the run in FOLDER stored")
-    parser.add_argument("--file", action="append", default=[], metavar="SOURCE=ADDRESS", help="a file for a source")
+    parser.add_argument(
+        "--file", action="append", default=[], metavar="SOURCE=ADDRESS", help="a file for a source"
+    )
     parser.add_argument("--since", metavar="TIME", help="from this event time (RFC 3339); only with --lake")
     parser.add_argument("--until", metavar="TIME", help="up to this event time; only with --lake")
     parser.add_argument("--speed", default="max", help="times real time, or max (default)")
-    parser.add_argument("--into", type=Path, metavar="FOLDER", help="where log and lake go (default: run/replay-<product>)")
+    parser.add_argument(
+        "--into", type=Path, metavar="FOLDER", help="where log and lake go (default: run/replay-<product>)"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    parser.add_argument("--lang", choices=["en", "fr"], help="language of the screens (default: the locale's)")
+    parser.add_argument(
+        "--lang", choices=["en", "fr"], help="language of the screens (default: the locale's)"
+    )
     parser.epilog = (
         "examples:\n  boucle replay examples/skab\n  boucle replay examples/press --lake run/demo-press\n"
         "  boucle replay examples/nab --file readings=file://mine.csv?time=timestamp --speed 1000"
@@ -75,7 +83,10 @@ def _fresh(folder: Path) -> Path:
         shutil.rmtree(folder)
     elif folder.exists() and any(folder.iterdir()):
         raise BoucleError(
-            "B801", f"{folder} holds something else", why="it is not the folder of a run", fix="name another --into"
+            "B801",
+            f"{folder} holds something else",
+            why="it is not the folder of a run",
+            fix="name another --into",
         )
     return folder
 
@@ -147,7 +158,10 @@ def _beside(beside: Any) -> dict[str, Any]:
     return {
         "all": beside.figures(),
         "recordings": {
-            name: {**beside.figures([name]), **{kind: spans(found) for kind, found in beside.spans[name].items()}}
+            name: {
+                **beside.figures([name]),
+                **{kind: spans(found) for kind, found in beside.spans[name].items()},
+            }
             for name in beside.counts
         },
     }
@@ -169,4 +183,7 @@ def _show(told: dict[str, Any], beside: Any) -> None:
 
 def _figures(found: dict[str, Any]) -> str:
     cells = [found["f1"], found["far"], found["mar"]]
-    return " ".join(f"{'–' if v is None else format(v, f'.{d}f'):>{w}}" for v, w, d in zip(cells, (6, 7, 7), (3, 1, 1), strict=True))
+    return " ".join(
+        f"{'–' if v is None else format(v, f'.{d}f'):>{w}}"
+        for v, w, d in zip(cells, (6, 7, 7), (3, 1, 1), strict=True)
+    )

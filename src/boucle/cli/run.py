@@ -12,13 +12,21 @@ __all__ = ["arguments", "run"]
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `boucle run`."""
-    parser.add_argument("folder", nargs="?", default=".", type=Path, help="the product's folder (default: here)")
+    parser.add_argument(
+        "folder", nargs="?", default=".", type=Path, help="the product's folder (default: here)"
+    )
     parser.add_argument("--env", help="an environment of boucle.toml")
-    parser.add_argument("--duration", type=float, metavar="SECONDS", help="stop after so long (default: Ctrl-C)")
+    parser.add_argument(
+        "--duration", type=float, metavar="SECONDS", help="stop after so long (default: Ctrl-C)"
+    )
     parser.add_argument("--headless", action="store_true", help="without the page")
     parser.add_argument("--json", action="store_true", help="at the end, one JSON object on standard output")
-    parser.add_argument("--lang", choices=["en", "fr"], help="language of the screens (default: the locale's)")
-    parser.epilog = "examples:\n  boucle run examples/press\n  boucle run --env plant --headless --duration 3600 --json"
+    parser.add_argument(
+        "--lang", choices=["en", "fr"], help="language of the screens (default: the locale's)"
+    )
+    parser.epilog = (
+        "examples:\n  boucle run examples/press\n  boucle run --env plant --headless --duration 3600 --json"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

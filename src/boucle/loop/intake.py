@@ -60,7 +60,9 @@ class Intake:
         self._quarantine, self._clock = quarantine, clock
         self._decoder = Decoder(contract, spec.format) if spec.format else None
         self._checker = Checker(contract, clock=clock, future=spec.future)
-        self._watermarks = Watermarks(contract.time, spec.partition, seconds(spec.lateness), seconds(spec.idle))
+        self._watermarks = Watermarks(
+            contract.time, spec.partition, seconds(spec.lateness), seconds(spec.idle)
+        )
         self._dedupe = Dedupe(contract.time, spec.dedupe, seconds(spec.horizon))
         self._waiting: Position | None = None
         self._shed_seen = 0
@@ -98,7 +100,7 @@ class Intake:
             return None
         good, rejects = self._checker.check(rows)
         self._reject(rejects)
-        if good is None or len(good) == 0:
+        if len(good) == 0:
             return None
         repeated = self._dedupe.duplicates(good.rows)
         if repeated.any():

@@ -33,14 +33,18 @@ class _Snapshot(Collector):
     def _readings(self) -> Iterator[Metric]:
         accounting = self._view.accounting
         readings = CounterMetricFamily(
-            "boucle_readings", "Readings by what became of them; in = the sum of the others", labels=["outcome"]
+            "boucle_readings",
+            "Readings by what became of them; in = the sum of the others",
+            labels=["outcome"],
         )
         readings.add_metric(["in"], accounting.received)
         for outcome in ("stored", "late", "duplicate", "quarantined", "shed"):
             readings.add_metric([outcome], getattr(accounting, outcome))
         yield readings
         yield GaugeMetricFamily("boucle_readings_pending", "Accepted, not yet durable", accounting.pending)
-        reasons = CounterMetricFamily("boucle_quarantined", "Quarantined readings by reason", labels=["reason"])
+        reasons = CounterMetricFamily(
+            "boucle_quarantined", "Quarantined readings by reason", labels=["reason"]
+        )
         for reason, count in accounting.reasons.items():
             reasons.add_metric([reason], count)
         yield reasons
@@ -88,7 +92,9 @@ class _Snapshot(Collector):
         for name, measured in (("decision", view.decision_ms), ("read_back", view.action_ms)):
             _quantiles(latency, name, measured.p50 / 1e3, measured.p99 / 1e3)
         yield from (commands, latency)
-        yield GaugeMetricFamily("boucle_automatic", "1 while automatic action is allowed", float(view.automatic))
+        yield GaugeMetricFamily(
+            "boucle_automatic", "1 while automatic action is allowed", float(view.automatic)
+        )
 
 
 def _quantiles(metric: Any, name: str, p50: float, p99: float) -> None:

@@ -31,11 +31,15 @@ class Path:
     def __init__(self, steps: Sequence[Step], taps: Mapping[str, Sequence[Tap]]) -> None:
         self.steps = tuple(steps)
         self.meters = {step.id: Meter() for step in steps}
-        self._taps = {stream: tuple(calls) for stream, calls in taps.items()}
+        self._taps = {stream: list(calls) for stream, calls in taps.items()}
         self._readers: dict[str, list[Step]] = {}
         for step in steps:
             for stream in step.inputs:
                 self._readers.setdefault(stream, []).append(step)
+
+    def tap(self, stream: str, call: Tap) -> None:
+        """Let `call` see every Block of a stream, before its readers do."""
+        self._taps.setdefault(stream, []).append(call)
 
     def push(self, block: Block) -> None:
         """Take one Block all the way: every reader of its stream, then the readers of what they gave."""

@@ -31,6 +31,12 @@ class Picture:
                 self._last = (now, self._build())
             return self._last[1]
 
+    def fresh(self) -> LoopView:
+        """The picture now, built anew."""
+        with self._lock:
+            self._last = (time.monotonic(), self._build())
+            return self._last[1]
+
     def accounting(self) -> Accounting:
         """Where every reading of every source went."""
         total = Accounting()
@@ -80,7 +86,9 @@ class Picture:
             meter = self._loop.path.meters[step.id]
             p50, p99 = meter.micros.at(50, 99)
             views.append(
-                StepView(step.id, step.use, step.inputs, meter.rows_in, meter.rows_out, meter.rate(), p50, p99)
+                StepView(
+                    step.id, step.use, step.inputs, meter.rows_in, meter.rows_out, meter.rate(), p50, p99
+                )
             )
         return tuple(views)
 

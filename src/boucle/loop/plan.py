@@ -66,7 +66,9 @@ def _fingerprint(project: Project) -> str:
     return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
-def _problem(project: Project, path: Path_, what: str, why: str = "", fix: str = "", code: str = "B213") -> Problem:
+def _problem(
+    project: Project, path: Path_, what: str, why: str = "", fix: str = "", code: str = "B213"
+) -> Problem:
     document = project.loop_document
     return Problem(code, what, document.file, document.line(path), why, fix)
 
@@ -95,7 +97,9 @@ def _step(project: Project, spec: StepSpec, path: Path_, problems: list[Problem]
         problems.append(_problem(project, path, f"{spec.id}: {error.what}", error.why, error.fix, error.code))
         return None
     except (TypeError, ValueError) as error:
-        problems.append(_problem(project, (*path, "with"), f"{spec.use} does not take these settings", str(error)))
+        problems.append(
+            _problem(project, (*path, "with"), f"{spec.use} does not take these settings", str(error))
+        )
         return None
     return Step(spec.id, spec.use, tuple(spec.from_), operator, spec.title)
 
@@ -136,7 +140,9 @@ def _limits(project: Project, problems: list[Problem]) -> dict[str, Limits]:
             try:
                 limits[f"{name}/{signal}"] = read_limits(declared)
             except BoucleError as error:
-                problems.append(_problem(project, path, f"{signal}: {error.what}", error.why, error.fix, error.code))
+                problems.append(
+                    _problem(project, path, f"{signal}: {error.what}", error.why, error.fix, error.code)
+                )
     return limits
 
 

@@ -20,6 +20,10 @@ from boucle.ports import Facts, Source
 __all__ = ["Ahead", "DryActuator", "Labelled", "LakeSource", "ReplayClock", "play"]
 
 
+_ROWS = 64
+"""Rows of a replayed Block: few, so that several sources interleave as they did live."""
+
+
 class ReplayClock:
     """The clock of a replay: it stands where the replayed readings stand.
 
@@ -49,9 +53,11 @@ class LakeSource:
 
     facts = Facts(ordered=True, replayable=True, delivery="exactly-once")
 
-    def __init__(self, table: LakeTable, stream: str, since: Nanos | None, until: Nanos | None, rows: int) -> None:
-        self._table, self._stream = table, stream
-        self._since, self._until, self._rows = since, until, rows
+    def __init__(
+        self, table: LakeTable, schema: pa.Schema, stream: str, since: Nanos | None, until: Nanos | None
+    ) -> None:
+        self._table, self._schema, self._stream = table, schema, stream
+        self._since, self._until = since, until
         self._blocks: Iterator[Block] = iter(())
         self._offset = 0
         self._finished = False
@@ -62,8 +68,9 @@ class LakeSource:
 
     def _cut(self, skip: int) -> Iterator[Block]:
         for block in self._table.scan(self._since, self._until):
-            for start in range(0, len(block), self._rows):
-                rows = block.rows.slice(start, self._rows)
+            whole = block.rows.select(self._schema.names).cast(self._schema)
+            for start in range(0, len(block), _ROWS):
+                rows = whole.slice(start, _ROWS)
                 self._offset += rows.num_rows
                 if self._offset > skip:
                     yield Block(self._stream, rows, block.watermark, Position(self._stream, self._offset))
@@ -198,7 +205,9 @@ class Labelled(Struct):
             name = str(row[self.by]) if self.by else "all"
             alert, label = bool(row["alert"]), bool(row[self.label])
             counted = self.counts.setdefault(name, [0, 0, 0, 0])
-            counted[{(True, True): 0, (True, False): 1, (False, True): 2, (False, False): 3}[alert, label]] += 1
+            counted[
+                {(True, True): 0, (True, False): 1, (False, True): 2, (False, False): 3}[alert, label]
+            ] += 1
             spans = self.spans.setdefault(name, {"labels": [], "alerts": []})
             _extend(spans["labels"], at, label)
             _extend(spans["alerts"], at, alert)
@@ -225,4 +234,3 @@ def _extend(spans: list[list[Nanos]], at: Nanos, inside: bool) -> None:
 
 def _ratio(part: int, whole: int, times: int) -> float | None:
     return round(times * part / whole, 3) if whole else None
-

@@ -18,12 +18,13 @@ from pathlib import Path as Folder
 from boucle.address import adapter, parse_address
 from boucle.block import Block, Position
 from boucle.bus.log import EventLog
-from boucle.clock import SECOND, Clock
-from boucle.event import Command, Event, Receipt, Severity
+from boucle.clock import Clock
+from boucle.event import Command, Event, Receipt
 from boucle.loop.action import Action
 from boucle.loop.checkpoint import VERSION, Checkpoint, load_checkpoint, save_checkpoint
 from boucle.loop.inlet import CommandInlet
 from boucle.loop.intake import Intake, newest_sample
+from boucle.loop.lineage import LoopLineage
 from boucle.loop.observe import Observer
 from boucle.loop.path import Path
 from boucle.loop.picture import Picture
@@ -53,6 +54,7 @@ class Loop:
         actuators: Mapping[str, Actuator] | None = None,
         folder: Folder | None = None,
         listener: Listener | None = None,
+        inlet: bool = True,
     ) -> None:
         self.plan, self.clock = plan, clock
         self.folder = folder or plan.project.path("run.folder")
@@ -65,21 +67,21 @@ class Loop:
         live = next((step for step in plan.steps if step.id == plan.project.loop.view.live), None)
         self.observer = Observer(plan.project.loop.view, live, clock)
         self.actuators = dict(actuators) if actuators is not None else self._open_actuators()
-        self.action = Action(
-            plan, self.actuators, self.folder, clock, self.observer, self._tell, self._told
-        )
+        self.action = Action(plan, self.actuators, self.folder, clock, self.observer, self._tell, self._told)
         self.tables = Tables(
             plan.project.loop,
             self.folder,
             {name: intake.log for name, intake in self.intakes.items()},
             {name: intake.late for name, intake in self.intakes.items()},
+            self.quarantine,
             clock,
             seconds(settings.get("run.lake_every").value),
         )
         self.path = Path(plan.steps, self._taps())
-        self.inlet = CommandInlet.declared(plan, clock, self.action, self.quarantine)
+        self.inlet = CommandInlet.declared(plan, clock, self.action, self.quarantine) if inlet else None
         self.watch = Watch(plan, self.intakes, self.actuators, clock, self._tell)
         self.picture = Picture(self)
+        self.lineage = LoopLineage(plan, self.intakes, self.tables, self.folder, clock)
         self._fsync_every = seconds(settings.get("run.fsync_every").value)
         self._checkpoint_every = seconds(settings.get("run.checkpoint_every").value)
         self._queue: queue.Queue[Block | None] = queue.Queue(int(settings.get("run.queue_blocks").value))
@@ -155,7 +157,6 @@ class Loop:
     def open(self) -> None:
         """Restore the last checkpoint, work through what the log holds beyond it, open the sources."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.quarantine.open()
         self.tables.open()
         checkpoint = load_checkpoint(self.folder / "checkpoint", self.plan.fingerprint)
         if checkpoint is not None:
@@ -167,6 +168,7 @@ class Loop:
         self.action.dispatcher.open()
         for name, intake in self.intakes.items():
             intake.open(checkpoint.resume.get(name) if checkpoint else None)
+        self.lineage.start()
         self._catch_up()
         if self.inlet is not None:
             self.inlet.open()
@@ -175,8 +177,8 @@ class Loop:
         """What was durable when we stopped but not yet worked through, in event-time order."""
         waiting: list[Block] = []
         for name, intake in self.intakes.items():
-            for block in intake.log.read(self._done.get(name)):
-                waiting.append(Block(name, block.rows, block.watermark, block.position))
+            missed = intake.log.read(self._done.get(name))
+            waiting += [Block(name, block.rows, block.watermark, block.position) for block in missed]
         for block in sorted(waiting, key=lambda b: (b.watermark, b.stream, b.position.offset)):
             self._work(block)
 
@@ -281,6 +283,7 @@ class Loop:
             self.tables.flush()
             self.tables.commit()
             self.watch.look()
+            self.lineage.step()
             if self._checkpoint is not None:
                 self._save(self._checkpoint)
                 self._checkpoint_due = time.monotonic() + self._checkpoint_every
@@ -313,6 +316,7 @@ class Loop:
         self.action.dispatcher.step(0)
         self._save(self._take_checkpoint())
         self.tables.commit(force=True)
+        self.lineage.end(self.failure)
         if self.inlet is not None:
             self.inlet.close()
         for intake in self.intakes.values():
@@ -322,6 +326,19 @@ class Loop:
             actuator.close()
         self.tables.close()
         self.quarantine.close()
+
+    def waiting_blocks(self) -> int:
+        """Blocks accepted and not yet worked through."""
+        return self._queue.qsize()
+
+    def drain(self, patience: float = 5.0) -> None:
+        """Wait until everything accepted so far is worked through and durable (at most `patience` seconds)."""
+        until = time.monotonic() + patience
+        while time.monotonic() < until:
+            pending = sum(intake.accounting.pending for intake in self.intakes.values())
+            if self._queue.empty() and pending == 0:
+                return
+            time.sleep(0.02)
 
     def _take_queued(self) -> Block | None:
         try:

@@ -19,12 +19,16 @@ from boucle.lake.delta import LakeTable
 from boucle.lake.writer import Feed, LakeWriter
 from boucle.loop.view import TablesView
 from boucle.product.document import LoopDocument, TableSpec
+from boucle.quality.quarantine import Quarantine
 from boucle.stream.dedupe import Dedupe
 
-__all__ = ["EVENTS", "Tables", "event_block"]
+__all__ = ["EVENTS", "QUARANTINE_TABLE", "Tables", "event_block"]
 
 EVENTS = "events"
 """The stream, and the table, of everything the loop said."""
+
+QUARANTINE_TABLE = "quarantine"
+"""The table of refused readings, with their reason and their bytes."""
 
 _HORIZON = 3600.0
 _PRIME_ROWS = 10_000
@@ -70,11 +74,17 @@ class Tables:
         folder: Path,
         sources: dict[str, EventLog],
         late: dict[str, EventLog],
+        quarantine: Quarantine,
         clock: Clock,
         every: float,
     ) -> None:
-        declared = {**loop.tables, EVENTS: TableSpec(from_=EVENTS, zone="gold", partition=["day"], key=["id"])}
-        declared |= {f"{name}_late": TableSpec(from_=f"{name}/late", zone="raw", partition=["day"]) for name in late}
+        declared = {
+            **loop.tables,
+            EVENTS: TableSpec(from_=EVENTS, zone="gold", partition=["day"], key=["id"]),
+        }
+        declared |= {
+            f"{name}_late": TableSpec(from_=f"{name}/late", zone="raw", partition=["day"]) for name in late
+        }
         logs = {**sources, **{f"{name}/late": log for name, log in late.items()}}
         self._derived: dict[str, _Derived] = {}
         for spec in declared.values():
@@ -88,8 +98,13 @@ class Tables:
             for name, spec in declared.items()
         }
         feeds = [
-            Feed(self._log(spec.from_, logs, spec.columns), self._tables[name]) for name, spec in declared.items()
+            Feed(self._log(spec.from_, logs, spec.columns), self._tables[name])
+            for name, spec in declared.items()
         ]
+        bad = LakeTable(folder / "lake" / "raw" / QUARANTINE_TABLE, partition_by=("source",))
+        self._tables[QUARANTINE_TABLE] = bad
+        self._specs[QUARANTINE_TABLE] = TableSpec(from_=QUARANTINE_TABLE, zone="raw", partition=["source"])
+        feeds.append(Feed(_Rejects(quarantine), bad))
         self._writer = LakeWriter(feeds, clock, seconds=every)
 
     def _log(self, stream: str, logs: dict[str, EventLog], columns: list[str]) -> "EventLog | _Selected":
@@ -121,6 +136,10 @@ class Tables:
         if rows.num_rows:
             derived.log.append(Block(block.stream, rows, block.watermark, block.position))
 
+    def read(self, stream: str) -> Iterator[Block]:
+        """Everything a derived stream's log holds."""
+        return self._derived[stream].log.read()
+
     def flush(self) -> None:
         """Make every derived row durable."""
         for derived in self._derived.values():
@@ -147,6 +166,20 @@ class Tables:
         """Flush and close the derived logs."""
         for derived in self._derived.values():
             derived.log.close()
+
+
+class _Rejects:
+    """The quarantine as the lake's writer sees a log."""
+
+    def __init__(self, quarantine: Quarantine) -> None:
+        self._quarantine = quarantine
+
+    def read(self, start: Position | None, max_rows: int) -> Iterator[Block]:
+        yield from self._quarantine.blocks(start.offset if start else 0, max_rows)
+
+    def durable(self) -> Position:
+        self._quarantine.flush()
+        return Position(QUARANTINE_TABLE, sum(self._quarantine.counts().values()))
 
 
 class _Selected:

@@ -52,7 +52,13 @@ class Watch:
             return
         self._disk_full = not durable
         if durable:
-            self._say("log", "log_back", Severity.info, "The log is written again.", "Le journal est de nouveau écrit.")
+            self._say(
+                "log",
+                "log_back",
+                Severity.info,
+                "The log is written again.",
+                "Le journal est de nouveau écrit.",
+            )
         else:
             en = "The log cannot be written (disk full?). Nothing more is acknowledged; free some room."
             fr = "Le journal ne peut plus être écrit (disque plein ?). Plus rien n'est acquitté ; libérez de la place."
@@ -60,5 +66,7 @@ class Watch:
 
     def _say(self, subject: str, kind: str, severity: Severity, en: str, fr: str) -> None:
         now = self._clock.now()
-        event = Event(f"{kind}-{subject}-{now}", self._product, subject, kind, now, severity, {"en": en, "fr": fr})
+        event = Event(
+            f"{kind}-{subject}-{now}", self._product, subject, kind, now, severity, {"en": en, "fr": fr}
+        )
         self._tell(event)
