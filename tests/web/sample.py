@@ -105,7 +105,7 @@ class SampleLoop:
             return 0.0
         before = min(second, SLOWED) - WEAR_FROM
         after = max(0.0, second - SLOWED)
-        return min(0.55, before / 95 + after / 900)
+        return min(0.55, before / 95 + after / 9000)
 
     def gain(self, machine: str, sensor: str, second: float) -> float:
         """What the sensor makes of one g."""
@@ -126,7 +126,7 @@ class SampleLoop:
         share = self.speed(machine, second)[1] / 34
         ripple = 0.006 * math.sin(second * 1.7 + ord(axis)) + 0.004 * math.sin(second * 0.31 + len(machine))
         value = level * share * (1 + 2.1 * self.wear(machine, second) ** 1.3) + ripple
-        return value * self.gain(machine, f"vib_{axis}", second)
+        return float(value * self.gain(machine, f"vib_{axis}", second))
 
     def features(self, machine: str, second: float) -> dict[str, float]:
         setpoint, speed = self.speed(machine, second)
@@ -187,7 +187,9 @@ class SampleLoop:
     def machine(self, machine: str, second: float) -> MachineView:
         if self.story == "empty":
             nan = math.nan
-            return MachineView(machine, "unknown", nan, nan, nan, "", "unknown", "", machine, 0.0, {}, {}, UNITS)
+            return MachineView(
+                machine, "unknown", nan, nan, nan, "", "unknown", "", machine, 0.0, {}, {}, UNITS
+            )
         values = self.features(machine, math.floor(second))
         told = {"status": "normal", "family": "none", "cause": "", "subject": machine, "zone": "A"}
         says, confidence = CALM, 0.98
@@ -247,7 +249,7 @@ class SampleLoop:
         return tuple(pair for second, pair in STORY_COMMANDS if second <= now)
 
     def metrics(self) -> bytes:
-        return b"# HELP boucle_rows_total Rows accepted.\n# TYPE boucle_rows_total counter\nboucle_rows_total 42\n"
+        return b"# HELP boucle_rows_total Rows.\n# TYPE boucle_rows_total counter\nboucle_rows_total 42\n"
 
     def set_automatic(self, allowed: bool, by: str) -> None:
         with self._lock:
@@ -265,7 +267,9 @@ def at(second: float) -> Nanos:
 def sources(now: float, *, empty: bool) -> tuple[SourceView, ...]:
     if empty:
         return (
-            SourceView("vibration", "mqtt://127.0.0.1:1883/press/+/vibration", "connecting", math.nan, 0, 0, 0),
+            SourceView(
+                "vibration", "mqtt://127.0.0.1:1883/press/+/vibration", "connecting", math.nan, 0, 0, 0
+            ),
             SourceView("process", "opc.tcp://127.0.0.1:4840", "connecting", math.nan, 0, 0.0, 0),
         )
     return (
@@ -321,7 +325,13 @@ def accounting(now: float, story: Story) -> Accounting:
 
 
 def told(
-    number: str, subject: str, kind: str, second: float, severity: Severity, says: dict[str, str], **evidence: Any
+    number: str,
+    subject: str,
+    kind: str,
+    second: float,
+    severity: Severity,
+    says: dict[str, str],
+    **evidence: Any,
 ) -> Event:
     return Event(number, "press-line", subject, kind, at(second), severity, says, evidence)
 
@@ -332,7 +342,10 @@ STARTED = told(
     "loop_started",
     0.0,
     Severity.info,
-    {"en": "The loop runs: 2 sources, 4 steps, 4 tables.", "fr": "La boucle tourne : 2 sources, 4 étapes, 4 tables."},
+    {
+        "en": "The loop runs: 2 sources, 4 steps, 4 tables.",
+        "fr": "La boucle tourne : 2 sources, 4 étapes, 4 tables.",
+    },
 )
 ALERTED = told(
     "e-2",
@@ -367,8 +380,8 @@ GAIN_LOST = told(
     GAIN_SEEN,
     Severity.warning,
     DRIFTED,
-    residual_without={"vib_x": 0.8, "vib_y": 7.9, "vib_z": 8.1},
     gain=0.52,
+    residual_without={"vib_x": 0.8, "vib_y": 7.9, "vib_z": 8.1},
     env_bpfo=1.1,
 )
 STORY_EVENTS: list[tuple[float, Event]] = [(GAIN_SEEN, GAIN_LOST), (WEAR_SEEN, WORN), (88.0, ALERTED)]
@@ -430,7 +443,10 @@ TOO_FAST = Command(
 STORY_COMMANDS: list[tuple[float, tuple[Command, Receipt | None]]] = [
     (
         GAIN_SEEN,
-        (CALIBRATE, Receipt("c-3", CALIBRATE.target, Outcome.applied, at(GAIN_SEEN + 0.1), read_back="JO-0002")),
+        (
+            CALIBRATE,
+            Receipt("c-3", CALIBRATE.target, Outcome.applied, at(GAIN_SEEN + 0.1), read_back="JO-0002"),
+        ),
     ),
     (
         SLOWED + 12,
@@ -450,7 +466,10 @@ STORY_COMMANDS: list[tuple[float, tuple[Command, Receipt | None]]] = [
     ),
     (
         WEAR_SEEN,
-        (MAINTAIN, Receipt("c-2", MAINTAIN.target, Outcome.applied, at(WEAR_SEEN + 0.1), read_back="JO-0001")),
+        (
+            MAINTAIN,
+            Receipt("c-2", MAINTAIN.target, Outcome.applied, at(WEAR_SEEN + 0.1), read_back="JO-0001"),
+        ),
     ),
     (
         WEAR_SEEN,

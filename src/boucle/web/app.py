@@ -1,9 +1,9 @@
 """The web application of a running loop: every view a URL, drawn on the server, refreshed in place.
 
-    /  /machines/{id}  /events  /commands  /path      views (HTML; with HX-Request only their body)
-    /automatic                                        stop or allow automatic action, with a confirmation
-    /live  /live/{machine}                            binary WebSocket, see `boucle.web.frame`
-    /api/view  /metrics  /healthz                     for machines
+/  /machines/{id}  /events  /commands  /path      views (HTML; with HX-Request only their body)
+/automatic                                        stop or allow automatic action, with a confirmation
+/live  /live/{machine}                            binary WebSocket, see `boucle.web.frame`
+/api/view  /metrics  /healthz                     for machines
 """
 
 from collections.abc import Sequence
@@ -25,13 +25,14 @@ from boucle.errors import BoucleError
 from boucle.loop.view import Observable
 from boucle.web import panel
 from boucle.web.flow import flow
-from boucle.web.guard import LOOPBACK, Guard
+from boucle.web.guard import HEADERS, LOOPBACK, Guard
 from boucle.web.live import LiveFeed
 from boucle.web.speech import LANGUAGES, Speech, preferred
 
 __all__ = ["create_app"]
 
 HERE = Path(__file__).parent
+STAMP = HERE / "static" / "vendor" / "stamp.json"
 COOKIE = "boucle_language"
 COOKIE_AGE_S = 365 * 86_400
 LISTED = 8
@@ -87,7 +88,7 @@ class Pages:
             lstrip_blocks=True,
         )
         self._templates.globals["panel"] = panel
-        self._assets = (HERE / "static" / "vendor" / "stamp.json").is_file()
+        self._assets = STAMP.is_file()
 
     def line(self, request: Request) -> Response:
         """The overview."""
@@ -104,7 +105,6 @@ class Pages:
         rows = rows_of(view)
         mine: dict[str, Any] = {key: panel.commands_of(rows[key], name) for key in ("writes", "orders")}
         events = panel.events_of(view, name)
-        proof = next((event for event in events if event.evidence), None)
         return self.draw(
             request,
             "machine.html",
@@ -112,7 +112,7 @@ class Pages:
             live=f"/live/{name}",
             shown=shown,
             events=events,
-            proof=proof,
+            proof=panel.proof_of(events),
             listed=LISTED,
             **mine,
         )
@@ -166,7 +166,8 @@ class Pages:
     def healthz(self, _: Request) -> Response:
         """`ok`, or `degraded` with what is not well; 200 as long as the loop answers."""
         view = self.loop.view()
-        ill = {one.id: one.state for one in (*view.sources, *view.actuators) if not panel.is_well(one.state)}
+        states = {one.id: one.state for one in view.sources} | {one.id: one.state for one in view.actuators}
+        ill = {name: state for name, state in states.items() if not panel.is_well(state)}
         body = {
             "status": "degraded" if ill or not view.accounting.balanced() else "ok",
             "not_well": ill,
@@ -222,7 +223,9 @@ class Pages:
 
     def broken(self, request: Request, _: Exception) -> Response:
         """A mistake of ours: the server logs the trace, the reader is told that the loop goes on."""
-        return self.fault(request, 500, "B801", self.speech(request)("error.broken_fix"))
+        response = self.fault(request, 500, "B801", self.speech(request)("error.broken_fix"))
+        response.headers.update(HEADERS)  # drawn outside the Guard, which sets them elsewhere
+        return response
 
 
 def rows_of(view: Any) -> dict[str, Any]:

@@ -63,7 +63,9 @@ def flow(view: LoopView) -> Flow:
     actuators = [place("actuator", one.id, last + 1, index) for index, one in enumerate(view.actuators)]
     read = {name for step in view.steps for name in step.inputs}
     ends = [places[step.id] for step in view.steps if step.id not in read]
-    edges = [joined(places[name], places[step.id]) for step in view.steps for name in step.inputs if name in places]
+    edges = [
+        joined(places[name], places[step.id]) for step in view.steps for name in step.inputs if name in places
+    ]
     edges += [joined(end, actuator) for end in ends for actuator in actuators]
     floor = lane_y(max(lanes.values(), default=1)) + GAP_Y
     tables, drops = below(view.tables, places, ends, floor)
@@ -109,7 +111,9 @@ def below(
         feeder = places.get(table.name) or places.get(table.name.removesuffix("_raw"))
         feeder = feeder or (ends[0] if ends else None)
         x = feeder.x if feeder else MARGIN
-        node = Node("table", table.name, x, floor + depth[x] * (TABLE_HEIGHT + 10), WIDTH, TABLE_HEIGHT, index)
+        node = Node(
+            "table", table.name, x, floor + depth[x] * (TABLE_HEIGHT + 10), WIDTH, TABLE_HEIGHT, index
+        )
         if feeder and not depth[x]:
             stacked = max(one.y + one.height for one in places.values() if one.x == x)
             middle = x + WIDTH // 2

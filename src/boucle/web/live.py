@@ -102,7 +102,8 @@ class Flow:
         """Take acknowledgements until the page goes away; anything else ends the connection."""
         try:
             while True:
-                self._seen = min(self.seq, max(self._seen, int(await self.websocket.receive_text()) + 1))
+                number = int(await self.websocket.receive_text())
+                self._seen = min(self.seq, max(self._seen, number + 1))
                 self._moved.set()
         except (ValueError, KeyError):
             await self.websocket.close(1003, "only frame numbers are expected")
@@ -146,7 +147,9 @@ class Cut:
             if live is not None:
                 self._trend(live, name, plots)
         ages = {signal.sensor: finite(signal.age_s) for signal in signals}
-        self._header["machines"].append({"id": shown.id, "status": shown.status, "ages": ages, "plots": plots})
+        self._header["machines"].append(
+            {"id": shown.id, "status": shown.status, "ages": ages, "plots": plots}
+        )
 
     def close(self) -> bytes:
         """The frame."""
@@ -156,7 +159,13 @@ class Cut:
         if not self._changed((machine, "waveform", signal.sensor), signal.waveform):
             return
         samples, pairs = columns(signal.waveform, self.width)
-        plot = {"kind": "waveform", "name": signal.sensor, "unit": signal.unit, "n": len(samples), "pairs": pairs}
+        plot = {
+            "kind": "waveform",
+            "name": signal.sensor,
+            "unit": signal.unit,
+            "n": len(samples),
+            "pairs": pairs,
+        }
         plots.append(plot | {"ms": length_ms(signal)})
         self._arrays.append(samples)
 
@@ -165,7 +174,13 @@ class Cut:
             return
         lines, step = peaks(signal.spectrum, self.width)
         label = self.speech("plot.spectrum", sensor=signal.sensor)
-        plot = {"kind": "spectrum", "name": signal.sensor, "label": label, "unit": signal.unit, "n": len(lines)}
+        plot = {
+            "kind": "spectrum",
+            "name": signal.sensor,
+            "label": label,
+            "unit": signal.unit,
+            "n": len(lines),
+        }
         plots.append(plot | {"bin_hz": finite(signal.bin_hz * step)})
         self._arrays.append(lines)
 
@@ -174,16 +189,20 @@ class Cut:
         if not self._changed((live.machine, "trend", name), values):
             return
         ago, values = thinned(ago, values, self.width)
-        low, high = live.bands.get(name, (None, None))
+        band: tuple[float | None, float | None] = live.bands.get(name, (None, None))
+        unit = live.units.get(name, "")
+        if name == "health":  # a share of one reads in per cent
+            values, unit = values * np.float32(100), "%"
+            band = tuple(None if edge is None else edge * 100 for edge in band)  # type: ignore[assignment]
         plots.append(
             {
                 "kind": "trend",
                 "name": name,
                 "label": self.speech.name("value", name),
-                "unit": self.speech.unit(live.units.get(name, "")),
+                "unit": self.speech.unit(unit),
                 "n": len(values),
-                "low": finite(low),
-                "high": finite(high),
+                "low": finite(band[0]),
+                "high": finite(band[1]),
             }
         )
         self._arrays += [ago, values]

@@ -5,7 +5,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from boucle.event import Command, Event, Outcome, Receipt
+from boucle.event import Command, Event, Outcome, Receipt, Severity
 from boucle.loop.view import Accounting, LoopView, MachineView
 from boucle.web.speech import Speech
 
@@ -13,6 +13,7 @@ __all__ = [
     "OLD_AFTER_S",
     "Entry",
     "Part",
+    "by_id",
     "commands_of",
     "entries",
     "events_of",
@@ -20,8 +21,11 @@ __all__ = [
     "is_order",
     "is_well",
     "parts",
+    "proof_of",
     "quality",
     "sentence",
+    "unit_of",
+    "units",
 ]
 
 OLD_AFTER_S = 5.0
@@ -118,6 +122,37 @@ def sentence(machine: MachineView, speech: Speech) -> str:
     return speech("line.calm" if machine.status == "normal" else "line.waiting")
 
 
-def evidence_rows(evidence: dict[str, Any], speech: Speech) -> list[tuple[str, str]]:
-    """Evidence as (name, value) rows, nested values said in one line."""
-    return [(speech.name("value", name), speech.anything(value)) for name, value in evidence.items()]
+def evidence_rows(evidence: dict[str, Any], speech: Speech, units: dict[str, str]) -> list[tuple[str, str]]:
+    """Evidence as (name, value) rows, with the unit where the machine has a value of that name."""
+    return [
+        (
+            speech.name("value", name),
+            speech.value(name, value, units.get(name, ""))
+            if isinstance(value, float)
+            else speech.anything(value, units.get(name, "")),
+        )
+        for name, value in evidence.items()
+    ]
+
+
+def proof_of(events: list[Event]) -> Event | None:
+    """The gravest event with evidence, the newest of those."""
+    proofs = [event for event in events if event.evidence]
+    return max(proofs, key=lambda event: (list(Severity).index(event.severity), event.at), default=None)
+
+
+def by_id(view: LoopView) -> dict[str, Event]:
+    """Event id → event, to say what a command follows from."""
+    return {event.id: event for event in view.events}
+
+
+def units(view: LoopView) -> dict[str, str]:
+    """Value name → unit, of all machines."""
+    return {name: unit for machine in view.machines for name, unit in machine.units.items()}
+
+
+def unit_of(command: Command, view: LoopView) -> str:
+    """The unit of what a command writes: that of `speed_setpoint`, or of the machine's `setpoint`."""
+    signal = command.target.rpartition("/")[2]
+    known = units(view)
+    return known.get(signal) or known.get(signal.rpartition("_")[2], "")

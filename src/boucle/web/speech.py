@@ -52,6 +52,11 @@ class Speech:
         known = STRINGS.get(f"{kind}.{name}")
         return known[self.language] if known else name.replace("_", " ")
 
+    def key(self, name: object) -> str:
+        """The word for a value's name; a name without one (a sensor's) stays as it is written."""
+        known = STRINGS.get(f"value.{name}")
+        return known[self.language] if known else str(name)
+
     def unit(self, unit: str) -> str:
         """A unit in this language."""
         known = STRINGS.get(f"unit.{unit}")
@@ -68,7 +73,11 @@ class Speech:
         if digits is None:
             size = abs(value)
             digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3
-        text = f"{value:,.{digits}f}".replace(",", "\0").replace(".", self.separator).replace("\0", self.thousands)
+        text = (
+            f"{value:,.{digits}f}".replace(",", "\0")
+            .replace(".", self.separator)
+            .replace("\0", self.thousands)
+        )
         return text.replace("-", "\u2212")
 
     def quantity(self, value: float | None, unit: str = "", digits: int | None = None) -> str:
@@ -97,16 +106,25 @@ class Speech:
             return self.quantity(seconds, "s", 1 if seconds < 10 else 0)
         if seconds < HOUR:
             return self.quantity(seconds // MINUTE, "min", 0)
-        return self.quantity(seconds // HOUR, "h", 0) if seconds < DAY else self.quantity(seconds // DAY, "days", 0)
+        return (
+            self.quantity(seconds // HOUR, "h", 0)
+            if seconds < DAY
+            else self.quantity(seconds // DAY, "days", 0)
+        )
 
-    def anything(self, value: Any) -> str:
+    def value(self, name: str, value: float, unit: str) -> str:
+        """A named value of a machine; health, a share of one, reads in per cent."""
+        return self.percent(value) if name == "health" else self.quantity(value, unit)
+
+    def anything(self, value: Any, unit: str = "") -> str:
         """A value of unknown kind, as evidence and commands carry them."""
         if isinstance(value, bool | str) or value is None:
             return str(value) if value is not None else NONE
         if isinstance(value, int | float):
-            return self.number(float(value), 0 if float(value).is_integer() and abs(value) < 1e12 else None)
+            whole = math.isfinite(value) and float(value).is_integer()
+            return self.quantity(float(value), unit, 0 if whole else None)
         if isinstance(value, Mapping):
-            return " · ".join(f"{self.name('value', str(key))} {self.anything(item)}" for key, item in value.items())
+            return " · ".join(f"{self.key(key)} {self.anything(item)}" for key, item in value.items())
         return ", ".join(self.anything(item) for item in value)
 
     @staticmethod
@@ -117,7 +135,9 @@ class Speech:
     @staticmethod
     def exact(at: Nanos) -> str:
         """The instant for machines and tooltips: RFC 3339, UTC, milliseconds."""
-        return datetime.fromtimestamp(at / SECOND, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return (
+            datetime.fromtimestamp(at / SECOND, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        )
 
 
 def local(at: Nanos) -> datetime:

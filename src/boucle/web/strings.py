@@ -120,6 +120,7 @@ STRINGS: dict[str, dict[str, str]] = {
     "plot.waveform": {"en": "Live signal, last 100 ms", "fr": "Signal direct, dernières 100 ms"},
     "plot.spectrum": {"en": "Spectrum {sensor}", "fr": "Spectre {sensor}"},
     "plot.trends": {"en": "Trends, last minutes", "fr": "Tendances, dernières minutes"},
+    "plot.peak": {"en": "peak {value} at {hertz}", "fr": "pic {value} à {hertz}"},
     "plot.minutes": {"en": "min", "fr": "min"},
     "health.title": {"en": "Health of the loop", "fr": "Santé de la boucle"},
     "health.decision": {"en": "Sample → decision", "fr": "Échantillon → décision"},
@@ -143,15 +144,17 @@ STRINGS: dict[str, dict[str, str]] = {
     "mode.allow_title": {"en": "Allow automatic action?", "fr": "Autoriser l'action automatique ?"},
     "mode.stop_says": {
         "en": "The loop goes on measuring, storing and telling what it sees. It no longer writes to a PLC "
-        "and no longer opens work orders until someone allows it again. Commands already applied stay applied.",
-        "fr": "La boucle continue de mesurer, d'enregistrer et de dire ce qu'elle voit. Elle n'écrit plus dans "
-        "un automate et n'ouvre plus d'ordre de travail tant que personne ne l'autorise de nouveau. Les "
-        "commandes déjà appliquées le restent.",
+        "and no longer opens work orders until someone allows it again. "
+        "Commands already applied stay applied.",
+        "fr": "La boucle continue de mesurer, d'enregistrer et de dire ce qu'elle voit. "
+        "Elle n'écrit plus dans un automate et n'ouvre plus d'ordre de travail tant que personne ne "
+        "l'autorise de nouveau. Les commandes déjà appliquées le restent.",
     },
     "mode.allow_says": {
-        "en": "The loop may again write set-points within their declared limits and open work orders by itself.",
-        "fr": "La boucle pourra de nouveau écrire des consignes dans leurs limites déclarées et ouvrir d'elle-même "
-        "des ordres de travail.",
+        "en": "The loop may again write set-points within their declared limits "
+        "and open work orders by itself.",
+        "fr": "La boucle pourra de nouveau écrire des consignes dans leurs limites déclarées "
+        "et ouvrir d'elle-même des ordres de travail.",
     },
     "mode.by": {"en": "Your name (kept in the journal)", "fr": "Votre nom (gardé dans le journal)"},
     "mode.stop_yes": {"en": "Stop automatic action", "fr": "Arrêter l'action automatique"},
@@ -172,7 +175,10 @@ STRINGS: dict[str, dict[str, str]] = {
     "events.subject": {"en": "Subject", "fr": "Objet"},
     "events.any": {"en": "All", "fr": "Tous"},
     "events.filter": {"en": "Show", "fr": "Afficher"},
-    "events.no_match": {"en": "No event matches this filter.", "fr": "Aucun événement ne correspond à ce filtre."},
+    "events.no_match": {
+        "en": "No event matches this filter.",
+        "fr": "Aucun événement ne correspond à ce filtre.",
+    },
     "events.evidence": {"en": "Evidence", "fr": "Preuves"},
     "commands.title": {"en": "Commands and receipts", "fr": "Commandes et reçus"},
     "commands.none": {
@@ -219,7 +225,7 @@ STRINGS: dict[str, dict[str, str]] = {
     # path
     "path.title": {"en": "The path of a reading", "fr": "Le parcours d'une lecture"},
     "path.steps": {"en": "Steps", "fr": "Étapes"},
-    "path.sources": {"en": "Sources", "fr": "Sources"},
+    "path.sources": {"en": "Sources and actuators", "fr": "Sources et actionneurs"},
     "path.tables": {"en": "Tables of the lake", "fr": "Tables du lac"},
     "path.diagram": {
         "en": "Diagram: sources on the left, steps to the right, actuators at the end, tables below.",
@@ -234,7 +240,10 @@ STRINGS: dict[str, dict[str, str]] = {
     "account.quarantined": {"en": "Quarantined", "fr": "En quarantaine"},
     "account.shed": {"en": "Shed", "fr": "Délestées"},
     "account.pending": {"en": "On their way", "fr": "En route"},
-    "account.sum": {"en": "{received} = {total}: it adds up.", "fr": "{received} = {total} : le compte est bon."},
+    "account.sum": {
+        "en": "{received} = {total}: it adds up.",
+        "fr": "{received} = {total} : le compte est bon.",
+    },
     "account.gap": {
         "en": "{gap} readings are missing from the sum. Please report this: it must never happen.",
         "fr": "Il manque {gap} lectures dans la somme. Signalez-le : cela ne doit jamais arriver.",
@@ -250,13 +259,31 @@ STRINGS: dict[str, dict[str, str]] = {
     "zone.raw": {"en": "raw", "fr": "brut"},
     "zone.silver": {"en": "silver", "fr": "argent"},
     "zone.gold": {"en": "gold", "fr": "or"},
+    # why a command was not applied (Receipt.code)
+    "code.": {"en": "no reason given", "fr": "sans motif"},
+    "code.out_of_bounds": {"en": "outside its limits", "fr": "hors de ses limites"},
+    "code.max_step": {"en": "step too large", "fr": "pas trop grand"},
+    "code.rate": {"en": "too many commands", "fr": "trop de commandes"},
+    "code.interlock": {"en": "interlock set", "fr": "verrouillage actif"},
+    "code.emergency_stop": {"en": "emergency stop", "fr": "arrêt d'urgence"},
+    "code.mode": {"en": "machine not in automatic mode", "fr": "machine hors mode automatique"},
+    "code.expired": {"en": "too late", "fr": "trop tard"},
+    "code.retained": {"en": "retained message", "fr": "message retenu"},
+    "code.stopped": {"en": "automatic action is stopped", "fr": "action automatique arrêtée"},
+    "code.unreachable": {"en": "not reachable", "fr": "injoignable"},
     # errors
     "error.not_found": {"en": "There is no such view", "fr": "Cette vue n'existe pas"},
     "error.not_found_fix": {"en": "Go back to the line.", "fr": "Revenez à la ligne."},
     "error.forbidden": {"en": "Refused", "fr": "Refusé"},
-    "error.bad_request": {"en": "The request could not be understood", "fr": "La demande n'a pas été comprise"},
+    "error.bad_request": {
+        "en": "The request could not be understood",
+        "fr": "La demande n'a pas été comprise",
+    },
     "error.unavailable": {"en": "The loop does not answer", "fr": "La boucle ne répond pas"},
-    "error.broken": {"en": "The page failed to draw this view", "fr": "La page n'a pas pu dessiner cette vue"},
+    "error.broken": {
+        "en": "The page failed to draw this view",
+        "fr": "La page n'a pas pu dessiner cette vue",
+    },
     "error.broken_fix": {
         "en": "The loop itself goes on. The log says what happened; reload to try again.",
         "fr": "La boucle, elle, continue. Le journal dit ce qui s'est passé ; rechargez pour réessayer.",

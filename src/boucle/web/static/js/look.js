@@ -11,13 +11,19 @@ export function number(value, digits) {
   if (!formats.has(places)) {
     formats.set(places, new Intl.NumberFormat(language, { minimumFractionDigits: places, maximumFractionDigits: places }));
   }
-  return formats.get(places).format(value);
+  return formats.get(places).format(value).replace("-", "\u2212");
 }
+
+const brief = new Intl.NumberFormat(language, { maximumSignificantDigits: 3 });
+
+/** A limit, without the zeros a measurement would need: 0.14, 75. */
+export const short = (value) => brief.format(value).replace("-", "\u2212");
 
 /** Axis marks of a common precision: 0 · 0,1 · 0,2. */
 export function marks(values) {
   const step = values.length > 1 ? Math.abs(values[1] - values[0]) : 1;
-  const places = Math.max(0, Math.min(4, -Math.floor(Math.log10(step) + 1e-9)));
+  let places = 0;
+  while (places < 4 && Math.abs(step - Number(step.toFixed(places))) > step / 1000) places++;
   return values.map((value) => number(value, places));
 }
 

@@ -1,5 +1,5 @@
 // The figures of a machine: trend with its normal band, spectrum, waveform. Made when first seen.
-import { FONT, colour, marks, number, onColours, quantity } from "./look.js";
+import { FONT, colour, marks, number, onColours, quantity, short } from "./look.js";
 
 const body = document.body.dataset;
 const STALE_AFTER_S = 2;
@@ -77,7 +77,7 @@ class Chart extends Figure {
     return {
       legend: { show: false },
       cursor: { points: { show: false }, drag: { setScale: false }, y: false },
-      padding: [6, 4, 0, 0],
+      padding: [6, 16, 0, 0],
     };
   }
 }
@@ -87,7 +87,7 @@ class Trend extends Chart {
     this.low = plot.low;
     this.high = plot.high;
     const last = plot.values.at(-1);
-    const note = this.high === null ? "" : body.band.replace("{low}", number(this.low)).replace("{high}", number(this.high));
+    const note = this.high === null ? "" : body.band.replace("{low}", short(this.low)).replace("{high}", short(this.high) + (plot.unit && `\u00a0${plot.unit}`));
     this.tell(plot.label, quantity(last, plot.unit), note);
     this.draw([plot.ago, plot.values]);
   }
@@ -98,7 +98,7 @@ class Trend extends Chart {
       scales: { x: { time: false, range: (_, from, to) => [Math.min(from, -60), Math.max(0, to)] }, y: { range: (_, low, high) => this.range(low, high) } },
       axes: [
         axis({ size: 20, space: 70, incrs: [15, 30, 60, 120, 300, 600, 1800, 3600], values: (_, splits) => splits.map((s) => (s === 0 ? "0" : `${number(s / 60, s % 60 ? 1 : 0)} ${body.minutes}`)) }),
-        axis({ size: 42, space: 26 }),
+        axis({ size: 42, space: 22 }),
       ],
       series: [{}, { stroke: (u) => this.stroke(u), width: 1.5, points: { show: false } }],
       hooks: { drawClear: [(u) => this.band(u)] },
@@ -107,9 +107,10 @@ class Trend extends Chart {
 
   range(low, high) {
     const values = [low, high, this.low, this.high].filter((value) => value !== null && value !== undefined);
-    const from = Math.min(...values), to = Math.max(...values);
-    const room = (to - from || Math.abs(to) || 1) * 0.08;
-    return [from - room, to + room];
+    const from = Math.min(...values), to = Math.max(...values), middle = (from + to) / 2;
+    // at least 4 % of the value, so that mere ripple does not look like an event
+    const half = Math.max((to - from) / 2, Math.abs(middle) * 0.02, 1e-6) * 1.12;
+    return [middle - half, middle + half];
   }
 
   band(u) {
@@ -140,7 +141,8 @@ class Spectrum extends Chart {
     const hertz = Float32Array.from(plot.values, (_, bin) => bin * plot.bin_hz);
     let peak = 1 < plot.n ? 1 : 0;
     for (let bin = peak; bin < plot.n; bin++) if (plot.values[bin] > plot.values[peak]) peak = bin;
-    this.tell(plot.label, `${quantity(plot.values[peak], plot.unit)} · ${number(hertz[peak], 0)}\u00a0Hz`);
+    const value = quantity(plot.values[peak], plot.unit);
+    this.tell(plot.label, body.peak.replace("{value}", value).replace("{hertz}", `${number(hertz[peak], 0)}\u00a0Hz`));
     this.ceiling = nice(plot.values[peak], this.ceiling);
     this.draw([hertz, plot.values]);
   }
@@ -150,7 +152,7 @@ class Spectrum extends Chart {
       ...super.options(),
       scales: { x: { time: false }, y: { range: () => [0, this.ceiling] } },
       axes: [
-        axis({ size: 20, space: 60, values: (_, splits) => splits.map((hz) => (hz ? `${marks([hz / 1000, hz / 1000 + 0.5])[0]} kHz` : "0")) }),
+        axis({ size: 20, space: 60, values: (_, splits) => splits.map((hz) => (hz ? `${short(hz / 1000)} kHz` : "0")) }),
         axis({ size: 42, space: 24 }),
       ],
       series: [{}, { stroke: () => colour("trace"), fill: () => colour("band"), width: 1, points: { show: false } }],
@@ -185,8 +187,8 @@ class Waveform extends Figure {
     const ctx = this.canvas.getContext("2d");
     ctx.setTransform(ratio, 0, 0, ratio, 0, 0);
     ctx.clearRect(0, 0, width, height);
-    const left = 42, middle = height / 2, scale = (height / 2 - 6) / this.ceiling;
-    this.#rulers(ctx, left, width, middle, scale);
+    const left = 42, right = 16, middle = height / 2, scale = (height / 2 - 6) / this.ceiling;
+    this.#rulers(ctx, left, width - right, middle, scale);
     const { values } = this.plot;
     ctx.strokeStyle = colour("trace");
     ctx.lineWidth = 1;
@@ -194,13 +196,13 @@ class Waveform extends Figure {
     // pairs: minimum and maximum of a column share its x, so one polyline draws both kinds
     const last = this.plot.pairs ? values.length / 2 - 1 : values.length - 1;
     for (let i = 0; i < values.length; i++) {
-      const x = left + ((this.plot.pairs ? i >> 1 : i) / Math.max(1, last)) * (width - left - 4);
+      const x = left + ((this.plot.pairs ? i >> 1 : i) / Math.max(1, last)) * (width - left - right);
       ctx.lineTo(x, middle - values[i] * scale);
     }
     ctx.stroke();
   }
 
-  #rulers(ctx, left, width, middle, scale) {
+  #rulers(ctx, left, end, middle, scale) {
     ctx.font = FONT;
     ctx.textAlign = "right";
     ctx.textBaseline = "middle";
@@ -210,7 +212,7 @@ class Waveform extends Figure {
       ctx.strokeStyle = colour("grid");
       ctx.beginPath();
       ctx.moveTo(left, y);
-      ctx.lineTo(width - 4, y);
+      ctx.lineTo(end, y);
       ctx.stroke();
       ctx.fillStyle = colour("soft");
       ctx.fillText(words[i], left - 5, y);
