@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from boucle.testing.gateway import Gateway
     from boucle.testing.line import PressLine, Tick
     from boucle.testing.machine import Machine
-    from boucle.testing.mes import FakeMes, MesServer
-    from boucle.testing.plc import FakePlc
-    from boucle.testing.plclogic import PlcLogic
+    from boucle.testing.mes import FakeMes, OrderBook
+    from boucle.testing.messerver import MesServer
+    from boucle.testing.plc import FakePlc, PlcLogic
     from boucle.testing.plcserver import PlcServer
     from boucle.testing.scenario import Disturbance, Fault, Operation, Scenario, load_scenario
 
@@ -36,6 +36,7 @@ __all__ = [
     "MesServer",
     "Message",
     "Operation",
+    "OrderBook",
     "PlcLogic",
     "PlcServer",
     "PressLine",
@@ -53,10 +54,11 @@ _FILES = {
     "Injection": "disturbance",
     "Machine": "machine",
     "ManualClock": "clock",
-    "MesServer": "mes",
+    "MesServer": "messerver",
     "Message": "disturbance",
     "Operation": "scenario",
-    "PlcLogic": "plclogic",
+    "OrderBook": "mes",
+    "PlcLogic": "plc",
     "PlcServer": "plcserver",
     "PressLine": "line",
     "Scenario": "scenario",

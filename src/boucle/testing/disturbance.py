@@ -98,7 +98,7 @@ class Disturber:
     def __init__(self, scenario: Scenario, seed: int, start: Nanos) -> None:
         self.injections: list[Injection] = []
         self._chunk = round(scenario.chunk * SECOND)
-        self._start = start
+        self.start = start
         self._held: list[Message] = []
         self._sequence = 0
         self._plan = list(_schedule(scenario, seed))
@@ -108,7 +108,7 @@ class Disturber:
     ) -> list[Message]:
         """The messages of the chunk that starts `at`; called once per chunk, in order."""
         due: dict[str, list[str]] = {}
-        until = (at - self._start + self._chunk) / SECOND
+        until = (at - self.start + self._chunk) / SECOND
         while self._plan and self._plan[0][0] < until - 1e-9:
             _, kind, machine = self._plan.pop(0)
             due.setdefault(machine, []).append(kind)

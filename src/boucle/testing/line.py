@@ -93,6 +93,12 @@ class PressLine:
         """Simulated seconds since the start."""
         return self._ticks * self._chunk / SECOND
 
+    def begin(self, at: Nanos) -> None:
+        """Move the start, so that a line made early does not have to catch up; ValueError once it runs."""
+        if self._ticks:
+            raise ValueError("the line already runs")
+        self.start = self._disturber.start = at
+
     def step(self) -> Tick:
         """Everything advances by one chunk."""
         at = self.now

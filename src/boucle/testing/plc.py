@@ -143,14 +143,14 @@ class PlcLogic:
             at = max(self.clock.now(), before.at)
             self._change([Tag(machine, signal, value, at, self._faulty.get((machine, signal), "Good"))])
 
-    def scan(self, at: Nanos, values: Iterable[tuple[str, str, float]]) -> None:
-        """A scan of the inputs: (machine, sensor, value) measured `at`.
+    def scan(self, values: Iterable[tuple[Nanos, str, str, float]]) -> None:
+        """A scan of the inputs: (time, machine, sensor, value).
 
         The set-point is the PLC's own register: a scan renews its time, never its value.
         """
         with self._lock:
             tags = []
-            for machine, sensor, value in values:
+            for at, machine, sensor, value in values:
                 held = self.tag(machine, sensor)
                 kept = held.value if sensor == "speed_setpoint" else value
                 status = self._faulty.get((machine, sensor), "Good")

@@ -15,7 +15,7 @@ import socket
 import threading
 from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self
 
 from asyncua import Server, ua
 from asyncua.server.address_space import AddressSpace, AttributeService
@@ -65,7 +65,7 @@ class PlcServer:
         """The endpoint for an OPC UA client."""
         return f"opc.tcp://{self.address}"
 
-    def __enter__(self) -> "PlcServer":
+    def __enter__(self) -> Self:
         self.start()
         return self
 
