@@ -1,0 +1,174 @@
+"""The verdict per machine and second: the sensor, the machine, how it is run, or nothing at all."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+from msgspec import Struct
+
+from boucle.block import Block
+from boucle.drift.evidence import Evidence
+from boucle.drift.judge import Course, Judge
+from boucle.drift.reading import Reading
+from boucle.drift.sentences import say
+from boucle.edge.zone import GROUP_2_RIGID, check_zones, zone
+from boucle.errors import BoucleError
+
+__all__ = ["VERDICT", "Attribute"]
+
+_VERSION = 1
+_TIME = pa.timestamp("ns", tz="UTC")
+
+VERDICT = pa.schema(
+    [
+        pa.field("machine", pa.string(), nullable=False),
+        pa.field("at", _TIME, nullable=False),
+        pa.field("health", pa.float64()),
+        pa.field("rul_h", pa.float64()),
+        pa.field("speed", pa.float64()),
+        pa.field("setpoint", pa.float64()),
+        pa.field("zone", pa.string()),
+        pa.field("family", pa.string(), nullable=False),
+        pa.field("cause", pa.string(), nullable=False),
+        pa.field("subject", pa.string(), nullable=False),
+        pa.field("confidence", pa.float64(), nullable=False),
+        pa.field("onset", _TIME),
+        pa.field("says_en", pa.string(), nullable=False),
+        pa.field("says_fr", pa.string(), nullable=False),
+        pa.field("evidence", pa.string(), nullable=False),
+    ]
+)
+"""`family` is none, machine, sensor, operation or unknown; `cause` is empty but for machine and sensor;
+`subject` is the machine, or machine/sensor (machine/all: every axis of the accelerometer); `onset` is
+when the evidence began, null for none; `evidence` is JSON."""
+
+
+class _State(Struct, frozen=True):
+    version: int
+    courses: dict[str, Course]
+
+
+class Attribute:
+    """Tells wear of the machine from a fault of a sensor, and waits until the evidence has held.
+
+    Per machine: the first `baseline` seconds with all axes say what is normal. After that the shift of
+    every band and axis, the envelope lines, the means, the sample counts and the slow values are held
+    against one rule per cause (`boucle.drift.hypothesis`). A cause becomes the verdict after `hold`
+    seconds, and is dropped after `clear` seconds without it.
+
+    When the operating point moves, levels cannot be compared: the family is `operation` until the new
+    normal is known, a verdict that stood goes on standing, and what needs no comparison (envelope lines,
+    means, counts) is still judged. Two faults of one machine at once give one verdict, the machine's
+    before a sensor's. A slow value that moves alone is `unknown`: one witness cannot tell.
+    """
+
+    def __init__(
+        self,
+        stream: str,
+        *,
+        baseline: int = 12,
+        hold: int = 4,
+        clear: int = 10,
+        axes: Sequence[str] = ("x", "y", "z"),
+        prefix: str = "vib_",
+        zones: Sequence[float] = GROUP_2_RIGID,
+    ) -> None:
+        if baseline < 6 or hold < 1 or clear < 1:
+            raise BoucleError(
+                "B220",
+                f"baseline {baseline}, hold {hold}, clear {clear} cannot work",
+                fix="baseline: 6 or more seconds, hold and clear: 1 or more",
+            )
+        self._stream = stream
+        self._judge = Judge(baseline, hold, clear)
+        self._axes, self._prefix = tuple(axes), prefix
+        self._zones = check_zones(zones)
+        self._courses: dict[str, Course] = {}
+
+    def step(self, block: Block) -> Sequence[Block]:
+        """One verdict per row of features with health."""
+        times = block.rows.column("at").cast(pa.int64()).to_pylist()
+        features = block.rows.drop_columns(["at"]).to_pylist()
+        rows = [self._verdict(at, row) for at, row in zip(times, features, strict=True)]
+        if not rows:
+            return ()
+        batch = pa.RecordBatch.from_pylist(rows, schema=VERDICT)
+        return (Block(self._stream, batch, block.watermark, block.position),)
+
+    def snapshot(self) -> bytes:
+        """What is remembered of every machine."""
+        return msgspec.msgpack.encode(_State(_VERSION, self._courses))
+
+    def restore(self, state: bytes) -> None:
+        """Continue from a snapshot; B602 when it was taken by another version."""
+        try:
+            held = msgspec.msgpack.decode(state, type=_State)
+        except msgspec.DecodeError as error:
+            raise self._refused(str(error)) from error
+        if held.version != _VERSION:
+            raise self._refused(f"version {held.version}, this code reads {_VERSION}")
+        self._courses = held.courses
+
+    def _refused(self, why: str) -> BoucleError:
+        what = f"the state of {self._stream} was written by another version"
+        return BoucleError("B602", what, why=why, fix="remove the checkpoint to start afresh")
+
+    def _verdict(self, at: int, row: Mapping[str, Any]) -> dict[str, Any]:
+        machine = row["machine"]
+        course = self._courses.setdefault(machine, Course([], [], []))
+        evidence = self._judge.hear(course, Reading.of(at, row, self._axes))
+        velocities = [row.get(f"{axis}_velocity") for axis in self._axes]
+        known = [velocity for velocity in velocities if velocity is not None]
+        return {
+            "machine": machine,
+            "at": at,
+            **{name: row.get(name) for name in ("health", "rul_h", "speed", "setpoint")},
+            "zone": zone(max(known), self._zones) if known else None,
+            **self._told(machine, course, evidence),
+        }
+
+    def _told(self, machine: str, course: Course, evidence: Evidence | None) -> dict[str, Any]:
+        family = self._judge.family(course)
+        numbers = evidence.numbers(self._axes) if evidence is not None else {}
+        standing = course.verdict
+        if standing is None:
+            kind = "learning" if evidence is None and family == "none" else family
+            alone = course.alone if family == "unknown" else ""
+            says = say(kind, machine, alone=alone)
+            told = {
+                "cause": "",
+                "subject": f"{machine}/{alone}" if alone else machine,
+                "confidence": self._calm(course, evidence, family),
+                "onset": None if family == "none" else course.onset,
+            }
+        else:
+            cause = standing.hypothesis
+            sensor = "" if cause.axis is None else self._prefix + self._axes[cause.axis]
+            every = cause.family == "sensor" and cause.axis is None
+            says = say(cause.cause, machine, sensor=sensor, size=cause.size, every=every)
+            told = {
+                "cause": cause.cause,
+                "subject": machine if cause.family == "machine" else f"{machine}/{sensor or 'all'}",
+                "confidence": self._judge.confidence(standing),
+                "onset": standing.onset,
+            }
+            numbers |= {"held_s": standing.held, "strength": round(cause.strength, 2)}
+            numbers |= {"size": round(cause.size, 4) if math.isfinite(cause.size) else None}
+        if course.pending:
+            numbers["pending"] = [
+                {"cause": item.hypothesis.cause, "held_s": item.held, "axis": item.hypothesis.axis}
+                for item in course.pending
+            ]
+        shown = {"says_en": says["en"], "says_fr": says["fr"], "evidence": json.dumps(numbers)}
+        return {"family": family, **told, **shown}
+
+    def _calm(self, course: Course, evidence: Evidence | None, family: str) -> float:
+        """How sure a verdict without a cause is: 0 while learning, less when something begins to show."""
+        if evidence is None:
+            return 0.0
+        if family == "unknown":
+            return 0.5
+        return 0.6 if course.pending or course.unexplained else 0.95

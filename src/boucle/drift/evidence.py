@@ -1,0 +1,131 @@
+"""What has moved since the machine was normal: the witnesses, in numbers, before any judgement."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from boucle.drift.reading import SLOW, Reading, Reference, energies, levels
+
+__all__ = ["SMOOTH", "Evidence", "weigh"]
+
+SMOOTH = 6
+"""Seconds that are looked at together: four strokes at 40 strokes/min, three at 30."""
+
+Wide = NDArray[np.float64]
+
+
+class Evidence(Struct, frozen=True):
+    """The witnesses at one moment. Arrays: first axis the sensor's axes (x, y, z).
+
+    `shift` is the change of ln amplitude per band (0.1 is about 10 %), `noise` its standard deviation
+    when nothing has changed; both are NaN for an axis without a whole window in the last seconds.
+    """
+
+    shift: Any
+    noise: Any
+    lines: Any
+    """(axes, 2) outer and inner race, mean of the last seconds."""
+    lines_before: Any
+    mean: Any
+    """Change of the mean of the raw signal, g."""
+    mean_limit: Any
+    """Change that is more than chance and more than a sixth of the vibration itself, g."""
+    missing: Any
+    """Share of the samples that did not come, 0-1."""
+    gaps: Any
+    """Seconds with samples missing."""
+    skew: Any
+    """Samples too many (+) or too few (-) per sample, median of the whole seconds."""
+    level: Any
+    """Present r.m.s. over that of the reference; 0 for a signal that does not move."""
+    slow: dict[str, float]
+    """Change of each slow value in its unit; NaN when it is not measured."""
+    slow_limit: dict[str, float]
+
+    def moved(self, name: str) -> bool:
+        """Whether a slow value changed by more than chance."""
+        return abs(self.slow[name]) > self.slow_limit[name]
+
+    def has_moved(self) -> bool:
+        """Whether any band of any axis changed by far more than chance."""
+        with np.errstate(invalid="ignore"):
+            return bool((np.abs(self.shift) > np.maximum(6 * self.noise, 0.25)).any())
+
+    def numbers(self, axes: Sequence[str]) -> dict[str, Any]:
+        """For the verdict's evidence: the numbers as JSON, rounded; null where not measured."""
+        return {
+            "shift": {axis: _round(self.shift[i]) for i, axis in enumerate(axes)},
+            "outer_line": {axis: _round(self.lines[i, 0]) for i, axis in enumerate(axes)},
+            "inner_line": {axis: _round(self.lines[i, 1]) for i, axis in enumerate(axes)},
+            "mean_shift_g": {axis: _round(self.mean[i], 4) for i, axis in enumerate(axes)},
+            "missing": {axis: _round(self.missing[i]) for i, axis in enumerate(axes)},
+            "skew_ppm": {axis: _round(1e6 * self.skew[i], 1) for i, axis in enumerate(axes)},
+            "slow": {name: _round(value) for name, value in self.slow.items()},
+        }
+
+
+_LEAST_SLOW = {
+    "bearing_temperature": 0.5,
+    "oil_temperature": 0.5,
+    "hydraulic_pressure": 4.0,
+    "motor_current": 0.4,
+}
+"""°C, bar, A: a change smaller than this is nobody's evidence, however steady the value was."""
+
+
+def weigh(readings: Sequence[Reading], reference: Reference) -> Evidence:
+    """Compare the last seconds with the reference; `readings` oldest first, a dozen or so."""
+    recent = readings[-SMOOTH:]
+    energy = energies(recent, reference.count)
+    before = np.array(reference.level)
+    noise = np.maximum(np.array(reference.level_spread) / np.sqrt(SMOOTH), 0.012) * np.sqrt(1.5)
+    counts = np.array([reading.count for reading in readings]) / reference.count
+    off = np.abs(counts - 1)
+    whole = np.where(off < 0.02, counts - 1, np.nan)
+    mean_limit = np.maximum(8 * np.array(reference.mean_spread), np.exp(before).max(axis=1) / 6)
+    slow = _recent([reading.slow for reading in recent]) - np.array(reference.slow)
+    chance = 5 * np.array(reference.slow_spread) / np.sqrt(SMOOTH)
+    last = np.array([reading.bands for reading in readings[-2:]]).sum(axis=2).max(axis=0)
+    return Evidence(
+        shift=levels(energy) - before,
+        noise=noise,
+        lines=_recent([reading.lines for reading in recent]),
+        lines_before=np.array(reference.lines),
+        mean=_recent([reading.mean for reading in recent]) - np.array(reference.mean),
+        mean_limit=mean_limit,
+        missing=np.maximum(0, 1 - counts).mean(axis=0),
+        gaps=(counts < 0.98).sum(axis=0),
+        skew=_middle(whole),
+        level=np.sqrt(last / np.exp(2 * before).sum(axis=1)),
+        slow=dict(zip(SLOW, slow.tolist(), strict=True)),
+        slow_limit={
+            name: max(_LEAST_SLOW[name], float(limit)) for name, limit in zip(SLOW, chance, strict=True)
+        },
+    )
+
+
+def _recent(values: Sequence[Any]) -> Wide:
+    array = np.array(values, dtype=np.float64)
+    known = np.isfinite(array)
+    total, number = np.where(known, array, 0.0).sum(axis=0), known.sum(axis=0)
+    mean: Wide = np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
+    return mean
+
+
+def _middle(values: Wide) -> Wide:
+    """Median of what is known per column; 0 where fewer than half of the rows are known."""
+    middle = np.zeros(values.shape[1])
+    for column in range(values.shape[1]):
+        known = values[np.isfinite(values[:, column]), column]
+        if 2 * len(known) >= len(values):
+            middle[column] = np.median(known)
+    return middle
+
+
+def _round(value: Any, digits: int = 3) -> Any:
+    if np.ndim(value):
+        return [_round(item, digits) for item in value]
+    return round(float(value), digits) if np.isfinite(value) else None

@@ -1,0 +1,205 @@
+"""What could explain the evidence: one rule per cause, each asking the witnesses that tell it from others.
+
+A fault of the machine shakes the whole housing, so every axis feels it; a fault of a sensor is felt by
+that sensor only, or, when the whole accelerometer is at fault, in a way no machine does (every
+frequency by the same factor). So each rule has a shape, and witnesses that must *not* have moved.
+
+    cause         what moves                                     what must stand still
+    outer_race    its envelope line on two axes or more          -
+    inner_race    its envelope line on two axes or more          -
+    imbalance     1 × shaft band, all axes alike                 gear and resonance bands
+    lubrication   resonance band, all axes; current or heat      envelope lines
+    gain          all bands of one axis by one factor            the other axes
+    offset        the mean                                       the bands
+    noise         the quiet bands of one axis, upwards           its loud bands, the other axes
+    loose         high bands of one axis fall or rattle          its shaft bands, the other axes
+    stuck         nothing any more                               -
+    dropout       samples are missing                            -
+    clock         steadily too many or too few samples           -
+
+`strength` is 1 where a rule begins to hold. Bands by frequency: 0 holds 1 × shaft, 1 its harmonics,
+4-5 the gear mesh, 6 the housing's resonance, 7 only the floor.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from boucle.drift.evidence import Evidence
+
+__all__ = ["Hypothesis", "hypotheses"]
+
+Wide = NDArray[np.float64]
+
+_SHAFT, _HARMONICS, _MESH, _RESONANCE, _FLOOR = 0, 1, (4, 5), 6, 7
+_LEAST_GAIN = 0.10
+_LEAST_SHIFT = 0.15
+_STILL = 0.25
+"""A witness that moves less than this share of the suspect stands still."""
+
+
+class Hypothesis(Struct, frozen=True):
+    """A cause that fits. `axis` is the index of the suspect axis; None for the machine or all axes."""
+
+    family: str
+    cause: str
+    axis: int | None
+    strength: float
+    size: float
+    """How big, in the cause's own unit: factor, g, share, ppm, line ratio."""
+    needs_operation: bool = False
+    """Rests on shifts of level, which only mean something at a known operating point."""
+
+
+def hypotheses(evidence: Evidence) -> list[Hypothesis]:
+    """The causes that fit, strongest witness first; empty when nothing has moved."""
+    found = [*_races(evidence)]
+    for rule in (_stuck, _dropout, _clock, _offset):
+        found += rule(evidence)
+    if found:
+        return found
+    for shape in (_gain, _imbalance, _lubrication, _loose, _noise):
+        found += shape(evidence)
+        if found:
+            break
+    return found
+
+
+def _races(e: Evidence) -> Iterator[Hypothesis]:
+    for index, cause in enumerate(("outer_race", "inner_race")):
+        lines = e.lines[:, index]
+        known = np.flatnonzero(np.isfinite(lines) & (e.level > 0.01))
+        if not len(known):
+            continue
+        # The second strongest axis: what only one of several sensors says is not the machine.
+        second = known[np.argsort(lines[known])[-min(2, len(known))]]
+        # Twice the line of the reference, but a bearing that was worn from the start is told as well.
+        limit = float(np.fmax(4.0, np.fmin(2 * e.lines_before[second, index], 6.0)))
+        strength = min(lines[second] / limit, lines[second] / (1.5 * e.lines[second, 1 - index]))
+        if strength >= 1:
+            yield Hypothesis("machine", cause, None, float(strength), float(lines[second]))
+
+
+def _axes(cause: str, fits: NDArray[np.bool_], strength: Wide, size: Wide) -> list[Hypothesis]:
+    """One axis fits → that axis; all fit → the whole accelerometer; two → both are told."""
+    which = np.flatnonzero(fits)
+    if len(which) == len(fits) and len(fits) > 1:
+        worst = int(np.argmin(strength))
+        return [Hypothesis("sensor", cause, None, float(strength[worst]), float(size[worst]))]
+    return [Hypothesis("sensor", cause, int(i), float(strength[i]), float(size[i])) for i in which]
+
+
+def _stuck(e: Evidence) -> list[Hypothesis]:
+    fits = e.level < 1e-3
+    return _axes("stuck", fits, np.where(fits, 3.0, 0.0), np.zeros_like(e.level))
+
+
+def _dropout(e: Evidence) -> list[Hypothesis]:
+    strength = e.missing / 0.025
+    return _axes("dropout", (strength >= 1) & (e.gaps >= 2), strength, e.missing)
+
+
+def _clock(e: Evidence) -> list[Hypothesis]:
+    strength = np.abs(e.skew) / 1e-4
+    return _axes("clock", strength >= 1, strength, 1e6 * e.skew)
+
+
+def _offset(e: Evidence) -> list[Hypothesis]:
+    strength = np.abs(e.mean) / e.mean_limit
+    bands_still = np.abs(_weighted(e)[0]) < _LEAST_GAIN
+    return _axes("offset", (strength >= 1) & bands_still, strength, e.mean)
+
+
+def _weighted(e: Evidence) -> tuple[Wide, Wide]:
+    """The one shift per axis that fits its bands best, and how badly the bands agree with it (r.m.s.)."""
+    weight = 1 / e.noise**2
+    weight /= weight.sum(axis=1, keepdims=True)
+    common = (weight * e.shift).sum(axis=1)
+    # Bands that are noisy by nature (the stroke's) may differ by what chance explains.
+    excess = np.maximum(0, np.abs(e.shift - common[:, None]) - 2 * e.noise)
+    return common, np.sqrt((excess**2).mean(axis=1))
+
+
+def _alone(e: Evidence) -> int | None:
+    """The one axis that moved while the others stood still, in the bands where it moved."""
+    significant = np.abs(e.shift) > np.maximum(5 * e.noise, 0.08)
+    size = np.where(significant, np.abs(e.shift), 0.0)
+    peak = np.nanmax(size, axis=1)
+    suspect = int(np.argmax(peak))
+    if not peak[suspect] > _LEAST_GAIN:
+        return None
+    bands = size[suspect] >= 0.5 * peak[suspect]
+    others = np.delete(np.arange(len(peak)), suspect)
+    beside = np.abs(e.shift[np.ix_(others, np.flatnonzero(bands))]) - 2 * e.noise[np.ix_(others, bands)]
+    return suspect if np.nanmax(beside, initial=0.0) < _STILL * peak[suspect] else None
+
+
+def _gain(e: Evidence) -> list[Hypothesis]:
+    common, misfit = _weighted(e)
+    fits = (np.abs(common) > _LEAST_GAIN) & (misfit < np.maximum(0.05, 0.2 * np.abs(common)))
+    strength = np.abs(common) / _LEAST_GAIN
+    factor = np.exp(common)
+    if fits.all() and np.ptp(common) < 0.25 * np.abs(common).max() and not _heat_or_current(e):
+        worst = int(np.argmin(strength))
+        return [Hypothesis("sensor", "gain", None, float(strength[worst]), float(factor[worst]), True)]
+    suspect = _alone(e)
+    if suspect is None or not fits[suspect]:
+        return []
+    return [Hypothesis("sensor", "gain", suspect, float(strength[suspect]), float(factor[suspect]), True)]
+
+
+def _imbalance(e: Evidence) -> list[Hypothesis]:
+    shaft, others = e.shift[:, _SHAFT], np.abs(e.shift[:, [*_MESH, _RESONANCE, _FLOOR]]).max(axis=1)
+    least = float(np.min(shaft))
+    if not (least > _LEAST_SHIFT and (others < _STILL * shaft).all()):
+        return []
+    return [Hypothesis("machine", "imbalance", None, least / _LEAST_SHIFT, float(np.exp(least)), True)]
+
+
+def _heat_or_current(e: Evidence) -> bool:
+    return e.moved("motor_current") or e.moved("bearing_temperature")
+
+
+def _lubrication(e: Evidence) -> list[Hypothesis]:
+    resonance = e.shift[:, _RESONANCE]
+    least = float(np.min(resonance))
+    hotter = e.slow["motor_current"] > e.slow_limit["motor_current"]
+    hotter = hotter or e.slow["bearing_temperature"] > e.slow_limit["bearing_temperature"]
+    if not (least > _LEAST_SHIFT and hotter):
+        return []
+    return [Hypothesis("machine", "lubrication", None, least / _LEAST_SHIFT, float(np.exp(least)), True)]
+
+
+def _suspects(e: Evidence, fits: NDArray[np.bool_]) -> list[int | None]:
+    """All axes at once (None), or the one that moved alone."""
+    if fits.all() and not _heat_or_current(e):
+        return [None]
+    suspect = _alone(e)
+    return [suspect] if suspect is not None and fits[suspect] else []
+
+
+def _shape(
+    e: Evidence, cause: str, fits: NDArray[np.bool_], strength: Wide, size: Wide
+) -> Iterator[Hypothesis]:
+    for suspect in _suspects(e, fits):
+        index = int(np.argmin(strength)) if suspect is None else suspect
+        yield Hypothesis("sensor", cause, suspect, float(strength[index]), float(size[index]), True)
+
+
+def _loose(e: Evidence) -> Iterator[Hypothesis]:
+    """Above the mounting's resonance the sensor no longer follows; machines never get quieter there."""
+    falls = -np.min(e.shift[:, [5, _RESONANCE, _FLOOR]], axis=1)
+    strength = falls / _LEAST_GAIN
+    shaft_still = np.abs(e.shift[:, _SHAFT]) < _STILL * np.abs(e.shift).max(axis=1)
+    return _shape(e, "loose", (strength >= 1) & shaft_still, strength, np.exp(-falls))
+
+
+def _noise(e: Evidence) -> Iterator[Hypothesis]:
+    """White noise lifts what is quiet and leaves what is loud; a resonance lifts its own band most."""
+    floor, resonance = e.shift[:, _FLOOR], e.shift[:, _RESONANCE]
+    strength = floor / _LEAST_SHIFT
+    flat = np.abs(resonance - floor) < 0.25 * np.maximum(floor, resonance)
+    loud_still = np.min(e.shift, axis=1) > -_LEAST_GAIN
+    return _shape(e, "noise", (strength >= 1) & flat & loud_still, strength, np.exp(floor))
