@@ -91,13 +91,14 @@ class Broker:
         folder = tempfile.mkdtemp(prefix="boucle-broker-")
         config = Path(folder) / "mosquitto.conf"
         config.write_text(_CONFIG.format(port=chosen) + (_KEEPING.format(folder=keep) if keep else ""))
-        process = subprocess.Popen(  # noqa: S603
-            [program, "-c", str(config)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=(Path(folder) / "log").open("wb"),
-            preexec_fn=_end_with_parent,  # noqa: PLW1509
-        )
+        with (Path(folder) / "log").open("wb") as said:
+            process = subprocess.Popen(  # noqa: S603
+                [program, "-c", str(config)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509
+            )
         broker = cls(chosen, "mosquitto", process, None, folder)
         broker._wait_until_it_answers()
         return broker

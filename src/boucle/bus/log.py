@@ -186,7 +186,7 @@ class EventLog:
             fix = f"open from {first} on, or from the beginning"
             raise PositionLost("B312", what, where=str(self.folder), why=why, fix=fix)
         stop = upto if max_rows is None else min(upto, start + max_rows)
-        return self._between(files, start, stop, upto)
+        return self._between(files, start, stop)
 
     def truncate(self, before: Position) -> int:
         """Retention: remove the segments whose rows all lie before `before`; returns how many."""
@@ -340,17 +340,15 @@ class EventLog:
         found, _ = repair(file, first, None)
         return first if found is None else found.end
 
-    def _between(self, files: list[tuple[int, Path]], start: int, stop: int, upto: int) -> Iterator[Block]:
-        ends = [first for first, _ in files[1:]]
-        for (begin, file), until in zip(files, [*ends, upto], strict=True):
+    def _between(self, files: list[tuple[int, Path]], start: int, stop: int) -> Iterator[Block]:
+        ends = [first for first, _ in files[1:]] + [stop] * bool(files)
+        for (begin, file), until in zip(files, ends, strict=True):
             if until > start and begin < stop:
-                yield from self._blocks(file, begin, start, min(until, stop), until)
+                yield from self._blocks(file, begin, start, min(until, stop))
 
-    def _blocks(self, file: Path, begin: int, start: int, stop: int, until: int) -> Iterator[Block]:
+    def _blocks(self, file: Path, begin: int, start: int, stop: int) -> Iterator[Block]:
         try:
-            for frame, rows in read_segment(file, begin, start, until):
-                if frame.offset >= stop:
-                    return
+            for frame, rows in read_segment(file, begin, start, stop):
                 yield self._block(frame, rows, start, stop)
         except FileNotFoundError as error:
             what = f"rows from {begin} on were removed while they were read"

@@ -51,7 +51,7 @@ class _User(Protocol):
     """What the link tells its source or sink; every call comes from the link's thread."""
 
     def room(self) -> bool: ...
-    def up(self, client: paho.Client, most: int) -> None: ...
+    def up(self, client: paho.Client, most: int, *, known: bool) -> None: ...
     def down(self) -> None: ...
     def send(self, client: paho.Client) -> None: ...
     def message(self, client: paho.Client, message: paho.MQTTMessage) -> None: ...
@@ -175,7 +175,12 @@ class _Link:
         return client
 
     def _on_connect(
-        self, client: paho.Client, _user: object, _flags: object, code: ReasonCode, told: Properties | None
+        self,
+        client: paho.Client,
+        _user: object,
+        flags: paho.ConnectFlags,
+        code: ReasonCode,
+        told: Properties | None,
     ) -> None:
         if code.is_failure:
             self._refused = True
@@ -185,7 +190,8 @@ class _Link:
         self._answered = True
         self.client = client
         self.state = "connected"
-        self._user.up(client, int(getattr(told, "ReceiveMaximum", _MOST)))
+        most = int(getattr(told, "ReceiveMaximum", _MOST))
+        self._user.up(client, most, known=flags.session_present)
 
     def _other_version(self) -> None:
         five, three = MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311
@@ -389,8 +395,10 @@ class MqttSource:
                 self.waits += 1
             return False
 
-    def up(self, client: paho.Client, most: int) -> None:  # noqa: ARG002
+    def up(self, client: paho.Client, most: int, *, known: bool) -> None:  # noqa: ARG002
         """Subscribe, in every connection: a broker that restarted may have forgotten us."""
+        # A broker that knows us sends what it kept before it answers: a full queue may hide the answer.
+        self._subscribed = known
         if self._link.is_modern:
             client.subscribe(self._filter, options=SubscribeOptions(qos=self._qos))
         else:
@@ -520,7 +528,7 @@ class MqttSink:
         """A sink reads acknowledgements only: always."""
         return True
 
-    def up(self, client: paho.Client, most: int) -> None:  # noqa: ARG002
+    def up(self, client: paho.Client, most: int, *, known: bool) -> None:  # noqa: ARG002
         """Send again, in order, what the last connection left without an answer."""
         with self._change:
             self._window = min(_WINDOW, most)
