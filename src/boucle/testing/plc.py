@@ -146,15 +146,18 @@ class PlcLogic:
     def scan(self, values: Iterable[tuple[Nanos, str, str, float]]) -> None:
         """A scan of the inputs: (time, machine, sensor, value).
 
-        The set-point is the PLC's own register: a scan renews its time, never its value.
+        The set-point is the PLC's own register: a scan renews its time, never its value. A value older than
+        the one held is passed over.
         """
         with self._lock:
             tags = []
             for at, machine, sensor, value in values:
                 held = self.tag(machine, sensor)
+                if at <= held.at:
+                    continue  # late: something newer, perhaps a client's write, is already there
                 kept = held.value if sensor == "speed_setpoint" else value
                 status = self._faulty.get((machine, sensor), "Good")
-                tags.append(Tag(machine, sensor, kept, max(at, held.at), status))
+                tags.append(Tag(machine, sensor, kept, at, status))
             self._change(tags)
 
     def spoil(self, machine: str, signal: str, status: str = "BadSensorFailure") -> None:

@@ -271,7 +271,9 @@ def _odd_fault(fault: Fault) -> _Oddities:
             odd.append((f"{fault.kind} happens to the machine", "sensor", "remove sensor and to"))
         return odd
     fast = ("all", *AXES)
-    allowed = fast if fault.kind == "loose" else (*fast, *PROCESS)
+    # The set-point is a register of the PLC, not something that is measured.
+    slow = [name for name in PROCESS if name != "speed_setpoint"]
+    allowed = fast if fault.kind == "loose" else (*fast, *slow)
     if fault.sensor not in allowed:
         odd.append(
             (f'{fault.kind} of "{fault.sensor}": no such sensor', "sensor", f"one of: {', '.join(allowed)}")
