@@ -90,7 +90,7 @@ class Broker:
             return cls(chosen, "amqtt", None, EmbeddedBroker(chosen), "")
         folder = tempfile.mkdtemp(prefix="boucle-broker-")
         config = Path(folder) / "mosquitto.conf"
-        config.write_text(_CONFIG.format(port=chosen) + (_KEEPING.format(folder=keep) if keep else ""))
+        config.write_text(_CONFIG.format(port=chosen) + (_keeping(keep) if keep else ""))
         with (Path(folder) / "log").open("wb") as said:
             process = subprocess.Popen(  # noqa: S603
                 [program, "-c", str(config)],
@@ -139,6 +139,12 @@ class Broker:
         self.stop()
         fix = "choose another port: something else may listen there"
         raise Unavailable("B306", "mosquitto did not start", where=where, why=said, fix=fix)
+
+
+def _keeping(folder: Path) -> str:
+    text = _KEEPING.format(folder=folder.resolve())
+    # Started by root it would become the user mosquitto, who may not write into our folder.
+    return text + "user root\n" if os.geteuid() == 0 else text
 
 
 def _free_port() -> int:

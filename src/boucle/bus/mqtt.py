@@ -6,6 +6,7 @@ holds the broker back and nothing is dropped; and it sets TCP_NODELAY, without w
 waits for the acknowledgement of the one before (Nagle's algorithm, RFC 896).
 """
 
+import contextlib
 import logging
 import random
 import select
@@ -78,13 +79,14 @@ class _Link:
         old = address.host in {"127.0.0.1", "localhost"} and self._port in embedded_ports
         self._version = MQTTProtocolVersion.MQTTv311 if old else MQTTProtocolVersion.MQTTv5
         self._closing = threading.Event()
-        self._near, self._far = socket.socketpair()
-        self._near.setblocking(False)
-        self._far.setblocking(False)
+        self._ends: tuple[socket.socket, ...] = ()
         self._answered = self._refused = False
         self._thread = threading.Thread(target=self._run, name=f"mqtt {client_id}", daemon=True)
 
     def start(self) -> None:
+        self._ends = socket.socketpair()
+        for end in self._ends:
+            end.setblocking(False)
         self.state = f"connecting to {self.where}"
         self._thread.start()
 
@@ -99,27 +101,24 @@ class _Link:
 
     def wake(self) -> None:
         """Make the thread look again: there is something to send, or room to read."""
-        try:
-            self._far.send(b"\0")
-        except BlockingIOError:
-            pass  # it has not yet seen the last call
-        except OSError:
-            if not self._closing.is_set():
-                raise
+        if self._ends:
+            with contextlib.suppress(BlockingIOError):  # it has not yet seen the last call
+                self._ends[1].send(b"\0")
 
     def close(self) -> None:
         if self._closing.is_set():
             return
         self._closing.set()
         self.wake()
-        if self._thread.is_alive() and self._thread is not threading.current_thread():
+        if self._thread.is_alive():
             self._thread.join(5)
-        self._near.close()
-        self._far.close()
+        ends, self._ends = self._ends, ()
+        for end in ends:
+            end.close()
         self.state = "closed"
 
     def _run(self) -> None:
-        pause = _FIRST_PAUSE
+        pause, first = _FIRST_PAUSE, True
         while not self._closing.is_set():
             self._answered = self._refused = False
             client = self._fresh_client()
@@ -138,7 +137,8 @@ class _Link:
             self._user.down()
             if not self.state.startswith("refused"):
                 self.state = f"no connection to {self.where}: {why}"
-            _log.warning("%s; trying again", self.state)
+            _log.log(logging.WARNING if was_up or first else logging.DEBUG, "%s; trying again", self.state)
+            first = False
             # Jitter: a hundred gateways that lost one broker must not all come back at once.
             self._closing.wait(pause * random.uniform(0.5, 1.0))  # noqa: S311
             pause = min(pause * 2, _LONGEST_PAUSE)
@@ -215,15 +215,16 @@ class _Link:
             self._other_version()
 
     def _wait(self, client: paho.Client, sock: Any, *, reading: bool) -> None:
+        near = self._ends[0]
         poller = select.poll()
-        poller.register(self._near, select.POLLIN)
+        poller.register(near, select.POLLIN)
         wanted = (select.POLLIN if reading else 0) | (select.POLLOUT if client.want_write() else 0)
         if wanted:
             poller.register(sock, wanted)
         decrypted = reading and isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
         ready = dict(poller.poll(0 if decrypted else 250))
-        if self._near.fileno() in ready:
-            self._near.recv(4096)
+        if near.fileno() in ready:
+            near.recv(4096)
         now = ready.get(sock.fileno(), 0)
         if now & select.POLLOUT:
             client.loop_write()
@@ -231,17 +232,28 @@ class _Link:
             client.loop_read()
 
     def _leave(self, client: paho.Client) -> None:
-        """Send what is queued (acknowledgements), then a clean DISCONNECT: the session stays."""
-        if self.client is client:
-            client.disconnect()
-        for _ in range(100):
-            sock = client.socket()
-            if sock is None or not client.want_write():
-                break
-            select.select([], [sock], [], 0.05)
-            client.loop_write()
-        if (sock := client.socket()) is not None:
-            sock.close()
+        """Send what is queued (acknowledgements) and a clean DISCONNECT: the session stays at the broker."""
+        sock: Any = client.socket()
+        if sock is None:
+            return
+        with contextlib.closing(sock):
+            until = time.monotonic() + _ANSWER
+            while client.want_write() and _holds(client, sock) and time.monotonic() < until:
+                select.select([], [sock], [], 0.05)
+                client.loop_write()
+            if self.client is not client or not _holds(client, sock):
+                return
+            # Not through paho, which closes at once: closing with messages unread makes TCP reset
+            # the connection, and the broker would never see the acknowledgements sent before.
+            sock.setblocking(True)
+            sock.settimeout(_ANSWER)
+            sock.sendall(b"\xe0\x00")
+            while sock.recv(65536) and time.monotonic() < until:
+                pass
+
+
+def _holds(client: paho.Client, sock: object) -> bool:
+    return client.socket() is sock
 
 
 def _no_delay(client: paho.Client) -> None:

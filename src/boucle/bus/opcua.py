@@ -43,7 +43,7 @@ PROCESS = pa.schema(
 
 _T = TypeVar("_T")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _TROUBLE = (OSError, TimeoutError, asyncio.TimeoutError, ua.UaError)
 _loop: asyncio.AbstractEventLoop | None = None
 _loop_lock = threading.Lock()
@@ -190,7 +190,7 @@ class OpcUaConnection:
 
     async def _run(self) -> None:
         self._closing = asyncio.Event()
-        pause = _FIRST_PAUSE
+        pause, first = _FIRST_PAUSE, True
         while not self._closing.is_set():
             client = Client(self.url, timeout=self._timeout)
             try:
@@ -209,11 +209,14 @@ class OpcUaConnection:
                 if task is not None and task.cancelling():
                     raise
                 why = "the connection was lost"  # asyncua cancels what waits on a lost connection
-            self._client = None
+            was_up, self._client = self._client is not None, None
             self._state = f"no connection to {self.url}: {why}"
             await _leave(client, 2 * self._timeout)
             if not self._closing.is_set():
-                _log.warning("%s; trying again", self._state)
+                _log.log(
+                    logging.WARNING if was_up or first else logging.DEBUG, "%s; trying again", self._state
+                )
+                first = False
                 # Jitter: clients that lost one server together must not come back together.
                 await _wait(self._closing, pause * random.uniform(0.5, 1.0))  # noqa: S311
                 pause = min(pause * 2, _LONGEST_PAUSE)
@@ -333,6 +336,7 @@ class OpcUaSource:
         self._received = 0
         self._latest: dict[str, Nanos] = {}
         self._refused = ""
+        self._subscribed = False
         self._heard = 0.0
         where = f"opc.tcp://{address.host}:{address.port or 4840}/{address.path}".rstrip("/")
         self._connection = OpcUaConnection(
@@ -362,6 +366,8 @@ class OpcUaSource:
     def state(self) -> str:
         """`connected`, or why not, and which nodes the server does not have."""
         state = self._connection.state()
+        if state == "connected" and not self._subscribed:
+            return f"subscribing at {self._connection.url}"
         return f"connected, but {self._refused}" if state == "connected" and self._refused else state
 
     def close(self) -> None:
@@ -374,12 +380,16 @@ class OpcUaSource:
         ids = {name: self._connection.node_id(name) for name in self._names}
         ended = asyncio.Event()
         listener = _Listener({node: name for name, node in ids.items()}, self._take, ended.set, self._clock)
-        await self._subscribe(client, ids, listener)
-        self._heard = time.monotonic()
-        while not ended.is_set():
-            await _wait(ended, self._silent / 4)
-            if time.monotonic() - self._heard > self._silent:
-                await self._look(client, list(ids.values()))
+        try:
+            await self._subscribe(client, ids, listener)
+            self._subscribed = True
+            self._heard = time.monotonic()
+            while not ended.is_set():
+                await _wait(ended, self._silent / 4)
+                if time.monotonic() - self._heard > self._silent:
+                    await self._look(client, list(ids.values()))
+        finally:
+            self._subscribed = False
 
     async def _subscribe(self, client: Client, ids: Mapping[str, ua.NodeId], listener: "_Listener") -> None:
         # Twice as often as values change: half a period is then the most a value waits.
