@@ -179,7 +179,7 @@ class SampleLoop:
             signals.append(LiveSignal(f"vib_{axis}", "g", wave, self.spectrum(wave), 10.0, age))
         last = math.floor(now)
         seconds = np.arange(max(0, last - 180), last + 1)
-        ago = np.asarray(seconds - now, dtype=np.float32)
+        ago = np.asarray(now - seconds, dtype=np.float32)
         rows = [self.features(machine, float(second)) for second in seconds]
         trends = {name: (ago, np.array([row[name] for row in rows], dtype=np.float32)) for name in UNITS}
         return Live(machine, self.clock.now(), tuple(signals), trends, dict(BANDS), dict(UNITS))

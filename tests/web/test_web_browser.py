@@ -4,8 +4,10 @@ import base64
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from tests.web.sample import SLOW_DOWN, SampleLoop, StillClock, Story
 
+from boucle.loop.view import Live, LoopView
 from boucle.web import PageServer, create_app, serve
 
 pytestmark = pytest.mark.browser
@@ -107,7 +109,7 @@ def test_the_wear_story_is_seen_and_everything_comes_from_here(chromium: Any, se
     card = page.locator("#card-press-2")
     assert "Alarm" in card.inner_text()
     assert SLOW_DOWN["en"] in card.inner_text()
-    assert "36 → 27 strokes/min" in page.locator(".rows.commands").inner_text()
+    assert "36 → 27\u00a0strokes/min" in page.locator(".rows.commands").inner_text()
     assert "Calibration" in page.locator(".rows.orders").inner_text()
     assert watched.saturated() > 1000
     page.click("#card-press-2 h2 a")
@@ -133,6 +135,27 @@ def test_the_overview_fits_one_screen(
     assert (width, height) == size
     assert page.evaluate(OVERFLOWING) == []
     watched.context.close()
+
+
+@pytest.mark.parametrize("machines", [3, 6])
+def test_a_long_shift_and_a_longer_line_still_fit(chromium: Any, machines: int) -> None:
+    class Busy(SampleLoop):
+        def view(self) -> LoopView:
+            view = super().view()
+            twins = tuple(replace(machine, id=f"{machine.id}b") for machine in view.machines)
+            shown = (*view.machines, *twins)[:machines]
+            return replace(view, machines=shown, events=view.events * 9, commands=view.commands * 9)
+
+        def live(self, machine: str) -> Live | None:
+            live = super().live(machine.removesuffix("b"))
+            return live and replace(live, machine=machine)
+
+    with serve(create_app(Busy(StillClock(150.0))), port=0) as server:
+        watched = Watched(chromium)
+        page = watched.open(server, "/?lang=fr")
+        page.wait_for_function("() => document.querySelectorAll('.plot.trend canvas').length >= 3")
+        assert page.evaluate("document.documentElement.scrollHeight") == 900
+        watched.context.close()
 
 
 @pytest.mark.parametrize("path", ["/", "/machines/press-2", "/path", "/events", "/commands", "/automatic"])

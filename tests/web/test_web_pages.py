@@ -1,5 +1,6 @@
 """Every view in both languages, and what stands before them."""
 
+import math
 import re
 
 import httpx
@@ -8,7 +9,7 @@ from msgspec.structs import replace
 from tests.web.sample import DRIFTED, SLOW_DOWN, SampleLoop, StillClock, Story
 
 from boucle.event import Event
-from boucle.loop.view import LoopView
+from boucle.loop.view import LoopView, MachineView
 from boucle.web import create_app, serve
 
 VIEWS = ["/", "/machines/press-2", "/events", "/commands", "/path", "/automatic"]
@@ -185,3 +186,16 @@ def test_markup_in_the_data_is_shown_not_run() -> None:
         page = httpx.get(server.url, trust_env=False).text
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert" in page
+
+
+def test_an_old_value_says_its_age_and_a_bad_one_that_it_is_bad() -> None:
+    class Stale(SampleLoop):
+        def machine(self, machine: str, second: float) -> MachineView:
+            shown = super().machine(machine, second)
+            return replace(shown, age_s=42.0, values=shown.values | {"oil_temperature": math.nan})
+
+    with serve(create_app(Stale(StillClock(150.0)), language="fr"), port=0) as server:
+        line = httpx.get(server.url, trust_env=False).text
+        machine = httpx.get(server.url + "machines/press-1", trust_env=False).text
+    assert line.count("Valeur d&#39;il y a 42\u00a0s") == 3
+    assert "mauvaise qualité" in machine

@@ -14,6 +14,7 @@ from typing import Any
 import jinja2
 import msgspec
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -49,7 +50,7 @@ def create_app(
     the browser. `hosts` are the names the page may be called by besides this machine's own; `*`
     allows any, for a page behind a proxy that checks.
     """
-    pages = Pages(loop, language)
+    pages, feed = Pages(loop, language), LiveFeed(loop)
     return Starlette(
         routes=[
             Route("/", pages.line),
@@ -62,8 +63,8 @@ def create_app(
             Route("/api/view", pages.api_view),
             Route("/metrics", pages.metrics),
             Route("/healthz", pages.healthz),
-            WebSocketRoute("/live", LiveFeed(loop).__call__),
-            WebSocketRoute("/live/{machine}", LiveFeed(loop).__call__),
+            WebSocketRoute("/live", feed.serve),
+            WebSocketRoute("/live/{machine}", feed.serve),
             Mount("/static", StaticFiles(directory=HERE / "static", check_dir=False)),
         ],
         middleware=[Middleware(Guard, hosts=hosts)],
@@ -152,7 +153,8 @@ class Pages:
             )
         host = request.client.host if request.client else "?"
         name = " ".join(str(form.get("by", "")).split())[:LONGEST_NAME]
-        self.loop.set_automatic(allowed, f"{name} ({host})" if name else f"page ({host})")
+        by = f"{name} ({host})" if name else f"page ({host})"
+        await run_in_threadpool(self.loop.set_automatic, allowed, by)
         return RedirectResponse("/", 303)
 
     def api_view(self, _: Request) -> Response:

@@ -4,13 +4,14 @@ A frame is a little-endian uint32 with the length of the header, the header (JSO
 spaces so that the numbers behind it lie on a multiple of four bytes), then every array as
 little-endian float32, one after the other, in the order of the header's plots:
 
-    {"v": 1, "seq": 7, "at": 1763728300.1, "machines": [
+    {"v": 1, "seq": 7, "at": 1763728300.1, "speed": 1.0, "machines": [
         {"id": "press-1", "status": "normal", "ages": {"vib_x": 0.03}, "plots": [
             {"kind": "waveform", "name": "vib_x", "unit": "g", "n": 1000, "pairs": false, "ms": 100.0},
             {"kind": "spectrum", "name": "vib_x", "unit": "g", "n": 501, "bin_hz": 10.0},
             {"kind": "trend", "name": "rms_x", "unit": "g", "n": 180, "low": 0.1, "high": 0.3}]}]}
 
-`n` counts float32 values; a trend has two arrays of `n` (seconds before now, value). A waveform
+`speed` is event seconds per second of the wall, in which ages are counted too. `n` counts float32
+values; a trend has two arrays of `n` (seconds before now, value). A waveform
 with `pairs` holds minimum and maximum of each pixel column in turn. A plot that has not changed
 since the last frame of this connection is left out.
 """

@@ -13,7 +13,7 @@ import anyio.to_thread
 import numpy as np
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from boucle.loop.view import Live, LiveSignal, MachineView, Observable
+from boucle.loop.view import Live, LiveSignal, LoopView, MachineView, Observable
 from boucle.web.frame import Floats, columns, encode, peaks, thinned
 from boucle.web.speech import LANGUAGES, Speech
 
@@ -35,7 +35,7 @@ class LiveFeed:
         self.loop = loop
         self._pictures: dict[str, tuple[float, Live | None]] = {}
 
-    async def __call__(self, websocket: WebSocket) -> None:
+    async def serve(self, websocket: WebSocket) -> None:
         """One connection, from accept to close; an unknown machine is refused (close code 4404)."""
         machine = websocket.path_params.get("machine")
         await websocket.accept()
@@ -56,7 +56,7 @@ class LiveFeed:
                 begun = anyio.current_time()
                 await flow.ready()
                 view = await anyio.to_thread.run_sync(self.loop.view)
-                cut.open(flow.seq, view.at / 1e9)
+                cut.open(flow.seq, view)
                 for shown in view.machines:
                     if machine is None or shown.id == machine:
                         cut.add(shown, await self.picture(shown.id), whole=machine is not None)
@@ -125,9 +125,9 @@ class Cut:
         self._header: dict[str, Any] = {}
         self._arrays: list[Floats] = []
 
-    def open(self, seq: int, at: float) -> None:
+    def open(self, seq: int, view: LoopView) -> None:
         """Begin a frame."""
-        self._header = {"v": 1, "seq": seq, "at": at, "machines": []}
+        self._header = {"v": 1, "seq": seq, "at": view.at / 1e9, "speed": view.speed, "machines": []}
         self._arrays = []
 
     def add(self, shown: MachineView, live: Live | None, *, whole: bool) -> None:

@@ -107,11 +107,11 @@ def parts(accounting: Accounting) -> list[Part]:
     return [Part(key, count, key == "shed" and count > 0) for key, count in terms.items()]
 
 
-def quality(machine: MachineView) -> str:
-    """`none` before the first value, `old` when it is stale, else `good`."""
+def quality(machine: MachineView, speed: float) -> str:
+    """`none` before the first value, `old` when it is stale, else `good`; ages run at the loop's speed."""
     if not math.isfinite(machine.age_s):
         return "none"
-    return "old" if machine.age_s > OLD_AFTER_S else "good"
+    return "old" if machine.age_s > OLD_AFTER_S * max(1.0, speed) else "good"
 
 
 def sentence(machine: MachineView, speech: Speech) -> str:

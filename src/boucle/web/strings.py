@@ -73,7 +73,7 @@ STRINGS: dict[str, dict[str, str]] = {
     # quantities
     "value.health": {"en": "Health", "fr": "Santé"},
     "value.rul": {"en": "Remaining life", "fr": "Vie restante"},
-    "value.zone": {"en": "ISO 20816 zone", "fr": "Zone ISO 20816"},
+    "value.zone": {"en": "ISO zone", "fr": "Zone ISO"},
     "value.speed": {"en": "Speed", "fr": "Vitesse"},
     "value.setpoint": {"en": "Speed set-point", "fr": "Consigne de vitesse"},
     "value.speed_both": {"en": "Speed / set-point", "fr": "Vitesse / consigne"},
@@ -289,4 +289,27 @@ STRINGS: dict[str, dict[str, str]] = {
         "fr": "La boucle, elle, continue. Le journal dit ce qui s'est passé ; rechargez pour réessayer.",
     },
     "error.back": {"en": "To the line", "fr": "Vers la ligne"},
+    # the report of a run
+    "report.summary": {
+        "en": "Seed {seed}, {seconds} seconds of the wall.",
+        "fr": "Graine {seed}, {seconds} secondes à l'horloge.",
+    },
+    "report.accounting": {
+        "en": "Readings: {in} in = {stored} stored + {late} late + {duplicate} duplicate + {quarantined} quarantined "
+        "+ {shed} shed.",
+        "fr": "Lectures : {in} reçues = {stored} stockées + {late} tardives + {duplicate} doublons "
+        "+ {quarantined} en quarantaine + {shed} délestées.",
+    },
+    "report.latency": {
+        "en": "Last sample to the value on the PLC, read back: {p50} ms (median), {p99} ms (p99), {count} commands.",
+        "fr": "Du dernier échantillon à la valeur relue dans l'automate : {p50} ms (médiane), {p99} ms (p99), "
+        "{count} commandes.",
+    },
+    "report.truth": {"en": "What the simulator did", "fr": "Ce que le simulateur a fait"},
+    "report.when": {"en": "When", "fr": "Quand"},
+    "report.subject": {"en": "To whom", "fr": "À qui"},
+    "report.cause": {"en": "What", "fr": "Quoi"},
+    "report.machines": {"en": "The machines", "fr": "Les machines"},
+    "report.events": {"en": "What the loop said", "fr": "Ce que la boucle a dit"},
+    "report.commands": {"en": "What the loop did", "fr": "Ce que la boucle a fait"},
 }

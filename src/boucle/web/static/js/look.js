@@ -21,7 +21,7 @@ export const short = (value) => brief.format(value).replace("-", "\u2212");
 
 /** Axis marks of a common precision: 0 · 0,1 · 0,2. */
 export function marks(values) {
-  const step = values.length > 1 ? Math.abs(values[1] - values[0]) : 1;
+  const step = values.length > 1 ? Math.abs(values[1] - values[0]) : Math.abs(values[0] ?? 0);
   let places = 0;
   while (places < 4 && Math.abs(step - Number(step.toFixed(places))) > step / 1000) places++;
   return values.map((value) => number(value, places));

@@ -12,7 +12,7 @@ function width() {
 
 const path = live ? `${live}?width=${width()}&lang=${language}` : "";
 const single = live !== "/live";
-const link = new Link(path, (frame) => frame.machines.forEach((machine) => showMachine(machine, single)));
+const link = new Link(path, (frame) => frame.machines.forEach((machine) => showMachine(machine, single, frame.speed)));
 
 // Alarms that were there when the page came up are read with the page; only new ones are announced.
 const alarms = () => [...document.querySelectorAll("[data-alarm]")];

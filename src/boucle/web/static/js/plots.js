@@ -2,7 +2,7 @@
 import { FONT, colour, marks, number, onColours, quantity, short } from "./look.js";
 
 const body = document.body.dataset;
-const STALE_AFTER_S = 2;
+const OLD_AFTER_S = 5;
 
 const axis = (more) => ({
   stroke: () => colour("soft"),
@@ -45,8 +45,8 @@ class Figure {
     this.surface.setAttribute("aria-label", [label, value, note].filter(Boolean).join(", "));
   }
 
-  age(seconds) {
-    const stale = !(seconds <= STALE_AFTER_S);
+  age(seconds, speed) {
+    const stale = seconds > OLD_AFTER_S * Math.max(1, speed);
     this.element.classList.toggle("stale", stale);
     this.stale.textContent = stale ? body.age.replace("{age}", quantity(seconds, "s")) : "";
   }
@@ -89,7 +89,7 @@ class Trend extends Chart {
     const last = plot.values.at(-1);
     const note = this.high === null ? "" : body.band.replace("{low}", short(this.low)).replace("{high}", short(this.high) + (plot.unit && `\u00a0${plot.unit}`));
     this.tell(plot.label, quantity(last, plot.unit), note);
-    this.draw([plot.ago, plot.values]);
+    this.draw([plot.ago.map((seconds) => -seconds), plot.values]);
   }
 
   options() {
@@ -232,7 +232,7 @@ const KINDS = { trend: Trend, spectrum: Spectrum, waveform: Waveform };
 const figures = new Map();
 
 /** Show a machine's plots in every home of the page that is meant for it. */
-export function showMachine(machine, single) {
+export function showMachine(machine, single, speed) {
   for (const home of document.querySelectorAll(`.plots[data-machine="${CSS.escape(machine.id)}"]`)) {
     const kinds = home.dataset.kinds?.split(" ");
     for (const plot of machine.plots) {
@@ -248,7 +248,7 @@ export function showMachine(machine, single) {
         figure.status = machine.status;
         figure.redraw();
       }
-      if (figure.sensor in machine.ages) figure.age(machine.ages[figure.sensor]);
+      if (figure.sensor in machine.ages) figure.age(machine.ages[figure.sensor], speed);
     }
   }
 }
