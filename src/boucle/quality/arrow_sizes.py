@@ -58,7 +58,7 @@ def _walk(payload: bytes, max_bytes: int, max_rows: int) -> Sizes:
     if kind != _SCHEMA or (endian and _U16.unpack_from(payload, endian)[0]):
         raise Unreadable("malformed", "no little-endian schema comes first")
     schema_end, rows, unpacked, batches = at, 0, 0, 0
-    while at < len(payload) and payload[at:] != _END:
+    while at < len(payload) and payload[at : at + 9] != _END:
         kind, header, body_at, end = _message(payload, at)
         if kind != _RECORD_BATCH:
             raise Unreadable("malformed", f"message kind {kind}; only plain record batches are taken")

@@ -1,0 +1,1 @@
+"""Back to the machine, safely: policy, guard, journal, PLC and MES."""
