@@ -40,6 +40,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def _check_free(port: int) -> None:
+    """OSError when the port is taken; asyncua would find out after seconds of preparation."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", port))
+
+
 class PlcServer:
     """Serves a PlcLogic; `address` is where. Stop and start again keep port and values.
 
@@ -124,6 +131,7 @@ class PlcServer:
         if self._server is not None:
             await self._server.bserver.start()
             return
+        _check_free(self.port)
         server = Server()
         await server.init()
         server.set_endpoint(self.url)
