@@ -131,7 +131,7 @@ class OpcUaConnection:
             return
         _shared_loop().call_soon_threadsafe(self._end)
         try:
-            running.result(5 * self._timeout + 5)
+            running.result(2 * self._timeout + 1)
         except (TimeoutError, concurrent.futures.CancelledError):
             running.cancel()
         self._state = "closed"
