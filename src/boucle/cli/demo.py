@@ -3,7 +3,6 @@
 import argparse
 import json
 import shutil
-import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -52,20 +51,20 @@ def examples_folder(name: str) -> Path:
 
 def run(options: argparse.Namespace) -> int:
     """Start broker, PLC, MES, machines, loop and page; tell the story; end cleanly."""
-    from boucle.cli.session import interruptible, page, result, tick, wait
     from boucle.cli.plant import Plant
+    from boucle.cli.session import interruptible, page, result, tick, wait
     from boucle.loop.plan import build_plan
     from boucle.loop.run import Loop
     from boucle.product.project import load_project
+    from boucle.testing import load_scenario
 
     since = time.monotonic()
     screen = Screen(choose_language(options.lang))
     product = examples_folder(options.name)
-    folder = options.folder or Path("run") / f"demo-{options.name}"
-    if options.folder is None and folder.exists():
-        shutil.rmtree(folder)
+    scenario = load_scenario(options.scenario or product / "scenario.yaml")
+    folder = _folder(options)
     with interruptible() as stop, ExitStack() as stack:
-        plant = stack.enter_context(Plant.started(options, product, screen))
+        plant = stack.enter_context(Plant.started(scenario, options.seed, options.speed, screen))
         project = load_project(product, None, {**plant.addresses, "run.folder": str(folder)})
         loop = Loop(build_plan(project), plant.clock, listener=lambda told: tick(screen, told))
         loop.open()
@@ -73,14 +72,52 @@ def run(options: argparse.Namespace) -> int:
         stack.callback(loop.stop)
         if not options.headless:
             stack.enter_context(page(loop, f"127.0.0.1:{options.port}", screen))
+        screen.say(*_opening(scenario))
         plant.play()
-        wait(loop, screen, stop, options.duration or plant.scenario.duration)
+        wait(loop, screen, stop, options.duration or scenario.duration)
         plant.pause()
         loop.drain()
-    told = {"seed": options.seed, "truth": plant.truth(), **result(loop, since), "mes": plant.orders()}
+        lives = {machine.id: loop.observer.live(machine.id) for machine in loop.picture.fresh().machines}
+    told = {"seed": options.seed, "truth": plant.truth(), **result(loop, since)}
+    told["mes"], told["sent"] = plant.orders(), plant.sent()
     if options.report:
-        _write_report(options, loop, told, screen)
-    _summary(told, screen)
+        from boucle.web.report import render_report
+
+        options.report.write_text(render_report(told, lives, screen.language), encoding="utf-8")
+        screen.say(f"Report: {options.report}", f"Rapport : {options.report}")
+    screen.say(*_closing(told, folder))
     if options.json:
         print(json.dumps(told, ensure_ascii=False, default=str))
     return 0
+
+
+def _folder(options: argparse.Namespace) -> Path:
+    if options.folder is not None:
+        return Path(options.folder)
+    folder = Path("run") / f"demo-{options.name}"
+    if folder.exists():
+        shutil.rmtree(folder)
+    return folder
+
+
+def _opening(scenario: Any) -> tuple[str, str]:
+    title = scenario.title
+    return (
+        f"The story: {title.get('en', 'untitled')}. Ctrl-C ends it.",
+        f"L'histoire : {title.get('fr', 'sans titre')}. Ctrl-C l'arrête.",
+    )
+
+
+def _closing(told: dict[str, Any], folder: Path) -> tuple[str, str]:
+    counts = told["accounting"]
+    numbers = (
+        f"{counts['in']} = {counts['stored']} + {counts['late']} + {counts['duplicate']} + "
+        f"{counts['quarantined']} + {counts['shed']}"
+    )
+    latency = told["latency_ms"]["p50"]
+    return (
+        f"Readings in = stored + late + duplicate + quarantined + shed: {numbers}. "
+        f"Sample to PLC, read back: {latency} ms (median). Log and tables: {folder}",
+        f"Lectures reçues = stockées + tardives + doublons + quarantaine + délestées : {numbers}. "
+        f"Échantillon → automate, relu : {latency} ms (médiane). Journal et tables : {folder}",
+    )

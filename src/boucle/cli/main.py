@@ -6,6 +6,7 @@ A verb's file is imported only when it is asked for, so that `boucle --help` ans
 
 import argparse
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -25,6 +26,9 @@ VERBS = {
     "sql": "ask the lake's tables a question in SQL",
     "doctor": "what is installed, reachable or missing, and how to get it",
 }
+
+_CHATTY = ("asyncua", "amqtt", "transitions", "paho")
+"""Libraries that log at every lost connection; our own adapters say it once, in words."""
 
 _EXAMPLES = """examples:
   boucle demo press                       the press line, live in a browser
@@ -55,6 +59,9 @@ def main(words: Sequence[str] | None = None) -> int:
             importlib.import_module(f"boucle.cli.{verb}").arguments(sub)
     options = parser.parse_args(given)
     module = importlib.import_module(f"boucle.cli.{options.verb}")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    for chatty in _CHATTY:
+        logging.getLogger(chatty).setLevel(logging.CRITICAL)
     try:
         return int(module.run(options))
     except BoucleError as error:

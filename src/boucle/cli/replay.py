@@ -92,8 +92,9 @@ def _fresh(folder: Path) -> Path:
 
 
 def _sources(options: argparse.Namespace, plan: Any, clock: Any) -> dict[str, Any]:
-    from boucle.address import adapter, parse_address
+    from boucle.address import parse_address
     from boucle.lake.delta import LakeTable
+    from boucle.loop.intake import open_source
     from boucle.loop.replay import Ahead, LakeSource
 
     project = plan.project
@@ -118,7 +119,7 @@ def _sources(options: argparse.Namespace, plan: Any, clock: Any) -> dict[str, An
                 why = f"{address.text} is live, not recorded"
                 fix = f"--lake FOLDER of a run, or --file {name}=file://…"
                 raise BoucleError("B804", f"source {name!r} cannot be replayed", why=why, fix=fix)
-            inner = adapter(address, "source")(address, name, clock=clock, **spec.with_)
+            inner = open_source(address, name, clock, project.id, spec.with_)
         sources[name] = Ahead(inner, clock, contract.time)
     return sources
 

@@ -40,12 +40,15 @@ def interruptible() -> Iterator[threading.Event]:
 @contextmanager
 def page(loop: Loop, address: str, screen: Screen) -> Iterator[str]:
     """The page of a running loop; gives its URL."""
-    from boucle.web.server import serve
+    from boucle.web import create_app, serve
 
     host, _, port = address.rpartition(":")
-    with serve(loop.picture, host=host or "127.0.0.1", port=int(port), language=screen.language) as url:
-        screen.say(f"The page: {url}", f"La page : {url}")
-        yield url
+    # Beyond loopback only the name it is bound to is answered: no DNS rebinding.
+    hosts = {} if host in {"", "127.0.0.1", "localhost"} else {"hosts": ["*" if host == "0.0.0.0" else host]}  # noqa: S104
+    app = create_app(loop.picture, language=None, **hosts)
+    with serve(app, host=host or "127.0.0.1", port=int(port)) as server:
+        screen.say(f"The page: {server.url}", f"La page : {server.url}")
+        yield server.url
 
 
 def tick(screen: Screen, told: Event | tuple[Command, Receipt]) -> None:
@@ -94,20 +97,45 @@ def _progress(view: LoopView, elapsed: float, seconds: float | None, language: s
 def result(loop: Loop, since: float) -> dict[str, Any]:
     """What a run gave, for `--json`: events, commands with receipts, work orders, latency, accounting."""
     view = loop.picture.fresh()
-    commands = [
-        {**_plain(command), "receipt": _plain(receipt) if receipt else None}
-        for command, receipt in reversed(view.commands)
-    ]
+    told = [_command(command, receipt) for command, receipt in reversed(view.commands)]
     return {
         "product": view.product,
         "seconds": round(time.monotonic() - since, 1),
         "events": [_plain(event) for event in reversed(view.events)],
-        "commands": [command for command in commands if not _is_order(command)],
-        "work_orders": [command for command in commands if _is_order(command)],
+        "commands": [command for command in told if not _is_order(command)],
+        "work_orders": [_order(command) for command in told if _is_order(command)],
         "latency_ms": _latency(view.action_ms),
         "decision_ms": _latency(view.decision_ms),
         "accounting": msgspec.to_builtins(view.accounting),
+        "path": [
+            {"step": s.id, "rows_in": s.rows_in, "rows_out": s.rows_out, "p50_us": _us(s.p50_us), "p99_us": _us(s.p99_us)}
+            for s in view.steps
+        ],
     }
+
+
+def _command(command: Command, receipt: Receipt | None) -> dict[str, Any]:
+    _, machine, signal = (*command.target.split("/", 2), "", "")[:3]
+    return {
+        **_plain(command),
+        "machine": machine,
+        "signal": signal,
+        "receipt": _plain(receipt) if receipt else None,
+    }
+
+
+def _order(command: dict[str, Any]) -> dict[str, Any]:
+    order = command["value"]
+    return {
+        "type": str(order.get("WorkType", "")).lower(),
+        "subject": order.get("HierarchyScope", command["machine"]),
+        "description": order.get("Description", ""),
+        **command,
+    }
+
+
+def _us(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 1)
 
 
 def _is_order(command: dict[str, Any]) -> bool:

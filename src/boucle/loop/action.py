@@ -42,17 +42,19 @@ class Action:
         told: Callable[[Command, Receipt], None],
     ) -> None:
         self.policy = plan.policy()
-        self.journal = Journal(folder / "journal")
+        self.journal = Journal(folder / "journal.ndjson")
         self.dispatcher = Dispatcher(actuators, plan.limits, self.journal, clock, self._receipt)
         self.watched = {rule.on for rule in plan.rules}
         self._plan, self._clock, self._observer = plan, clock, observer
         self._tell, self._told = tell, told
+        self.answer: Callable[[Command, Receipt], None] | None = None
+        """Where receipts of commands from outside are sent, when somebody wants them."""
+        self._outside: set[str] = set()
         self._actuators = dict(actuators)
-        self._commands: dict[str, Command] = {}
 
     def consider(self, block: Block, cause: Nanos) -> None:
         """Let the rules look at a Block; `cause` is the event time of the last sample that led to it."""
-        events, commands = self.policy.decide(block)
+        events, commands = self.policy.decide(block, cause)
         for event in events:
             self._tell(event)
         for command in commands:
@@ -60,14 +62,18 @@ class Action:
 
     def submit(self, command: Command) -> None:
         """Hand a Command over; its Receipt comes later."""
-        self._commands[command.id] = command
         self._observer.command(command, None)
         self.dispatcher.submit(command)
 
-    def _receipt(self, receipt: Receipt) -> None:
-        command = self._commands.pop(receipt.command, None)
-        if command is None:
-            return
+    def expect(self, command: Command) -> None:
+        """A Command from outside is about to be submitted."""
+        self._outside.add(command.id)
+        self._observer.command(command, None)
+
+    def _receipt(self, command: Command, receipt: Receipt) -> None:
+        if self.answer is not None and command.id in self._outside:
+            self._outside.discard(command.id)
+            self.answer(command, receipt)
         self._observer.command(command, receipt)
         self._told(command, receipt)
         if receipt.outcome in _TOLD:
@@ -90,9 +96,8 @@ class Action:
 
     def view(self) -> tuple[ActuatorView, ...]:
         """Each actuator with its state and the Commands waiting for it."""
-        waiting = self.dispatcher.waiting()
         return tuple(
-            ActuatorView(name, self._address(name), actuator.state(), waiting.get(name, 0))
+            ActuatorView(name, self._address(name), actuator.state(), self.dispatcher.lanes[name].waiting())
             for name, actuator in self._actuators.items()
         )
 

@@ -6,13 +6,17 @@ Whatever does not go on is written to quarantine or to the late log before anyth
 the source's position is committed only when the log, the late log and the quarantine are durable.
 """
 
+import inspect
 import threading
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from boucle.address import Address, adapter
 from boucle.block import Block, Position
 from boucle.bus.log import EventLog
 from boucle.clock import SECOND, Clock, Nanos
@@ -29,10 +33,19 @@ from boucle.quality.quarantine import Quarantine, Reject
 from boucle.stream.dedupe import Dedupe
 from boucle.stream.watermark import Watermarks, late_rows
 
-__all__ = ["Intake", "newest_sample"]
+__all__ = ["Intake", "newest_sample", "open_source"]
 
 _PRIME_ROWS = 10_000
 """How many of the log's last rows a restart reads to know what it has already seen."""
+
+
+def open_source(address: Address, stream: str, clock: Clock, product: str, arguments: Mapping[str, Any]) -> Source:
+    """The adapter of an address; one that needs a lasting identity at its server gets `boucle-<product>-<stream>`."""
+    factory = adapter(address, "source")
+    taken = inspect.signature(factory).parameters
+    identity = {"client_id": f"boucle-{product}-{stream}"} if "client_id" in taken else {}
+    source: Source = factory(address, stream, clock=clock, **{**identity, **arguments})
+    return source
 
 
 class Intake:

@@ -22,20 +22,27 @@ class Picture:
         self._loop = loop
         self._lock = threading.Lock()
         self._last: tuple[float, LoopView] | None = None
+        self._frozen = False
 
     def view(self) -> LoopView:
         """The picture now; built at most ten times a second, however many ask."""
         with self._lock:
             now = time.monotonic()
-            if self._last is None or now - self._last[0] > 0.1:
+            if self._last is None or (not self._frozen and now - self._last[0] > 0.1):
                 self._last = (now, self._build())
             return self._last[1]
 
     def fresh(self) -> LoopView:
         """The picture now, built anew."""
         with self._lock:
-            self._last = (time.monotonic(), self._build())
+            if self._last is None or not self._frozen:
+                self._last = (time.monotonic(), self._build())
             return self._last[1]
+
+    def freeze(self) -> None:
+        """Take the last picture; whoever asks from now on gets this one."""
+        self.fresh()
+        self._frozen = True
 
     def accounting(self) -> Accounting:
         """Where every reading of every source went."""

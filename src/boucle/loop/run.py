@@ -23,7 +23,7 @@ from boucle.event import Command, Event, Receipt
 from boucle.loop.action import Action
 from boucle.loop.checkpoint import VERSION, Checkpoint, load_checkpoint, save_checkpoint
 from boucle.loop.inlet import CommandInlet
-from boucle.loop.intake import Intake, newest_sample
+from boucle.loop.intake import Intake, newest_sample, open_source
 from boucle.loop.lineage import LoopLineage
 from boucle.loop.observe import Observer
 from boucle.loop.path import Path
@@ -90,6 +90,7 @@ class Loop:
         self._checkpoint_due = time.monotonic() + self._checkpoint_every
         self._checkpoint: Checkpoint | None = None
         self._stopping = threading.Event()
+        self._closed = False
         self._threads: list[threading.Thread] = []
 
     # ── assembling ────────────────────────────────────────────────────────────────────────────
@@ -101,7 +102,7 @@ class Loop:
             source = given.get(name)
             if source is None:
                 address = parse_address(project.settings.fill(spec.from_), "source")
-                source = adapter(address, "source")(address, name, clock=self.clock, **spec.with_)
+                source = open_source(address, name, self.clock, project.id, spec.with_)
             intakes[name] = Intake(
                 name,
                 spec,
@@ -163,8 +164,6 @@ class Loop:
             self.path.restore(checkpoint.path)
             self.action.policy.restore(checkpoint.policy)
             self._done = dict(checkpoint.positions)
-        for actuator in self.actuators.values():
-            actuator.open()
         self.action.dispatcher.open()
         for name, intake in self.intakes.items():
             intake.open(checkpoint.resume.get(name) if checkpoint else None)
@@ -225,7 +224,10 @@ class Loop:
         for name, intake in self.intakes.items():
             self._thread(f"source {name}", lambda intake=intake: self._source(intake))  # type: ignore[misc]
         self._thread("path", self._walk)
-        self._thread("actuators", lambda: self.action.dispatcher.run(self._stopping))
+        for lane in self.action.dispatcher.lanes:
+            self._thread(
+                f"actuator {lane}", lambda lane=lane: self.action.dispatcher.run(lane, self._stopping)
+            )  # type: ignore[misc]
         self._thread("keeper", self._keep)
         if self.inlet is not None:
             self._thread("commands", self._listen)
@@ -311,19 +313,22 @@ class Loop:
 
     def close(self) -> None:
         """Drain and close everything; safe to call twice."""
+        if self._closed:
+            return
+        self._closed = True
         while (block := self._take_queued()) is not None:
             self._work(block)
         self.action.dispatcher.step(0)
         self._save(self._take_checkpoint())
         self.tables.commit(force=True)
         self.lineage.end(self.failure)
+        self.picture.freeze()
         if self.inlet is not None:
             self.inlet.close()
         for intake in self.intakes.values():
             intake.close()
         self.action.dispatcher.close()
-        for actuator in self.actuators.values():
-            actuator.close()
+        self.action.journal.close()
         self.tables.close()
         self.quarantine.close()
 

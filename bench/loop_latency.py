@@ -1,0 +1,220 @@
+"""How long the loop takes from the last sample to the PLC, and how many samples a second it carries.
+
+The plant (mosquitto, an OPC UA server, three presses of three axes at 10 kHz) is a process of its own and
+speaks MQTT and OPC UA over loopback sockets. The press product runs unchanged but for one rule, which
+writes the set-point of every machine at every verdict: contract, durable log, edge FFT, features, ONNX
+model, drift, policy, guard with interlocks read, journal on disk, write, read back.
+
+`loop_p50_ms`, `loop_p99_ms`: last sample of the deciding block → value on the PLC, read back.
+`loop_max_samples_per_s`: recorded waveforms sent as fast as the broker takes them, until every reading is
+decided upon and durable; zero readings lost, or the benchmark fails.
+The peer is the least that could be done by hand on the same sockets: one MQTT subscriber that takes the
+r.m.s. of each message with NumPy and, once a second and machine, writes and reads back one OPC UA value.
+No contract, log, spectrum, model, guard or journal.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import yaml
+
+from bench.figures import Figure, figure, options, percentile, publish
+from boucle.address import parse_address
+from boucle.bus.mqtt import MqttSource
+from boucle.bus.opcua import OpcUaConnection
+from boucle.clock import SystemClock
+from boucle.loop.plan import build_plan
+from boucle.loop.run import Loop
+from boucle.product.lines import read_documents
+from boucle.product.project import Project, load_project
+
+PRESS = Path(__file__).resolve().parent.parent / "examples" / "press"
+SAMPLES = 1000  # of a reading: 100 ms at 10 kHz
+
+
+class Plant:
+    """The plant's process, and the pipe to ask it."""
+
+    def __init__(self, machines: int) -> None:
+        words = [sys.executable, "-m", "bench.plant", "--machines", str(machines)]
+        self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.told = self.answer()
+        self.machines = [f"press-{number}" for number in range(1, machines + 1)]
+
+    def ask(self, verb: str, seconds: float) -> None:
+        """Begin; the answer comes later."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{verb} {seconds}\n")
+        self._process.stdin.flush()
+
+    def answer(self) -> dict[str, Any]:
+        """The next answer."""
+        assert self._process.stdout is not None
+        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(10)
+
+
+def product(folder: Path, plant: Plant) -> Project:
+    """The press product with one rule that acts at every verdict, for as many machines as the plant has."""
+    documents, problems = read_documents(PRESS / "product.yaml")
+    assert not problems, problems
+    data, contract, loop = (document.value for document in documents)
+    for item in contract["schema"]:
+        for column in item["properties"]:
+            if column["name"] == "machine" and "quality" in column:
+                column["quality"][0]["arguments"]["validValues"] = plant.machines
+    loop["sources"]["process"]["with"]["machines"] = plant.machines
+    loop["sources"]["vibration"]["future"] = "1h"  # a flood runs ahead of the clock
+    limits = loop["actuators"]["plc"]["limits"]["speed_setpoint"]
+    limits["rate"] = {"count": 1000, "per": "1s"}
+    command = {
+        "target": "plc/{machine}/speed_setpoint",
+        "verb": "set",
+        "value": {"of": "setpoint", "times": 1.0, "at_least": 24, "at_most": 40},
+        "expires": "5s",
+    }
+    loop["rules"] = [
+        {
+            "id": "each",
+            "on": "verdicts",
+            "when": {"setpoint": "> 0"},
+            "once": "row",
+            "event": {"kind": "each", "severity": "info", "says": {"en": "each", "fr": "chaque"}},
+            "commands": [command],
+        }
+    ]
+    shutil.copytree(PRESS, folder, dirs_exist_ok=True)
+    text = yaml.safe_dump_all([data, contract, loop], sort_keys=False, allow_unicode=True)
+    (folder / "product.yaml").write_text(text, encoding="utf-8")
+    overrides = {
+        "addresses.broker": plant.told["broker"],
+        "addresses.plc": plant.told["plc"],
+        "addresses.mes": "127.0.0.1:9",
+    }
+    return load_project(folder, None, overrides)
+
+
+def measure_live(folder: Path, seconds: float) -> dict[str, Any]:
+    """Latencies of the loop in real time, in milliseconds."""
+    plant = Plant(3)
+    took: list[float] = []
+
+    def listen(told: Any) -> None:
+        if isinstance(told, tuple) and told[1].read_back is not None and told[1].outcome == "applied":
+            took.append(told[1].latency_ms)
+
+    project = product(folder / "live", plant)
+    loop = Loop(build_plan(project), SystemClock(), folder=folder / "live-run", listener=listen)
+    loop.open()
+    loop.start()
+    try:
+        plant.ask("live", seconds)
+        sent = plant.answer()
+        loop.drain()
+        view = loop.picture.fresh()
+    finally:
+        loop.stop()
+        plant.close()
+    lost = sent["readings"] - loop.intakes["vibration"].accounting.stored
+    assert lost == 0, f"{lost} readings were lost"
+    assert view.accounting.balanced(), view.accounting
+    return {"took": took[3:], "decision": view.decision_ms, "behind_s": sent["behind_s"]}
+
+
+def measure_bare(seconds: float) -> list[float]:
+    """The same sockets by hand: r.m.s. of each message, one write and read-back a second and machine."""
+    plant = Plant(3)
+    clock = SystemClock()
+    address = parse_address(f"mqtt://{plant.told['broker']}/press/+/vibration?qos=1", "source")
+    source = MqttSource(address, "bare", clock=clock)
+    plc = OpcUaConnection(f"opc.tcp://{plant.told['plc']}", ns_uri="urn:boucle:press-line")
+    source.open()
+    plc.open()
+    took: list[float] = []
+    plant.ask("live", seconds)
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        block = source.poll(0.05)
+        if block is None:
+            continue
+        for payload in block.rows.column("payload").to_pylist():
+            rows = pa.ipc.open_stream(payload).read_next_batch()
+            samples = rows.column("samples").flatten().to_numpy()
+            float(np.sqrt(np.mean(samples * samples)))
+            at = rows.column("at").cast(pa.int64())[0].as_py() + SAMPLES * 100_000
+            if at % 1_000_000_000 < 100_000_000:
+                node = f"{rows.column('machine')[0].as_py()}.speed_setpoint"
+                plc.write(node, 40.0)
+                plc.read([node])
+                took.append((clock.now() - at) / 1e6)
+        source.commit(block.position)
+    plant.answer()
+    source.close()
+    plc.close()
+    plant.close()
+    return took[3:]
+
+
+def measure_rate(folder: Path, machines: int, seconds: float) -> float:
+    """Samples a second, from the first one sent until every reading is decided upon and durable."""
+    plant = Plant(machines)
+    project = product(folder / "flood", plant)
+    loop = Loop(build_plan(project), SystemClock(), folder=folder / "flood-run")
+    loop.open()
+    loop.start()
+    try:
+        plant.ask("flood", seconds)
+        sent = plant.answer()
+        intake = loop.intakes["vibration"]
+        until = time.time() + 120
+        while (intake.accounting.stored < sent["readings"] or loop.waiting_blocks()) and time.time() < until:
+            time.sleep(0.01)
+        ended = time.time()
+    finally:
+        loop.stop()
+        plant.close()
+    lost = sent["readings"] - intake.accounting.stored
+    assert lost == 0, f"{lost} readings were lost"
+    return float(sent["readings"]) * SAMPLES / (ended - sent["begun"])
+
+
+def main() -> None:
+    """Measure and tell."""
+    asked = options(__doc__)
+    with tempfile.TemporaryDirectory(prefix="boucle-bench-") as name:
+        folder = Path(name)
+        bare = measure_bare(12 if asked.quick else 60)
+        live = measure_live(folder, 20 if asked.quick else 120)
+        rates = [
+            measure_rate(folder / str(n), 8, 5 if asked.quick else 20) for n in range(1 if asked.quick else 3)
+        ]
+    took = live["took"]
+    figures: list[Figure] = [
+        figure("loop_p50_ms", percentile(took, 0.5), "ms", goal="", peer="by hand, no checks, p50",
+               peer_value=percentile(bare, 0.5)),
+        figure("loop_p99_ms", percentile(took, 0.99), "ms", goal="<= 50", peer="by hand, no checks, p99",
+               peer_value=percentile(bare, 0.99)),
+        figure("loop_commands", len(took), "commands"),
+        figure("decision_p99_ms", live["decision"].p99, "ms"),
+        figure("loop_max_samples_per_s", sorted(rates)[len(rates) // 2], "samples/s", goal=">= 90000",
+               peer="the live rate, 3 × 3 × 10 kHz", peer_value=90_000),
+    ]  # fmt: skip
+    publish(figures, asked)
+
+
+if __name__ == "__main__":
+    main()

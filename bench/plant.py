@@ -1,0 +1,78 @@
+"""The plant of `bench.loop_latency`, a process of its own: broker, PLC and machines; not a benchmark itself.
+
+Says its addresses as one JSON line on standard output, then does what each line on standard input asks:
+`live SECONDS` plays the machines in real time, `flood SECONDS` sends that much recorded waveform as fast
+as the broker takes it; each answers with one JSON line when done.
+"""
+
+import argparse
+import json
+import sys
+import time
+from typing import Any
+
+from boucle.bus.broker import Broker
+from boucle.clock import SystemClock
+from boucle.testing import Gateway, Message, PlcLogic, PlcServer, PressLine, Scenario
+from boucle.testing.sender import Sender
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--machines", type=int, default=3)
+    options = parser.parse_args()
+    names = tuple(f"press-{number}" for number in range(1, options.machines + 1))
+    scenario = Scenario(machines=names, duration=3600.0)
+    clock = SystemClock()
+    logic = PlcLogic(names, clock, scenario.speed)
+    broker = Broker.start()
+    try:
+        with PlcServer(logic) as plc:
+            say({"broker": f"127.0.0.1:{broker.port}", "kind": broker.kind, "plc": plc.address})
+            for line in sys.stdin:
+                verb, _, seconds = line.strip().partition(" ")
+                serve = {"live": live, "flood": flood}[verb]
+                say(serve(scenario, logic, f"127.0.0.1:{broker.port}", float(seconds)))
+    finally:
+        broker.stop()
+
+
+def say(told: dict[str, Any]) -> None:
+    print(json.dumps(told), flush=True)
+
+
+def live(scenario: Scenario, logic: PlcLogic, broker: str, seconds: float) -> dict[str, Any]:
+    """Real time: each chunk when its last sample is due."""
+    gateway = Gateway(PressLine(scenario, 5), SystemClock(), broker, logic)
+    gateway.start()
+    time.sleep(seconds)
+    gateway.pause()
+    gateway.drain(10)
+    sent = gateway.sent
+    gateway.stop()
+    return {"readings": sent.readings, "process": gateway.process_rows, "behind_s": gateway.behind_s}
+
+
+def flood(scenario: Scenario, logic: PlcLogic, broker: str, seconds: float) -> dict[str, Any]:
+    """As fast as the broker takes it; the slow values are scanned once, so that the speed is known."""
+    line = PressLine(scenario, 6, SystemClock().now())
+    messages: list[Message] = []
+    for chunk in range(round(seconds / scenario.chunk)):
+        tick = line.step()
+        if chunk == 0:
+            columns = (tick.process.column(name).to_pylist() for name in ("machine", "sensor", "value"))
+            logic.scan(zip(tick.process.column("at").cast("int64").to_pylist(), *columns, strict=True))
+        messages += line.messages(tick)
+    sender = Sender(broker, "bench-flood", limit=len(messages) + 1)
+    sender.start()
+    begun = time.time()
+    sender.give(messages)
+    sender.drain(120)
+    sent = sender.sent
+    sender.stop()
+    return {"readings": sent.readings, "begun": begun, "seconds": time.time() - begun}
+
+
+if __name__ == "__main__":
+    main()
