@@ -7,11 +7,13 @@ that ends with us, even when we are killed; amqtt runs in a thread of this proce
 import ctypes
 import logging
 import os
+import queue
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Literal, Self
@@ -34,6 +36,9 @@ set_tcp_nodelay true
 log_type error
 log_type warning
 """
+# Started by root it would become the user mosquitto, who may not write into our folders; and a
+# process that changes its user is no longer told that its parent died.
+_AS_ROOT = "user root\n"
 _KEEPING = """\
 persistence true
 persistence_location {folder}/
@@ -83,6 +88,7 @@ class Broker:
     ) -> Self:
         """Start on `port` (None: a free one) and return when it answers; Unavailable when it does not."""
         chosen = port or _free_port()
+        _check_free(chosen)
         program = find_mosquitto() if kind != "amqtt" else None
         if program is None:
             if kind == "mosquitto":
@@ -90,15 +96,9 @@ class Broker:
             return cls(chosen, "amqtt", None, EmbeddedBroker(chosen), "")
         folder = tempfile.mkdtemp(prefix="boucle-broker-")
         config = Path(folder) / "mosquitto.conf"
-        config.write_text(_CONFIG.format(port=chosen) + (_keeping(keep) if keep else ""))
-        with (Path(folder) / "log").open("wb") as said:
-            process = subprocess.Popen(  # noqa: S603
-                [program, "-c", str(config)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=said,
-                preexec_fn=_end_with_parent,  # noqa: PLW1509
-            )
+        text = _CONFIG.format(port=chosen) + (_keeping(keep) if keep else "")
+        config.write_text(text + (_AS_ROOT if os.geteuid() == 0 else ""))
+        process = _keep_running([program, "-c", str(config)], Path(folder) / "log")
         broker = cls(chosen, "mosquitto", process, None, folder)
         broker._wait_until_it_answers()
         return broker
@@ -141,10 +141,43 @@ class Broker:
         raise Unavailable("B306", "mosquitto did not start", where=where, why=said, fix=fix)
 
 
+def _keep_running(command: list[str], log: Path) -> subprocess.Popen[bytes]:
+    """Start it from a thread that lives as long as it does: Linux counts the end of the starting
+    thread as the death of the parent.
+    """
+    started: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
+
+    def keep() -> None:
+        with log.open("wb") as said:
+            process = subprocess.Popen(  # noqa: S603
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509
+            )
+        started.put(process)
+        process.wait()
+
+    threading.Thread(target=keep, name="mosquitto", daemon=True).start()
+    return started.get(timeout=_PATIENCE)
+
+
+def _check_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            where = f"127.0.0.1:{port}"
+            fix = "stop what listens there, or choose another port"
+            raise Unavailable(
+                "B306", "the broker cannot have this port", where=where, why=str(error), fix=fix
+            ) from error
+
+
 def _keeping(folder: Path) -> str:
-    text = _KEEPING.format(folder=folder.resolve())
-    # Started by root it would become the user mosquitto, who may not write into our folder.
-    return text + "user root\n" if os.geteuid() == 0 else text
+    return _KEEPING.format(folder=folder.resolve())
 
 
 def _free_port() -> int:
