@@ -1,5 +1,7 @@
 """The far ends of our sources and sinks, for the conformance suites."""
 
+import atexit
+import functools
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -23,6 +25,7 @@ from boucle.ports import WIRE, Sink, Source
 from boucle.testing.conformance.sink import SinkBench
 from boucle.testing.conformance.source import SourceBench
 from tests.bus.plc import NAMESPACE, TinyPlc
+from tests.conftest import unused_port
 
 Kind = Literal["mosquitto", "amqtt"]
 
@@ -160,10 +163,19 @@ class MqttSourceBench(SourceBench):
         self._broker.stop()
 
 
+@functools.cache
+def shared_plc() -> TinyPlc:
+    """One for the session: an OPC UA server takes seconds to fill its address space."""
+    plc = TinyPlc(unused_port())
+    plc.start()
+    atexit.register(plc.close)
+    return plc
+
+
 class OpcUaSourceBench(SourceBench):
-    def __init__(self, port: int) -> None:
-        self._plc = TinyPlc(port)
-        self._plc.start()
+    def __init__(self) -> None:
+        self._plc = shared_plc()
+        self._plc.set("value", -1.0)
 
     def make(self) -> Source:
         return OpcUaSource(
@@ -186,9 +198,6 @@ class OpcUaSourceBench(SourceBench):
 
     def outage(self) -> AbstractContextManager[object]:
         return self._plc.away()
-
-    def close(self) -> None:
-        self._plc.close()
 
 
 class MemorySinkBench(SinkBench):

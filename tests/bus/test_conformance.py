@@ -20,7 +20,6 @@ from tests.bus.benches import (
     MqttSourceBench,
     OpcUaSourceBench,
 )
-from tests.conftest import unused_port
 
 SOURCES: dict[str, Callable[[Path], SourceBench]] = {
     "memory": lambda _: MemorySourceBench(),
@@ -31,7 +30,7 @@ SOURCES: dict[str, Callable[[Path], SourceBench]] = {
     "ndjson": lambda folder: FileSourceBench(folder, ".ndjson"),
     "mosquitto": lambda folder: MqttSourceBench(folder, "mosquitto"),
     "amqtt": lambda folder: MqttSourceBench(folder, "amqtt"),
-    "opcua": lambda _: OpcUaSourceBench(unused_port()),
+    "opcua": lambda _: OpcUaSourceBench(),
 }
 SINKS: dict[str, Callable[[Path], SinkBench]] = {
     "memory": lambda _: MemorySinkBench(),
