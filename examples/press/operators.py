@@ -32,11 +32,12 @@ _AXIS = {
 }
 _TYPES = {"count": pa.int64(), "alert": pa.bool_()}
 _VERSION = 1
+_TIME = pa.timestamp("ns", tz="UTC")
 
 FEATURES = pa.schema(
     [
         pa.field("machine", pa.string(), nullable=False),
-        pa.field("at", pa.timestamp("ns", tz="UTC"), nullable=False),
+        pa.field("at", _TIME, nullable=False),
         *(pa.field(name, pa.float64()) for name in (*_SPEEDS, *_SLOW)),
         *(pa.field(f"{axis}_{name}", _TYPES.get(name, pa.float64())) for axis in AXES for name in _AXIS),
     ]
@@ -116,7 +117,7 @@ class PressFeatures:
         return BoucleError("B602", what, why=why, fix="remove the checkpoint to start afresh")
 
     def _read_axes(self, rows: pa.RecordBatch) -> None:
-        times = rows.column("at").cast(pa.int64()).to_pylist()
+        times = rows.column("at").cast(_TIME).cast(pa.int64()).to_pylist()
         for at, row in zip(times, rows.drop_columns(["at"]).to_pylist(), strict=True):
             axis = row["sensor"].removeprefix("vib_")
             if axis not in AXES:
@@ -130,7 +131,7 @@ class PressFeatures:
 
     def _read_slow(self, rows: pa.RecordBatch) -> None:
         columns = (rows.column(name).to_pylist() for name in ("machine", "sensor", "value", "status"))
-        times = rows.column("at").cast(pa.int64()).to_pylist()
+        times = rows.column("at").cast(_TIME).cast(pa.int64()).to_pylist()
         for at, machine, sensor, value, status in zip(times, *columns, strict=True):
             if sensor in _SLOW or sensor in _SPEEDS.values():
                 known = self._slow.setdefault((machine, sensor), [])

@@ -252,3 +252,11 @@ def test_a_snapshot_of_another_version_is_refused() -> None:
     state = msgspec.msgpack.decode(edge.snapshot())
     with pytest.raises(BoucleError, match="version 99"):
         edge.restore(msgspec.msgpack.encode(state | {"version": 99}))
+
+
+def test_microseconds_as_a_lake_gives_them_are_the_same_times() -> None:
+    held = vibration(cut("m", "vib_x", SIGNALS["press-1", "vib_x"][:RATE]))
+    index = held.rows.schema.get_field_index("at")
+    micro = held.rows.column(index).cast(pa.timestamp("us", tz="UTC"))
+    given_ = Block("vibration", held.rows.set_column(index, "at", micro), 0, Position("v", 0))
+    assert rows_of(reduce().step(given_)) == rows_of(reduce().step(held))

@@ -17,7 +17,7 @@ from boucle.errors import BoucleError
 
 N = 10_000
 T = np.arange(N) / N
-BANDS = (10, 27, 80, 300, 600, 1000, 2000, 3000, 4500)
+BANDS = (10, 27, 80, 300, 600, 1000, 2000, 3600, 4500)
 
 
 def analyser(**changed: Any) -> Analyser:

@@ -57,7 +57,8 @@ class Attribute:
     Per machine: the first `baseline` seconds with all axes say what is normal. After that the shift of
     every band and axis, the envelope lines, the means, the sample counts and the slow values are held
     against one rule per cause (`boucle.drift.hypothesis`). A cause becomes the verdict after `hold`
-    seconds, and is dropped after `clear` seconds without it.
+    seconds, and is dropped after `clear` seconds without it. Temperatures need `thermal` seconds to follow
+    a new operating point; until then they are no witness by themselves.
 
     When the operating point moves, levels cannot be compared: the family is `operation` until the new
     normal is known, a verdict that stood goes on standing, and what needs no comparison (envelope lines,
@@ -72,25 +73,26 @@ class Attribute:
         baseline: int = 12,
         hold: int = 4,
         clear: int = 10,
+        thermal: int = 60,
         axes: Sequence[str] = ("x", "y", "z"),
         prefix: str = "vib_",
         zones: Sequence[float] = GROUP_2_RIGID,
     ) -> None:
-        if baseline < 6 or hold < 1 or clear < 1:
+        if baseline < 6 or min(hold, clear, thermal) < 1:
             raise BoucleError(
                 "B220",
-                f"baseline {baseline}, hold {hold}, clear {clear} cannot work",
-                fix="baseline: 6 or more seconds, hold and clear: 1 or more",
+                f"baseline {baseline}, hold {hold}, clear {clear}, thermal {thermal} cannot work",
+                fix="baseline: 6 or more seconds, the others 1 or more",
             )
         self._stream = stream
-        self._judge = Judge(baseline, hold, clear)
+        self._judge = Judge(baseline, hold, clear, thermal)
         self._axes, self._prefix = tuple(axes), prefix
         self._zones = check_zones(zones)
         self._courses: dict[str, Course] = {}
 
     def step(self, block: Block) -> Sequence[Block]:
         """One verdict per row of features with health."""
-        times = block.rows.column("at").cast(pa.int64()).to_pylist()
+        times = block.rows.column("at").cast(_TIME).cast(pa.int64()).to_pylist()
         features = block.rows.drop_columns(["at"]).to_pylist()
         rows = [self._verdict(at, row) for at, row in zip(times, features, strict=True)]
         if not rows:

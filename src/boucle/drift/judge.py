@@ -7,12 +7,13 @@ and must have been gone for `clear` seconds before it is dropped.
 
 import math
 
+import msgspec
 from msgspec import Struct
 
 from boucle.clock import Nanos
 from boucle.drift.evidence import SMOOTH, Evidence, weigh
 from boucle.drift.hypothesis import Hypothesis, hypotheses
-from boucle.drift.reading import Reading, Reference, learn
+from boucle.drift.reading import SLOW, Reading, Reference, learn
 
 __all__ = ["Course", "Judge", "Standing"]
 
@@ -20,6 +21,8 @@ _MEMORY = 12
 """Seconds remembered; dropouts and clocks need more than the levels do."""
 _UNKNOWN_AFTER = 3
 """Times `hold`: how long something unexplained must last before it is called unknown."""
+
+_HEAT = ("bearing_temperature", "oil_temperature")
 
 _Key = tuple[str, str, int | None]
 
@@ -52,6 +55,8 @@ class Course(Struct):
     """When the present family began, where no Standing says it."""
     loaded: int = 0
     """Seconds in a row with pressure and current both off: another load."""
+    calm: int = 0
+    """Seconds since the operating point last moved; temperatures follow it slowly."""
     relearning: bool = False
     """A first reference is learned again, because the load was changed."""
 
@@ -62,9 +67,11 @@ class Judge(Struct, frozen=True):
     baseline: int
     hold: int
     clear: int
+    thermal: int
+    """How long temperatures take to follow a new operating point."""
 
     def hear(self, course: Course, reading: Reading) -> Evidence | None:
-        """Take one second; None while the first reference is being learned."""
+        """Take one second; None while a first reference is being learned."""
         course.history = [*course.history[-(_MEMORY - 1) :], reading]
         if not course.points:
             self._learn_first(course, reading)
@@ -72,6 +79,9 @@ class Judge(Struct, frozen=True):
         self._locate(course, reading)
         evidence = weigh(course.history, course.points[course.point])
         self._watch_load(course, evidence)
+        if course.relearning:
+            return None
+        self._watch_heat(course, evidence)
         comparable = course.steady >= SMOOTH and not course.points[course.point].tainted
         blind = math.isnan(reading.speed)
         found = [
@@ -104,6 +114,7 @@ class Judge(Struct, frozen=True):
         if len(course.learning) >= self.baseline:
             course.points = [learn(course.learning)]
             course.point, course.steady, course.learning = 0, SMOOTH, []
+            course.calm = 0 if course.relearning else self.thermal
             course.relearning = False
 
     def _locate(self, course: Course, reading: Reading) -> None:
@@ -118,10 +129,11 @@ class Judge(Struct, frozen=True):
             return
         if near:
             course.point, course.steady, course.learning = near[-1], 1, []
+            course.calm = 0
             return
         if course.steady:
             course.onset = reading.at
-        course.steady = 0
+        course.steady = course.calm = 0
         settled = abs(reading.speed - reading.setpoint) <= 0.02 * reading.setpoint
         course.learning = [*course.learning, reading] if settled and all(reading.count) else []
         if len(course.learning) >= self.baseline:
@@ -140,6 +152,19 @@ class Judge(Struct, frozen=True):
         if course.loaded >= SMOOTH and course.steady and course.verdict is None:
             course.points, course.learning, course.loaded = [], [], 0
             course.relearning, course.onset = True, course.history[-1].at
+            course.unexplained, course.alone, course.pending = 0, "", []
+
+    def _watch_heat(self, course: Course, evidence: Evidence) -> None:
+        """Once the temperatures have followed a new operating point, they are its normal."""
+        course.calm += 1
+        if course.calm != self.thermal + 1 or course.verdict is not None or course.pending:
+            return
+        point = course.points[course.point]
+        slow = [
+            level + evidence.slow[name] if name in _HEAT and math.isfinite(evidence.slow[name]) else level
+            for name, level in zip(SLOW, point.slow, strict=True)
+        ]
+        course.points[course.point] = msgspec.structs.replace(point, slow=slow)
 
     def _wait(self, course: Course, found: list[Hypothesis], at: Nanos) -> None:
         before = {_key(item.hypothesis): item for item in course.pending}
@@ -177,7 +202,8 @@ class Judge(Struct, frozen=True):
         course.points = kept
 
     def _unexplained(self, course: Course, evidence: Evidence, unexplained: bool, at: Nanos) -> None:
-        alone = [name for name in evidence.slow if evidence.moved(name)]
+        following = course.calm <= self.thermal
+        alone = [name for name in evidence.slow if evidence.moved(name) and not (following and name in _HEAT)]
         moved = evidence.has_moved()
         if course.verdict is not None or not unexplained or not (moved or alone):
             course.unexplained, course.alone = 0, ""

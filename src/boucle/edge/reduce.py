@@ -31,6 +31,7 @@ __all__ = ["EVENTS", "Reduce"]
 _log = logging.getLogger("boucle.edge.reduce")
 
 _VERSION = 1
+_TIME = pa.timestamp("ns", tz="UTC")
 _BANDS = 8
 _LEAST_RMS = 1e-6
 """g; below it a signal is as good as constant, and its logarithm stops falling."""
@@ -39,7 +40,7 @@ EVENTS = pa.schema(
     [
         pa.field("machine", pa.string(), nullable=False),
         pa.field("sensor", pa.string(), nullable=False),
-        pa.field("at", pa.timestamp("ns", tz="UTC"), nullable=False),
+        pa.field("at", _TIME, nullable=False),
         pa.field("count", pa.int64(), nullable=False),
         pa.field("complete", pa.bool_(), nullable=False),
         *(
@@ -55,7 +56,8 @@ EVENTS = pa.schema(
         pa.field("alert", pa.bool_(), nullable=False),
     ]
 )
-"""One row per machine, sensor and window; `at` is the start of the window.
+"""One row per machine, sensor and window; `at` is the start of the window, `count` the samples that came
+for it (a clock that runs fast leaves gaps and too few, a slow one overlaps and too many).
 
 `mean`, `min` and `max` are of the signal as it came (an offset shows); `rms`, `kurtosis` (3 for
 Gaussian noise) and `crest` of the band-passed signal, g; `band_*` g²; `env_*` the ratio of defect
@@ -105,7 +107,7 @@ class Reduce:
         window: str | float = "1s",
         rate_hz: float = 10_000,
         band: Sequence[float] = (10, 4500),
-        bands: Sequence[float] = (10, 27, 80, 300, 600, 1000, 2000, 3000, 4500),
+        bands: Sequence[float] = (10, 27, 80, 300, 600, 1000, 2000, 3600, 4500),
         shaft_per_stroke: float = 36,
         bpfo: float = 3.585,
         bpfi: float = 5.415,
@@ -228,7 +230,7 @@ class Reduce:
         analysis = self._analyser.analyse(
             np.stack([waveform.samples for _, waveform in members]),
             np.array([waveform.mean for _, waveform in members]),
-            np.array([waveform.count for _, waveform in members]),
+            np.array([waveform.covered for _, waveform in members]),
         )
         at = number * self._grid.window
         speed = self._speed(machine, at + self._grid.window // 2)
@@ -240,13 +242,13 @@ class Reduce:
             key = (machine, sensor)
             self._power[key] = analysis.power[index].copy()
             rms, velocity = float(analysis.rms[index]), float(analysis.velocity[index])
-            z = self._score(key, rms, speed) if waveform.count == self._grid.size else None
+            z = self._score(key, rms, speed) if waveform.covered == self._grid.size else None
             yield {
                 "machine": machine,
                 "sensor": sensor,
                 "at": at,
                 "count": waveform.count,
-                "complete": waveform.count == self._grid.size,
+                "complete": waveform.covered == self._grid.size,
                 "mean": waveform.mean,
                 "min": waveform.low,
                 "max": waveform.high,
@@ -292,7 +294,7 @@ class Reduce:
 
     def _read_speed(self, rows: pa.RecordBatch) -> None:
         columns = (rows.column(name).to_pylist() for name in ("machine", "sensor", "value", "status"))
-        times = rows.column("at").cast(pa.int64()).to_pylist()
+        times = rows.column("at").cast(_TIME).cast(pa.int64()).to_pylist()
         for at, machine, sensor, value, status in zip(times, *columns, strict=True):
             if sensor == self._speed_sensor and status == "Good" and math.isfinite(value):
                 known = self._speeds.setdefault(machine, [])
@@ -329,7 +331,7 @@ def _chunks(block: Block) -> Iterable[tuple[_Key, Nanos, Samples]]:
     values = samples.values.to_numpy(zero_copy_only=False)
     offsets = samples.offsets.to_numpy()
     machines, sensors = rows.column("machine").to_pylist(), rows.column("sensor").to_pylist()
-    times = rows.column("at").cast(pa.int64()).to_pylist()
+    times = rows.column("at").cast(_TIME).cast(pa.int64()).to_pylist()
     for index, at in enumerate(times):
         chunk = values[offsets[index] : offsets[index + 1]]
         yield (machines[index], sensors[index]), at, chunk

@@ -2,7 +2,7 @@
 
 Samples lie on one grid per sensor: sample number = round(time × rate). A chunk is placed by the time
 of its first sample, so the timestamps must be good to half a sample; a clock that runs fast or slow
-leaves gaps or overlaps, which show as a count other than the full one.
+leaves gaps or overlaps, which show as a count below or above the full one.
 """
 
 from fractions import Fraction
@@ -50,12 +50,15 @@ class Grid(Struct, frozen=True):
 
 
 class Waveform(Struct, frozen=True):
-    """One window of one sensor: gaps hold the mean of what is there; `count` says how much is."""
+    """One window of one sensor; gaps hold the mean of what is there."""
 
     number: int
     samples: Any
     """float32, full length."""
+    covered: int
+    """Places of the window that are filled."""
     count: int
+    """Samples that came for it: more than `covered` where chunks overlap."""
     mean: float
     low: float
     high: float
@@ -71,17 +74,17 @@ class WindowState(Struct, frozen=True):
 class _Open:
     """A window in the making."""
 
-    __slots__ = ("filled", "have", "pieces")
+    __slots__ = ("covered", "filled", "pieces")
 
     def __init__(self, size: int) -> None:
         self.pieces: list[tuple[int, Samples]] = []
         self.filled = np.zeros(size, dtype=np.bool_)
-        self.have = 0
+        self.covered = 0
 
     def add(self, offset: int, samples: Samples) -> None:
-        covered = self.filled[offset : offset + len(samples)]
-        self.have += len(samples) - int(np.count_nonzero(covered))
-        covered[:] = True
+        place = self.filled[offset : offset + len(samples)]
+        self.covered += len(samples) - int(np.count_nonzero(place))
+        place[:] = True
         self.pieces.append((offset, samples))
 
     def waveform(self, number: int) -> Waveform:
@@ -90,11 +93,19 @@ class _Open:
         samples = np.zeros(size, dtype=np.float32)
         for offset, piece in sorted(self.pieces, key=lambda item: item[0]):
             samples[offset : offset + len(piece)] = piece
-        there = samples if self.have == size else samples[self.filled]
+        there = samples if self.covered == size else samples[self.filled]
         mean = there.mean(dtype=np.float64)
-        if self.have < size:
+        if self.covered < size:
             samples[~self.filled] = mean
-        return Waveform(number, samples, self.have, float(mean), float(there.min()), float(there.max()))
+        return Waveform(
+            number,
+            samples,
+            self.covered,
+            sum(len(piece) for _, piece in self.pieces),
+            float(mean),
+            float(there.min()),
+            float(there.max()),
+        )
 
 
 class Assembler:
@@ -123,7 +134,7 @@ class Assembler:
     def complete(self) -> list[Waveform]:
         """The windows whose samples are all there, oldest first; each is given once."""
         size = self._grid.size
-        return [self._take(number) for number in sorted(self._open) if self._open[number].have == size]
+        return [self._take(number) for number in sorted(self._open) if self._open[number].covered == size]
 
     def close(self, watermark: Nanos) -> list[Waveform]:
         """The incomplete windows that end by `watermark`, oldest first."""
