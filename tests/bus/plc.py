@@ -37,6 +37,7 @@ class TinyPlc:
 
     def close(self) -> None:
         self.stop()
+        self._call(self._rest())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
         self._loop.close()
@@ -71,6 +72,12 @@ class TinyPlc:
             self._nodes[name] = node
         await self._nodes["value"].set_writable()
         await server.start()
+
+    async def _rest(self) -> None:
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     def _call(self, work: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(20)

@@ -92,8 +92,7 @@ def test_what_nobody_polls_is_counted(plc: TinyPlc) -> None:
         until(lambda: opened.shed > 0)
         kept = rows(opened, lambda found: any(row["value"] == 9.0 for row in found))
         assert kept[-1]["value"] == 9.0
-        last = kept and opened.shed + len(kept)
-        assert last == 11 or last == 10
+        assert opened.shed + len(kept) in {10, 11}  # two changes may share a publish of the server
 
 
 def test_a_restart_of_the_server_is_survived(plc: TinyPlc, connection: OpcUaConnection) -> None:
@@ -102,7 +101,6 @@ def test_a_restart_of_the_server_is_survived(plc: TinyPlc, connection: OpcUaConn
         until(lambda: opened.state() == "connected")
         with plc.away():
             until(lambda: "no connection" in opened.state() and "no connection" in connection.state())
-            assert opened.poll(0.0) is None or True
             started = time.monotonic()
             with pytest.raises(Unavailable, match="B321"):
                 connection.write("press-1.value", 1.0)
@@ -116,7 +114,7 @@ def test_a_restart_of_the_server_is_survived(plc: TinyPlc, connection: OpcUaConn
 
 
 def test_a_dead_subscription_is_noticed(plc: TinyPlc) -> None:
-    """The server goes on and says nothing: here because its clock stands where ours has been."""
+    """The node is newer than what the subscription told, and the subscription says nothing."""
     with closing(source(plc.url, ["value"], period=0.02, silent=5)) as opened:
         opened.open()
         plc.set("value", 1.0)
