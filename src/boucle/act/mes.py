@@ -8,6 +8,8 @@ The order's ID comes from the Command's id, so an order sent twice exists once.
 """
 
 import hashlib
+import logging
+import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MesActuator", "order_id"]
 
+_log = logging.getLogger("boucle.act.mes")
+_LOOK_SOON, _LOOK_LATER = 0.5, 10.0
 _LONGEST_ID = 128
 _LATER = {408, 425, 429}
 _LARGEST = 16 << 20
@@ -64,14 +68,33 @@ class MesActuator:
         self._headers = dict(headers or {})
         self._client: httpx.Client | None = None
         self._state = "not opened"
+        self._closing = threading.Event()
+        self._watcher: threading.Thread | None = None
 
     def open(self) -> None:
-        """Get ready; the MES is first spoken to when there is an order."""
+        """Get ready, and ask now and then whether the MES is there; returns at once."""
         if self._client is None:
             import httpx
 
             self._client = httpx.Client(timeout=self._timeout, headers=self._headers, trust_env=False)
-            self._state = "connected"
+            self._state = f"connecting to {self._url}"
+            self._closing.clear()
+            self._watcher = threading.Thread(target=self._watch, name="mes watcher", daemon=True)
+            self._watcher.start()
+
+    def _watch(self) -> None:
+        # Orders are rare: without asking, an absent MES would be noticed only by the next one.
+        pause = 0.0
+        while not self._closing.wait(pause):
+            before = self._state
+            try:
+                self._request("HEAD", self._url, None, None)
+            except Unavailable as error:
+                pause = _LOOK_SOON
+                if before != self._state:
+                    _log.warning("%s; trying again", error.why)
+            else:
+                pause = _LOOK_LATER
 
     def state(self) -> str:
         """`connected`, or why the last request failed."""
@@ -79,9 +102,12 @@ class MesActuator:
 
     def close(self) -> None:
         """Give back the connections. Safe to call twice."""
-        if self._client is not None:
-            self._client.close()
-            self._client = None
+        client, watcher = self._client, self._watcher
+        if client is not None and watcher is not None:
+            self._closing.set()
+            watcher.join()
+            client.close()
+            self._client = self._watcher = None
             self._state = "closed"
 
     def send(self, command: Command) -> Receipt:
