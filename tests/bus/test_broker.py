@@ -14,6 +14,7 @@ import pytest
 
 from boucle.block import Block
 from boucle.bus.broker import Broker, find_mosquitto
+from boucle.bus.embedded import EmbeddedBroker
 from boucle.errors import Unavailable
 from boucle.ports import WIRE
 from tests.bus.benches import Kind, messages, mqtt_sink, mqtt_source
@@ -44,6 +45,14 @@ def test_a_taken_port_is_told(kind: Kind) -> None:
         port = other.getsockname()[1]
         with pytest.raises(Unavailable, match="B306"):
             Broker.start(port, kind=kind)
+
+
+def test_amqtt_says_why_it_cannot_start() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as other,
+        pytest.raises(Unavailable, match=r"B306 .*address already in use"),
+    ):
+        EmbeddedBroker(other.getsockname()[1])
 
 
 @pytest.mark.real

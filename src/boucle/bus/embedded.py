@@ -56,10 +56,10 @@ class EmbeddedBroker:
     async def _serve(self) -> None:
         from amqtt.broker import Broker
         from amqtt.contexts import BrokerConfig, ListenerConfig
-        from amqtt.errors import AMQTTError
+        from amqtt.errors import AMQTTError, BrokerError
 
         for chatty in ("amqtt", "transitions"):
-            logging.getLogger(chatty).setLevel(logging.ERROR)
+            logging.getLogger(chatty).setLevel(logging.CRITICAL)
         config = BrokerConfig(
             listeners={"default": ListenerConfig(bind=f"127.0.0.1:{self.port}")},
             plugins={"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
@@ -67,8 +67,9 @@ class EmbeddedBroker:
         broker = Broker(config)
         try:
             await broker.start()
-        except (AMQTTError, OSError) as error:
+        except (AMQTTError, BrokerError, OSError) as error:
             self._why = str(error)
+            await self._rest()
             return
         self._ending = asyncio.Event()
         embedded_ports.add(self.port)
