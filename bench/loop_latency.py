@@ -14,6 +14,7 @@ No contract, log, spectrum, model, guard or journal.
 """
 
 import json
+import logging
 import shutil
 import subprocess
 import sys
@@ -108,9 +109,8 @@ def product(folder: Path, plant: Plant) -> Project:
     return load_project(folder, None, overrides)
 
 
-def measure_live(folder: Path, seconds: float) -> dict[str, Any]:
+def measure_live(folder: Path, plant: Plant, seconds: float) -> dict[str, Any]:
     """Latencies of the loop in real time, in milliseconds."""
-    plant = Plant(3)
     took: list[float] = []
 
     def listen(told: Any) -> None:
@@ -128,19 +128,17 @@ def measure_live(folder: Path, seconds: float) -> dict[str, Any]:
         view = loop.picture.fresh()
     finally:
         loop.stop()
-        plant.close()
     lost = sent["readings"] - loop.intakes["vibration"].accounting.stored
     assert lost == 0, f"{lost} readings were lost"
     assert view.accounting.balanced(), view.accounting
     return {"took": took[3:], "decision": view.decision_ms, "behind_s": sent["behind_s"]}
 
 
-def measure_bare(seconds: float) -> list[float]:
+def measure_bare(plant: Plant, seconds: float) -> list[float]:
     """The same sockets by hand: r.m.s. of each message, one write and read-back a second and machine."""
-    plant = Plant(3)
     clock = SystemClock()
     address = parse_address(f"mqtt://{plant.told['broker']}/press/+/vibration?qos=1", "source")
-    source = MqttSource(address, "bare", clock=clock)
+    source = MqttSource(address, "bare", client_id="bench-bare", clock=clock)
     plc = OpcUaConnection(f"opc.tcp://{plant.told['plc']}", ns_uri="urn:boucle:press-line")
     source.open()
     plc.open()
@@ -159,13 +157,12 @@ def measure_bare(seconds: float) -> list[float]:
             if at % 1_000_000_000 < 100_000_000:
                 node = f"{rows.column('machine')[0].as_py()}.speed_setpoint"
                 plc.write(node, 40.0)
-                plc.read([node])
+                assert plc.read([node])[0].value == 40.0
                 took.append((clock.now() - at) / 1e6)
         source.commit(block.position)
     plant.answer()
     source.close()
     plc.close()
-    plant.close()
     return took[3:]
 
 
@@ -189,19 +186,21 @@ def measure_rate(folder: Path, machines: int, seconds: float) -> float:
         plant.close()
     lost = sent["readings"] - intake.accounting.stored
     assert lost == 0, f"{lost} readings were lost"
-    return float(sent["readings"]) * SAMPLES / (ended - sent["begun"])
+    return float(sent["readings"] * SAMPLES / (ended - sent["begun"]))
 
 
 def main() -> None:
     """Measure and tell."""
     asked = options(__doc__)
+    logging.getLogger("asyncua").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="boucle-bench-") as name:
         folder = Path(name)
-        bare = measure_bare(12 if asked.quick else 60)
-        live = measure_live(folder, 20 if asked.quick else 120)
-        rates = [
-            measure_rate(folder / str(n), 8, 5 if asked.quick else 20) for n in range(1 if asked.quick else 3)
-        ]
+        plant = Plant(3)
+        bare = measure_bare(plant, 8 if asked.quick else 60)
+        live = measure_live(folder, plant, 15 if asked.quick else 120)
+        plant.close()
+        runs, seconds = (1, 5) if asked.quick else (3, 20)
+        rates = [measure_rate(folder / str(number), 8, seconds) for number in range(runs)]
     took = live["took"]
     figures: list[Figure] = [
         figure("loop_p50_ms", percentile(took, 0.5), "ms", goal="", peer="by hand, no checks, p50",

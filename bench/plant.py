@@ -7,6 +7,7 @@ as the broker takes it; each answers with one JSON line when done.
 
 import argparse
 import json
+import logging
 import sys
 import time
 from typing import Any
@@ -22,6 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--machines", type=int, default=3)
     options = parser.parse_args()
+    logging.getLogger("asyncua").setLevel(logging.CRITICAL)
     names = tuple(f"press-{number}" for number in range(1, options.machines + 1))
     scenario = Scenario(machines=names, duration=3600.0)
     clock = SystemClock()

@@ -10,7 +10,7 @@ from boucle.loop.run import Loop
 from boucle.product.project import load_project
 from boucle.testing.clock import ManualClock
 from boucle.testing.line import PressLine
-from boucle.testing.mes import FakeMes
+from boucle.testing.mes import FakeMes, OrderBook
 from boucle.testing.plc import FakePlc, PlcLogic
 from boucle.testing.scenario import Scenario, load_scenario
 
@@ -21,19 +21,34 @@ START = 1_790_000_000_000_000_000
 class ManualPlant:
     """The simulated line, a fake PLC and MES, and a loop, all stepped by hand."""
 
-    def __init__(self, folder: Path, seed: int = 1, scenario: Scenario | None = None, start: int = START) -> None:
+    def __init__(
+        self, folder: Path, seed: int = 1, scenario: Scenario | None = None, start: int = START
+    ) -> None:
         self.scenario = scenario or load_scenario(PRESS / "scenario.yaml")
         self.clock = ManualClock(start)
         self.line = PressLine(self.scenario, seed, start)
         self.plc = PlcLogic(self.line.machines, self.clock, self.scenario.speed)
-        self.mes = FakeMes(self.clock)
+        self.orders = OrderBook(self.clock)
+        self.mes = FakeMes(self.orders)
         self.vibration, self.process = MemorySource(stream="vibration"), MemorySource(stream="process")
         self.told: list[Event | tuple[Command, Receipt]] = []
         self.folder = folder
+        self._ticks = 0
         self.loop = self.new_loop()
 
+    def restart(self) -> None:
+        """A new loop on the same folder, as after a stop of the process."""
+        self.vibration, self.process = MemorySource(stream="vibration"), MemorySource(stream="process")
+        self.loop = self.new_loop()
+        self.loop.open()
+
     def new_loop(self) -> Loop:
-        overrides = {"addresses.broker": "127.0.0.1:1", "addresses.plc": "127.0.0.1:2", "addresses.mes": "127.0.0.1:3"}
+        overrides = {
+            "addresses.broker": "127.0.0.1:1",
+            "addresses.plc": "127.0.0.1:2",
+            "addresses.mes": "127.0.0.1:3",
+            "run.lake_every": "60s",
+        }
         project = load_project(PRESS, None, overrides)
         return Loop(
             build_plan(project),
@@ -55,7 +70,12 @@ class ManualPlant:
         self.clock.advance((tick.last - self.clock.now()) / 1e9)
         self.process.put(self.line.process_block(tick))
         self.vibration.put(self.line.wire_block(self.line.messages(tick), self.clock.now()))
-        self.loop.pump()
+        for source in ("process", "vibration"):
+            while self.loop.advance(source):
+                pass
+        self._ticks += 1
+        if self._ticks % 50 == 0:  # a real loop syncs in its own thread; here it would cost most of the time
+            self.loop.settle()
         for machine in self.line.machines:
             self.line.set_speed(machine, float(self.plc.value(machine, "speed_setpoint")))
 

@@ -115,9 +115,12 @@ def _closing(told: dict[str, Any], folder: Path) -> tuple[str, str]:
         f"{counts['quarantined']} + {counts['shed']}"
     )
     latency = told["latency_ms"]["p50"]
-    return (
+    en = (
         f"Readings in = stored + late + duplicate + quarantined + shed: {numbers}. "
-        f"Sample to PLC, read back: {latency} ms (median). Log and tables: {folder}",
-        f"Lectures reçues = stockées + tardives + doublons + quarantaine + délestées : {numbers}. "
-        f"Échantillon → automate, relu : {latency} ms (médiane). Journal et tables : {folder}",
+        f"Sample to PLC, read back: {latency} ms (median). Log and tables: {folder}"
     )
+    fr = (
+        f"Lectures reçues = stockées + tardives + doublons + quarantaine + délestées : {numbers}. "
+        f"Échantillon → automate, relu : {str(latency).replace('.', ',')} ms (médiane). Journal et tables : {folder}"
+    )
+    return en, fr

@@ -59,7 +59,9 @@ def main(words: Sequence[str] | None = None) -> int:
             importlib.import_module(f"boucle.cli.{verb}").arguments(sub)
     options = parser.parse_args(given)
     module = importlib.import_module(f"boucle.cli.{options.verb}")
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.basicConfig(
+        level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
     for chatty in _CHATTY:
         logging.getLogger(chatty).setLevel(logging.CRITICAL)
     try:

@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     from boucle.loop.run import Loop
     from boucle.product.project import load_project
 
-    screen = Screen(choose_language(options.lang))
+    screen = Screen(choose_language(options.lang), event_time=True)
     since = time.monotonic()
     plan = build_plan(load_project(options.folder, options.env))
     clock = ReplayClock()

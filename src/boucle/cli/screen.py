@@ -8,8 +8,10 @@ import json
 import os
 import sys
 import time
+from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from boucle.clock import Nanos
 from boucle.errors import BoucleError, DeclarationError
 from boucle.event import Command, Event, Receipt
 
@@ -28,10 +30,14 @@ def choose_language(asked: str | None) -> str:
 
 
 class Screen:
-    """Writes lines above one progress line that rewrites itself."""
+    """Writes lines above one progress line that rewrites itself.
 
-    def __init__(self, language: str, out: TextIO | None = None) -> None:
+    The ticker shows seconds since the start, or with `event_time` (a replay) when it happened.
+    """
+
+    def __init__(self, language: str, out: TextIO | None = None, event_time: bool = False) -> None:
         self.language = language
+        self._event_time = event_time
         self._out = out or sys.stderr
         self._terminal = self._out.isatty()
         self._started = time.monotonic()
@@ -45,7 +51,9 @@ class Screen:
     def event(self, event: Event) -> None:
         """One line of the ticker."""
         shape = _SHAPES[event.severity]
-        self._line(f"{self._clock()} {shape} {event.says.get(self.language, event.kind)}", event.severity)
+        self._line(
+            f"{self._clock(event.at)} {shape} {event.says.get(self.language, event.kind)}", event.severity
+        )
 
     def receipt(self, command: Command, receipt: Receipt) -> None:
         """What became of a command."""
@@ -55,7 +63,7 @@ class Screen:
         took = (
             f" ({receipt.latency_ms:.1f} ms)" if receipt.latency_ms is not None and receipt.read_back else ""
         )
-        self._line(f"{self._clock()} → {said} [{command.target}{value}] {told}{took}")
+        self._line(f"{self._clock(command.issued_at)} → {said} [{command.target}{value}] {told}{took}")
 
     def progress(self, text: str) -> None:
         """The line at the bottom; on no terminal, at most one line every ten seconds."""
@@ -75,7 +83,9 @@ class Screen:
             self._out.write("\n")
             self._progress = ""
 
-    def _clock(self) -> str:
+    def _clock(self, at: Nanos) -> str:
+        if self._event_time:
+            return datetime.fromtimestamp(at / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S")
         return f"{time.monotonic() - self._started:6.1f} s"
 
     def _line(self, text: str, severity: str = "") -> None:

@@ -108,7 +108,13 @@ def result(loop: Loop, since: float) -> dict[str, Any]:
         "decision_ms": _latency(view.decision_ms),
         "accounting": msgspec.to_builtins(view.accounting),
         "path": [
-            {"step": s.id, "rows_in": s.rows_in, "rows_out": s.rows_out, "p50_us": _us(s.p50_us), "p99_us": _us(s.p99_us)}
+            {
+                "step": s.id,
+                "rows_in": s.rows_in,
+                "rows_out": s.rows_out,
+                "p50_us": _us(s.p50_us),
+                "p99_us": _us(s.p99_us),
+            }
             for s in view.steps
         ],
     }

@@ -55,9 +55,13 @@ class Outlier:
     ) -> None:
         if train <= 2 * len(columns):
             fix = f"at least {2 * len(columns) + 1}"
-            raise BoucleError("B603", f"{train} rows cannot teach {len(columns)} columns", where="train", fix=fix)
+            raise BoucleError(
+                "B603", f"{train} rows cannot teach {len(columns)} columns", where="train", fix=fix
+            )
         if not 0 < smooth <= 1 or not 0 < quantile <= 1 or margin <= 0:
-            raise BoucleError("B603", "smooth and quantile lie in (0, 1], margin is positive", fix="correct them")
+            raise BoucleError(
+                "B603", "smooth and quantile lie in (0, 1], margin is positive", fix="correct them"
+            )
         self._stream = stream
         self._columns, self._by, self._carry = tuple(columns), tuple(by), tuple(carry)
         self._train, self._smooth, self._quantile, self._margin = train, smooth, quantile, margin

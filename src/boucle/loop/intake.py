@@ -39,7 +39,9 @@ _PRIME_ROWS = 10_000
 """How many of the log's last rows a restart reads to know what it has already seen."""
 
 
-def open_source(address: Address, stream: str, clock: Clock, product: str, arguments: Mapping[str, Any]) -> Source:
+def open_source(
+    address: Address, stream: str, clock: Clock, product: str, arguments: Mapping[str, Any]
+) -> Source:
     """The adapter of an address; one that needs a lasting identity at its server gets `boucle-<product>-<stream>`."""
     factory = adapter(address, "source")
     taken = inspect.signature(factory).parameters
@@ -182,7 +184,7 @@ class Intake:
         self.late.close()
 
 
-def _only(block: Block, keep: np.ndarray) -> Block:  # type: ignore[type-arg]
+def _only(block: Block, keep: np.ndarray[Any, np.dtype[np.bool_]]) -> Block:
     return Block(block.stream, block.rows.filter(pa.array(keep)), block.watermark, block.position)
 
 

@@ -8,11 +8,13 @@ the rest. `pump` does the same work inline, in the caller's thread, for the manu
 
 import gc
 import logging
+import os
 import queue
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path as Folder
 
 from boucle.address import adapter, parse_address
@@ -38,6 +40,8 @@ from boucle.quality.quarantine import Quarantine
 __all__ = ["Listener", "Loop"]
 
 _log = logging.getLogger("boucle.loop.run")
+
+_KEEPER_NICE = 10
 
 Listener = Callable[[Event | tuple[Command, Receipt]], None]
 
@@ -222,12 +226,10 @@ class Loop:
         gc.collect()
         gc.freeze()
         for name, intake in self.intakes.items():
-            self._thread(f"source {name}", lambda intake=intake: self._source(intake))  # type: ignore[misc]
+            self._thread(f"source {name}", partial(self._source, intake))
         self._thread("path", self._walk)
         for lane in self.action.dispatcher.lanes:
-            self._thread(
-                f"actuator {lane}", lambda lane=lane: self.action.dispatcher.run(lane, self._stopping)
-            )  # type: ignore[misc]
+            self._thread(f"actuator {lane}", partial(self.action.dispatcher.run, lane, self._stopping))
         self._thread("keeper", self._keep)
         if self.inlet is not None:
             self._thread("commands", self._listen)
@@ -281,6 +283,8 @@ class Loop:
         )
 
     def _keep(self) -> None:
+        # On Linux a thread has its own niceness: the lake's commits must not take the path's processor time.
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _KEEPER_NICE)
         while not self._stopping.wait(0.25):
             self.tables.flush()
             self.tables.commit()

@@ -82,6 +82,7 @@ class StepView(Struct, frozen=True):
     rows_per_s: float
     p50_us: float
     p99_us: float
+    title: dict[str, str] = {}
 
 
 class ActuatorView(Struct, frozen=True):
