@@ -87,7 +87,7 @@ def test_the_default_story(seed: int) -> None:
 @pytest.mark.timeout(180)
 def test_the_default_story_over_twenty_seeds() -> None:
     for seed in range(100, 120):
-        story(seed, seconds=62)
+        story(seed, seconds=56)
 
 
 def test_a_healthy_press_stays_healthy() -> None:

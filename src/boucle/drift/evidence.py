@@ -26,6 +26,8 @@ class Evidence(Struct, frozen=True):
 
     shift: Any
     noise: Any
+    before: Any
+    """ln amplitude per band in the reference."""
     lines: Any
     """(axes, 2) outer and inner race, mean of the last seconds."""
     lines_before: Any
@@ -92,6 +94,7 @@ def weigh(readings: Sequence[Reading], reference: Reference) -> Evidence:
     return Evidence(
         shift=levels(energy) - before,
         noise=noise,
+        before=before,
         lines=_recent([reading.lines for reading in recent]),
         lines_before=np.array(reference.lines),
         mean=_recent([reading.mean for reading in recent]) - np.array(reference.mean),

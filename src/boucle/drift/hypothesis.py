@@ -12,7 +12,7 @@ frequency by the same factor). So each rule has a shape, and witnesses that must
     gain          all bands of one axis by one factor            the other axes
     offset        the mean                                       the bands
     noise         the quiet bands of one axis, upwards           its loud bands, the other axes
-    loose         high bands of one axis fall or rattle          its shaft bands, the other axes
+    loose         high bands of one axis fall, or its mesh swells  its shaft bands, the other axes
     stuck         nothing any more                               -
     dropout       samples are missing                            -
     clock         steadily too many or too few samples           -
@@ -102,7 +102,7 @@ def _dropout(e: Evidence) -> list[Hypothesis]:
 
 
 def _clock(e: Evidence) -> list[Hypothesis]:
-    strength = np.abs(e.skew) / 1e-4
+    strength = np.abs(e.skew) / 8e-5
     return _axes("clock", strength >= 1, strength, 1e6 * e.skew)
 
 
@@ -189,11 +189,22 @@ def _shape(
 
 
 def _loose(e: Evidence) -> Iterator[Hypothesis]:
-    """Above the mounting's resonance the sensor no longer follows; machines never get quieter there."""
-    falls = -np.min(e.shift[:, [5, _RESONANCE, _FLOOR]], axis=1)
-    strength = falls / _LEAST_GAIN
+    """Above the mounting's resonance the sensor no longer follows; machines never get quieter there.
+
+    When the gear mesh lies near that resonance it is amplified instead, which only a single axis can
+    show without the machine being under suspicion.
+    """
+    high = e.shift[:, [5, _RESONANCE, _FLOOR]]
+    falls = np.max(np.minimum(-high / _LEAST_GAIN, -high / (4 * e.noise[:, [5, _RESONANCE, _FLOOR]])), axis=1)
     shaft_still = np.abs(e.shift[:, _SHAFT]) < _STILL * np.abs(e.shift).max(axis=1)
-    return _shape(e, "loose", (strength >= 1) & shaft_still, strength, np.exp(-falls))
+    fell = (falls >= 1) & shaft_still
+    if fell.any():
+        return _shape(e, "loose", fell, falls, np.exp(high.min(axis=1)))
+    amplified = _mesh(e) / _LEAST_SHIFT
+    suspect = _alone(e)
+    fits = np.arange(len(falls)) == suspect
+    fits &= (amplified >= 1) & shaft_still & (e.shift[:, _FLOOR] > _LEAST_GAIN)
+    return _shape(e, "loose", fits, amplified, np.exp(_mesh(e)))
 
 
 def _noise(e: Evidence) -> Iterator[Hypothesis]:
@@ -201,5 +212,12 @@ def _noise(e: Evidence) -> Iterator[Hypothesis]:
     floor, resonance = e.shift[:, _FLOOR], e.shift[:, _RESONANCE]
     strength = floor / _LEAST_SHIFT
     flat = np.abs(resonance - floor) < 0.25 * np.maximum(floor, resonance)
-    loud_still = np.min(e.shift, axis=1) > -_LEAST_GAIN
+    loud_still = (_mesh(e) < _LEAST_SHIFT) & (np.min(e.shift, axis=1) > -_LEAST_SHIFT)
     return _shape(e, "noise", (strength >= 1) & flat & loud_still, strength, np.exp(floor))
+
+
+def _mesh(e: Evidence) -> Wide:
+    """How far the gear mesh moved: the band that holds most of it at this speed."""
+    loudest = np.argmax(e.before[:, list(_MESH)], axis=1)
+    moved: Wide = np.abs(e.shift[np.arange(len(loudest)), np.array(_MESH)[loudest]])
+    return moved
