@@ -12,6 +12,7 @@ import pytest
 from boucle.act.journal import Journal
 from boucle.act.lane import IN_DOUBT
 from boucle.clock import SECOND
+from boucle.errors import Unavailable
 from boucle.event import Command, Outcome, Receipt
 from tests.act.plant import LIMITS, SPEED, START, Plant
 
@@ -376,6 +377,24 @@ def test_a_restart_with_narrower_limits_refuses(plant: Plant) -> None:
     plant.settle(1)
     assert plant.last().code == "out_of_bounds"
     assert plant.wire.writes == []
+
+
+def test_a_full_disk_keeps_commands_from_being_sent(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> None:
+        raise Unavailable("B430", "the file cannot be written", why="no space left")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(plant.journal._ledger, "flush", full)
+        plant.dispatcher.submit(plant.command(id="c"))
+        plant.settle(1)
+        assert plant.wire.writes == []
+        assert plant.dispatcher.waiting() == 1
+    plant.settle(2)
+    assert plant.last().outcome is Outcome.applied
+    assert len(plant.wire.writes) == 1
+    with monkeypatch.context() as disk:
+        plant.wire.before_write = lambda: disk.setattr(plant.journal._ledger, "flush", full)
+        assert plant.do(plant.command(31, id="d")).outcome is Outcome.applied
 
 
 def test_too_many_waiting_commands_are_refused_not_forgotten(

@@ -10,7 +10,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 from msgspec import Struct
@@ -33,6 +33,7 @@ _RESOLVE_FOR = 60 * SECOND
 _ROOM = 10_000
 
 Tell = Callable[[Command, Receipt], None]
+_State: TypeAlias = Literal["new", "held", "ready", "doubt"]
 
 
 @runtime_checkable
@@ -63,7 +64,7 @@ class Work(Struct):
     command: Command
     accepted: Nanos
     deadline: Nanos
-    state: Literal["new", "held", "ready", "doubt"] = "new"
+    state: _State = "new"
     by_person: bool = False
     retained: bool = False
     approved: bool = False
@@ -200,6 +201,13 @@ class Lane:
         return ended
 
     def _advance(self, work: Work) -> int:
+        try:
+            return self._try(work)
+        except Unavailable as error:
+            # The journal's disk: without a durable intent nothing is sent.
+            return self._later(work, work.state, f"{error.what}: {error.why}")
+
+    def _try(self, work: Work) -> int:
         if work.state == "doubt":
             return self._resolve(work)
         now = self._clock.now()
@@ -251,14 +259,14 @@ class Lane:
         try:
             refusal = self._by_machine(self._actuator, work, now)
         except Unavailable as error:
-            return self._later(work, "ready" if work.intended else "new", error.why or error.what)
+            return self._later(work, work.state, error.why or error.what)
         if refusal is not None:
             return self._end(work, self._receipt(work, Outcome.refused, refusal))
+        self._journal.intend(command, now)
         if not work.intended:
+            work.intended = True
             self._supersede(command)
             self._sent.setdefault(command.target, deque()).append(now)
-        self._journal.intend(command, now)
-        work.intended = True
         try:
             receipt = self._actuator.send(command)
         except Unavailable as error:
@@ -289,7 +297,7 @@ class Lane:
                 self._end(other, self._receipt(other, Outcome.refused, _no("superseded", command.id)))
             other.resend = False
 
-    def _later(self, work: Work, state: Literal["new", "ready", "doubt"], trouble: str) -> int:
+    def _later(self, work: Work, state: _State, trouble: str) -> int:
         pause = min(_FIRST_PAUSE * 2 ** min(work.tries, 10), _LONGEST_PAUSE)
         if not work.tries:
             _log.warning("%s: %s; trying again until it expires", work.command.target, trouble)
@@ -332,7 +340,11 @@ class Lane:
         with self._ready:
             if self._work.get(command.id) is work:
                 del self._work[command.id]
-        self._journal.settle(command, receipt)
+        try:
+            self._journal.settle(command, receipt)
+        except Unavailable as error:
+            # The machine has moved: say so now; a restart reads it back from the machine.
+            _log.error("%s: the receipt could not be written: %s", command.id, error)
         self._tell(command, receipt)
         return 1 if safe is None else 1 + self._go_safe(safe)
 
@@ -361,7 +373,7 @@ class Lane:
         work = Work(command, now, command.not_after, by_person=True, approved=True, going_safe=True)
         with self._ready:
             self._work[command.id] = work
-        return self._send(work, now)
+        return self._advance(work)
 
 
 def _due(work: Work) -> Nanos:
