@@ -122,17 +122,34 @@ def sentence(machine: MachineView, speech: Speech) -> str:
     return speech("line.calm" if machine.status == "normal" else "line.waiting")
 
 
+_SAID_ELSEWHERE = {"machine", "sensor", "at", "onset", "subject", "family", "cause", "pending"}
+"""What the view shows already, or what only a machine wants to read."""
+
+
 def evidence_rows(evidence: dict[str, Any], speech: Speech, units: dict[str, str]) -> list[tuple[str, str]]:
-    """Evidence as (name, value) rows, with the unit where the machine has a value of that name."""
+    """Evidence as (name, value) rows, with the unit where the machine has a value of that name.
+
+    A verdict's own numbers (`evidence` within the evidence) replace the row it was made from.
+    """
+    own = evidence.get("evidence")
+    chosen = own if isinstance(own, dict) and own else evidence
     return [
-        (
-            speech.name("value", name),
-            speech.value(name, value, units.get(name, ""))
-            if isinstance(value, float)
-            else speech.anything(value, units.get(name, "")),
-        )
-        for name, value in evidence.items()
+        (speech.name("value", name), _evidence(name, value, speech, units.get(name, "")))
+        for name, value in chosen.items()
+        if name not in _SAID_ELSEWHERE and name != "evidence"
     ]
+
+
+def _evidence(name: str, value: Any, speech: Speech, unit: str) -> str:
+    if isinstance(value, dict):
+        return "; ".join(
+            f"{speech.name('value', key)}\u00a0{_evidence(key, inner, speech, '')}" for key, inner in value.items()
+        )
+    if isinstance(value, list):
+        return "\u2002".join(_evidence(name, inner, speech, unit) for inner in value)
+    if isinstance(value, float):
+        return speech.value(name, value, unit) if unit else speech.number(value, 2)
+    return speech.anything(value, unit)
 
 
 def proof_of(events: list[Event]) -> Event | None:

@@ -289,6 +289,21 @@ STRINGS: dict[str, dict[str, str]] = {
         "fr": "La boucle, elle, continue. Le journal dit ce qui s'est passé ; rechargez pour réessayer.",
     },
     "error.back": {"en": "To the line", "fr": "Vers la ligne"},
+    # the numbers behind a verdict
+    "value.shift": {
+        "en": "Shift of the bands, low to high (ln of energy)",
+        "fr": "Décalage des bandes, du grave à l'aigu (ln de l'énergie)",
+    },
+    "value.outer_line": {"en": "Outer-race line over noise", "fr": "Raie de bague extérieure sur bruit"},
+    "value.inner_line": {"en": "Inner-race line over noise", "fr": "Raie de bague intérieure sur bruit"},
+    "value.mean_shift_g": {"en": "Shift of the mean (g)", "fr": "Décalage de la moyenne (g)"},
+    "value.missing": {"en": "Missing samples (share)", "fr": "Échantillons manquants (part)"},
+    "value.skew_ppm": {"en": "Clock error (ppm)", "fr": "Erreur d'horloge (ppm)"},
+    "value.slow": {"en": "Slow values, in standard deviations", "fr": "Valeurs lentes, en écarts-types"},
+    "value.held_s": {"en": "Evidence held for (s)", "fr": "Preuves tenues depuis (s)"},
+    "value.strength": {"en": "Strength over the limit", "fr": "Force au-dessus du seuil"},
+    "value.size": {"en": "Size", "fr": "Ampleur"},
+    "order.stored": {"en": "in the MES", "fr": "dans le MES"},
     # the report of a run
     "report.summary": {
         "en": "Seed {seed}, {seconds} seconds of the wall.",
