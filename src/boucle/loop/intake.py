@@ -23,7 +23,7 @@ from boucle.clock import SECOND, Clock, Nanos
 from boucle.errors import Unavailable
 from boucle.loop.measure import Meter
 from boucle.loop.view import Accounting
-from boucle.ports import Source
+from boucle.ports import WIRE, Source
 from boucle.product.contract import StreamContract
 from boucle.product.document import SourceSpec
 from boucle.product.duration import seconds
@@ -134,7 +134,8 @@ class Intake:
         return Block(self.id, kept.rows, kept.watermark, position)
 
     def _decode(self, polled: Block) -> Block | None:
-        if self._decoder is None:
+        # A replay gives the rows as they were stored: typed already, whatever they came in as.
+        if self._decoder is None or polled.rows.schema.names != WIRE.names:
             self.accounting.received += len(polled)
             return polled
         rows, rejects = self._decoder.decode(polled)

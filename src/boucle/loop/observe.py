@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from boucle.block import Block
 from boucle.clock import SECOND, Clock, Nanos
-from boucle.event import Command, Event, Receipt
+from boucle.event import Command, Event, Outcome, Receipt
 from boucle.loop.measure import Percentiles
 from boucle.loop.path import Step
 from boucle.loop.view import Live, LiveSignal, MachineView
@@ -78,7 +78,9 @@ class Observer:
     def command(self, command: Command, receipt: Receipt | None) -> None:
         """A Command was issued, or its Receipt came."""
         with self._lock:
-            self._commands.pop(command.id, None)
+            _, known = self._commands.pop(command.id, (command, None))
+            if receipt is None or receipt.outcome is Outcome.duplicate:
+                receipt = known or receipt  # what became of it the first time still holds
             self._commands[command.id] = (command, receipt)
             while len(self._commands) > _KEPT:
                 self._commands.pop(next(iter(self._commands)))
