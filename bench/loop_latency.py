@@ -208,6 +208,7 @@ def main() -> None:
         figure("loop_p99_ms", percentile(took, 0.99), "ms", goal="<= 50", peer="by hand, no checks, p99",
                peer_value=percentile(bare, 0.99)),
         figure("loop_commands", len(took), "commands"),
+        figure("decision_p50_ms", live["decision"].p50, "ms"),
         figure("decision_p99_ms", live["decision"].p99, "ms"),
         figure("loop_max_samples_per_s", sorted(rates)[len(rates) // 2], "samples/s", goal=">= 90000",
                peer="the live rate, 3 × 3 × 10 kHz", peer_value=90_000),

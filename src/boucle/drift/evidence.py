@@ -1,5 +1,6 @@
 """What has moved since the machine was normal: the witnesses, in numbers, before any judgement."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -120,15 +121,17 @@ def _recent(values: Sequence[Any]) -> Wide:
 
 def _middle(values: Wide) -> Wide:
     """Median of what is known per column; 0 where fewer than half of the rows are known."""
-    middle = np.zeros(values.shape[1])
-    for column in range(values.shape[1]):
-        known = values[np.isfinite(values[:, column]), column]
-        if 2 * len(known) >= len(values):
-            middle[column] = np.median(known)
-    return middle
+    ordered = np.sort(values, axis=0)  # NaN last
+    known = np.isfinite(values).sum(axis=0)
+    columns = np.arange(values.shape[1])
+    low, high = np.maximum(known - 1, 0) // 2, np.minimum(known // 2, len(values) - 1)
+    middle = (ordered[low, columns] + ordered[high, columns]) / 2
+    chosen: Wide = np.where(2 * known >= len(values), middle, 0.0)
+    return chosen
 
 
 def _round(value: Any, digits: int = 3) -> Any:
-    if np.ndim(value):
-        return [_round(item, digits) for item in value]
-    return round(float(value), digits) if np.isfinite(value) else None
+    rounded = np.round(np.asarray(value, dtype=np.float64), digits).tolist()
+    if isinstance(rounded, list):
+        return [one if math.isfinite(one) else None for one in rounded]
+    return rounded if math.isfinite(rounded) else None

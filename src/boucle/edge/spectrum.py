@@ -175,13 +175,22 @@ def line_ratio(
         inner = int(np.ceil(slip * centre)) + 3
         near = np.arange(max(2, round(centre) - inner - 12), round(centre) + inner + 13)
         near = near[(np.abs(near - centre) >= inner) & (near <= last)]
-        floor = np.median(envelope[:, near], axis=1).astype(np.float64)
+        floor = _median(envelope[:, near])
         alive &= floor > 0
         lines = envelope[:, at[:, column]].astype(np.float64)
         ratio = np.divide(lines, floor[:, None], out=np.ones_like(lines), where=floor[:, None] > 0)
         logs += np.log(np.maximum(ratio, 1e-3))
     best = np.exp(logs.max(axis=1) / len(orders))
     return np.where(alive, best, 0.0)
+
+
+def _median(rows: Array) -> Wide:
+    # np.median spends five times as long on its checks as on the partition of so few values.
+    size = rows.shape[1]
+    low, high = (size - 1) // 2, size // 2
+    ordered = np.partition(rows, (low, high), axis=1)
+    middle: Wide = np.mean(ordered[:, low : high + 1], axis=1).astype(np.float64)
+    return middle
 
 
 def _square(values: NDArray[np.complex64]) -> Array:

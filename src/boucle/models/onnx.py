@@ -37,10 +37,10 @@ class OnnxModel:
         when a column of the signature is missing or of another type; other columns may be there.
         """
         self._check(block)
-        columns = [block.rows.column(name) for name in self.signature.names]
-        matrix = np.column_stack(
-            [column.cast(pa.float64()).to_numpy(zero_copy_only=False) for column in columns]
-        ).astype(np.float32)
+        matrix = np.empty((len(block), len(self.signature)), dtype=np.float32)
+        for index, name in enumerate(self.signature.names):
+            # Nulls become NaN here; integers with nulls do too.
+            matrix[:, index] = block.rows.column(name).to_numpy(zero_copy_only=False)
         usable = np.isfinite(matrix).all(axis=1)
         outputs = np.full((len(matrix), len(self._gives)), np.nan, dtype=np.float32)
         if usable.any():

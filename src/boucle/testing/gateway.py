@@ -19,6 +19,7 @@ __all__ = ["Gateway"]
 
 _LOG = logging.getLogger("boucle.testing.gateway")
 _LATE = 1.0  # s of the clock
+_SCAN_PHASE = 0.4  # of a chunk, from the block to the PLC's scan
 
 
 class Gateway:
@@ -100,14 +101,17 @@ class Gateway:
         self._give_speeds(before)
         messages = self.line.messages(tick, self.wire)
         self._wait_until(tick.last)
+        if self._sender is not None:
+            self._sender.give(messages)
+        # A PLC's scan and an acquisition unit's block are not in phase; nor does a real machine compute its
+        # own physics on the processor that serves the PLC, so that is done between two blocks too.
+        self.clock.sleep(self.line.scenario.chunk * _SCAN_PHASE)
         if self.plc is not None:
             rows = tick.process
             columns = (rows.column(name).to_pylist() for name in ("machine", "sensor", "value"))
             times = rows.column("at").cast("int64").to_pylist()
             self.plc.scan(zip(times, *columns, strict=True))
             self.process_rows += rows.num_rows
-        if self._sender is not None:
-            self._sender.give(messages)
         return tick
 
     def _run(self) -> None:
