@@ -1,11 +1,13 @@
 """How long the loop takes from the last sample to the PLC, and how many samples a second it carries.
 
 The plant (mosquitto, an OPC UA server, three presses of three axes at 10 kHz) is a process of its own and
-speaks MQTT and OPC UA over loopback sockets. The press product runs unchanged but for one rule, which
-writes the set-point of every machine at every verdict: contract, durable log, edge FFT, features, ONNX
-model, drift, policy, guard with interlocks read, journal on disk, write, read back.
+speaks MQTT and OPC UA over loopback sockets. The press product runs unchanged but for its rules: contract,
+durable log, edge FFT, features, ONNX model, drift, policy, guard with interlocks read, journal on disk,
+write, read back. All nine channels close their window at the same instant, once a second.
 
-`loop_p50_ms`, `loop_p99_ms`: last sample of the deciding block → value on the PLC, read back.
+`loop_p50_ms`, `loop_p99_ms`: last sample of the deciding block → value on the PLC, read back, with a command
+to the second of the three presses at each of its verdicts. `loop_burst_*`: the same with a command to all
+three at the same instant, which one PLC connection carries out one after the other.
 `loop_max_samples_per_s`: recorded waveforms sent as fast as the broker takes them, until every reading is
 decided upon and durable; zero readings lost, or the benchmark fails.
 The peer is the least that could be done by hand on the same sockets: one MQTT subscriber that takes the
@@ -69,8 +71,8 @@ class Plant:
         self._process.wait(10)
 
 
-def product(folder: Path, plant: Plant) -> Project:
-    """The press product with one rule that acts at every verdict, for as many machines as the plant has."""
+def product(folder: Path, plant: Plant, commanded: list[str]) -> Project:
+    """The press product with one rule: a command at every verdict on the `commanded` machines."""
     documents, problems = read_documents(PRESS / "product.yaml")
     assert not problems, problems
     data, contract, loop = (document.value for document in documents)
@@ -92,7 +94,7 @@ def product(folder: Path, plant: Plant) -> Project:
         {
             "id": "each",
             "on": "verdicts",
-            "when": {"setpoint": "> 0"},
+            "when": {"machine": commanded},
             "once": "row",
             "event": {"kind": "each", "severity": "info", "says": {"en": "each", "fr": "chaque"}},
             "commands": [command],
@@ -109,16 +111,16 @@ def product(folder: Path, plant: Plant) -> Project:
     return load_project(folder, None, overrides)
 
 
-def measure_live(folder: Path, plant: Plant, seconds: float) -> dict[str, Any]:
-    """Latencies of the loop in real time, in milliseconds."""
+def measure_live(folder: Path, plant: Plant, seconds: float, commanded: list[str]) -> dict[str, Any]:
+    """Latencies of the loop in real time, in milliseconds; the first five seconds are for warming up."""
     took: list[float] = []
 
     def listen(told: Any) -> None:
         if isinstance(told, tuple) and told[1].read_back is not None and told[1].outcome == "applied":
             took.append(told[1].latency_ms)
 
-    project = product(folder / "live", plant)
-    loop = Loop(build_plan(project), SystemClock(), folder=folder / "live-run", listener=listen)
+    project = product(folder / "product", plant, commanded)
+    loop = Loop(build_plan(project), SystemClock(), folder=folder / "run", listener=listen)
     loop.open()
     loop.start()
     try:
@@ -131,7 +133,7 @@ def measure_live(folder: Path, plant: Plant, seconds: float) -> dict[str, Any]:
     lost = sent["readings"] - loop.intakes["vibration"].accounting.stored
     assert lost == 0, f"{lost} readings were lost"
     assert view.accounting.balanced(), view.accounting
-    return {"took": took[3:], "decision": view.decision_ms, "behind_s": sent["behind_s"]}
+    return {"took": took[5 * len(commanded) :], "decision": view.decision_ms, "behind_s": sent["behind_s"]}
 
 
 def measure_bare(plant: Plant, seconds: float) -> list[float]:
@@ -169,8 +171,8 @@ def measure_bare(plant: Plant, seconds: float) -> list[float]:
 def measure_rate(folder: Path, machines: int, seconds: float) -> float:
     """Samples a second, from the first one sent until every reading is decided upon and durable."""
     plant = Plant(machines)
-    project = product(folder / "flood", plant)
-    loop = Loop(build_plan(project), SystemClock(), folder=folder / "flood-run")
+    project = product(folder / "product", plant, ["nobody"])
+    loop = Loop(build_plan(project), SystemClock(), folder=folder / "run")
     loop.open()
     loop.start()
     try:
@@ -197,19 +199,22 @@ def main() -> None:
         folder = Path(name)
         plant = Plant(3)
         bare = measure_bare(plant, 8 if asked.quick else 60)
-        live = measure_live(folder, plant, 15 if asked.quick else 120)
+        one = measure_live(folder / "one", plant, 17 if asked.quick else 150, ["press-2"])
+        burst = measure_live(folder / "burst", plant, 11 if asked.quick else 60, plant.machines)
         plant.close()
         runs, seconds = (1, 5) if asked.quick else (3, 20)
         rates = [measure_rate(folder / str(number), 8, seconds) for number in range(runs)]
-    took = live["took"]
+    took, hard = one["took"], burst["took"]
     figures: list[Figure] = [
-        figure("loop_p50_ms", percentile(took, 0.5), "ms", goal="", peer="by hand, no checks, p50",
+        figure("loop_p50_ms", percentile(took, 0.5), "ms", peer="by hand, no checks, p50",
                peer_value=percentile(bare, 0.5)),
         figure("loop_p99_ms", percentile(took, 0.99), "ms", goal="<= 50", peer="by hand, no checks, p99",
                peer_value=percentile(bare, 0.99)),
         figure("loop_commands", len(took), "commands"),
-        figure("decision_p50_ms", live["decision"].p50, "ms"),
-        figure("decision_p99_ms", live["decision"].p99, "ms"),
+        figure("decision_p50_ms", one["decision"].p50, "ms"),
+        figure("decision_p99_ms", one["decision"].p99, "ms"),
+        figure("loop_burst_p50_ms", percentile(hard, 0.5), "ms"),
+        figure("loop_burst_p99_ms", percentile(hard, 0.99), "ms"),
         figure("loop_max_samples_per_s", sorted(rates)[len(rates) // 2], "samples/s", goal=">= 90000",
                peer="the live rate, 3 × 3 × 10 kHz", peer_value=90_000),
     ]  # fmt: skip

@@ -117,8 +117,9 @@ class Table(Protocol):
         """Add rows, return the version; the same (app, transaction) twice adds them once."""
         ...
 
-    def scan(self, since: Nanos | None = None, until: Nanos | None = None,
-             version: int | None = None) -> Iterator[Block]:
+    def scan(
+        self, since: Nanos | None = None, until: Nanos | None = None, version: int | None = None
+    ) -> Iterator[Block]:
         """Rows whose `at` lies in [since, until), as of `version`."""
         ...
 

@@ -82,6 +82,8 @@ class Intake:
         self._waiting: Position | None = None
         self._shed_seen = 0
         self._lock = threading.Lock()
+        self._flushing = threading.Lock()
+        self._closing = threading.Event()
 
     def open(self, resume: Position | None) -> None:
         """Learn from the log's tail what was already taken, then start the source."""
@@ -103,8 +105,9 @@ class Intake:
             return None
         started = time.perf_counter()
         self.last_seen = self._clock.now()
+        taken = self._accept(polled)
         with self._lock:
-            taken = self._accept(polled)
+            self.accounting.pending += len(taken) if taken else 0
             self._waiting = polled.position
         self.meter.add(len(polled), len(taken) if taken else 0, time.perf_counter() - started)
         return taken
@@ -124,14 +127,24 @@ class Intake:
         observed = self._watermarks.observe(good.rows)
         if observed.late.any():
             self.accounting.late += int(observed.late.sum())
-            self.late.append(Block(self.id, late_rows(good, observed), observed.watermark, good.position))
+            self._append(
+                self.late, Block(self.id, late_rows(good, observed), observed.watermark, good.position)
+            )
             good = _only(good, ~observed.late)
         if len(good) == 0:
             return None
         kept = Block(self.id, good.rows, observed.watermark, good.position)
-        position = self.log.append(kept)
-        self.accounting.pending += len(kept)
+        position = self._append(self.log, kept)
         return Block(self.id, kept.rows, kept.watermark, position)
+
+    def _append(self, log: EventLog, block: Block) -> Position:
+        """Append, and while the disk takes nothing wait: the source is held back, nothing is lost."""
+        while True:
+            try:
+                return log.append(block)
+            except Unavailable:
+                if self._closing.wait(0.2):
+                    raise
 
     def _decode(self, polled: Block) -> Block | None:
         # A replay gives the rows as they were stored: typed already, whatever they came in as.
@@ -160,6 +173,10 @@ class Intake:
 
     def flush(self) -> bool:
         """Make everything taken so far durable, then tell the source; False when the disk is full."""
+        with self._flushing:
+            return self._flush()
+
+    def _flush(self) -> bool:
         with self._lock:
             waiting, pending = self._waiting, self.accounting.pending
         if waiting is None or waiting == self.committed:
@@ -179,6 +196,7 @@ class Intake:
 
     def close(self) -> None:
         """Flush, then close the source and the logs."""
+        self._closing.set()
         self.flush()
         self.source.close()
         self.log.close()

@@ -31,7 +31,7 @@ class LoopLineage:
             )
             for name, spec in project.loop.sources.items()
         }
-        self._outputs = {view.name: table(folder / "lake", view.zone, view.name) for view in tables.view()}
+        self._outputs = {name: table(folder / "lake", zone, name) for name, zone in tables.zones.items()}
         self._actuators = [
             dataset(project.settings.fill(actuator.to), name=name)
             for name, actuator in project.loop.actuators.items()

@@ -2,17 +2,45 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 
 import msgspec
 from msgspec import Struct
 
 from boucle.block import Block
+from boucle.clock import Nanos
 from boucle.loop.measure import Meter
 from boucle.ports import Operator
 
-__all__ = ["Path", "Step", "Tap"]
+__all__ = ["Path", "Step", "Tap", "pieces"]
 
 Tap = Callable[[Block], None]
+
+
+_SMALL = 64
+"""Rows up to which a Block is worked through machine by machine; larger ones are a backlog: together is faster."""
+
+
+def pieces(block: Block, partition: Sequence[str], watermark: Nanos) -> list[Block]:
+    """A small Block cut where its first partition column changes, so that no machine waits for the next one's work.
+
+    What is computed stays the same whatever the cut; the Block's watermark holds only after its last row,
+    so the pieces before it carry the stream's earlier `watermark`.
+    """
+    if not partition or not 1 < len(block) <= _SMALL:
+        return [block]
+    keys = block.rows.column(partition[0]).to_pylist()
+    cuts = [0, *(index for index in range(1, len(keys)) if keys[index] != keys[index - 1]), len(keys)]
+    last = len(keys)
+    return [
+        Block(
+            block.stream,
+            block.rows.slice(start, end - start),
+            block.watermark if end == last else watermark,
+            block.position,
+        )
+        for start, end in pairwise(cuts)
+    ]
 
 
 class Step(Struct, frozen=True):
@@ -26,25 +54,37 @@ class Step(Struct, frozen=True):
 
 
 class Path:
-    """The operators of one product, called in the declared order by one thread."""
+    """The operators of one product, called in the declared order by one thread.
 
-    def __init__(self, steps: Sequence[Step], taps: Mapping[str, Sequence[Tap]]) -> None:
+    `taps` decide and are called on the way; those `beside` are called by `settle`, after the decisions.
+    """
+
+    def __init__(
+        self,
+        steps: Sequence[Step],
+        taps: Mapping[str, Sequence[Tap]],
+        beside: Mapping[str, Sequence[Tap]] | None = None,
+    ) -> None:
         self.steps = tuple(steps)
         self.meters = {step.id: Meter() for step in steps}
         self._taps = {stream: list(calls) for stream, calls in taps.items()}
+        self._beside = {stream: list(calls) for stream, calls in (beside or {}).items()}
+        self._passed: list[Block] = []
         self._readers: dict[str, list[Step]] = {}
         for step in steps:
             for stream in step.inputs:
                 self._readers.setdefault(stream, []).append(step)
 
     def tap(self, stream: str, call: Tap) -> None:
-        """Let `call` see every Block of a stream, before its readers do."""
-        self._taps.setdefault(stream, []).append(call)
+        """Let `call` see every Block of a stream, beside the path."""
+        self._beside.setdefault(stream, []).append(call)
 
     def push(self, block: Block) -> None:
         """Take one Block all the way: every reader of its stream, then the readers of what they gave."""
         for tap in self._taps.get(block.stream, ()):
             tap(block)
+        if block.stream in self._beside:
+            self._passed.append(block)
         for step in self._readers.get(block.stream, ()):
             started = time.perf_counter()
             given = step.operator.step(block)
@@ -52,6 +92,13 @@ class Path:
             self.meters[step.id].add(len(block), sum(len(out) for out in given), took)
             for out in given:
                 self.push(out)
+
+    def settle(self) -> None:
+        """Show what passed to those beside the path: tables and screens, which no decision waits for."""
+        passed, self._passed = self._passed, []
+        for block in passed:
+            for tap in self._beside[block.stream]:
+                tap(block)
 
     def snapshot(self) -> bytes:
         """The state of every operator."""

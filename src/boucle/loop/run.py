@@ -1,14 +1,13 @@
 """Runs a plan: sources in, path through, actions out, tables beside.
 
-Threads of a running loop (`start`): one per source (decode, contract, log), one for the path, one
-for the actuators, one keeper (lake, checkpoints on disk, watching connections). Between the sources
+Threads of a running loop (`start`): one per source (decode, contract, log), one that syncs the logs, one
+for the path, one per actuator, one keeper (lake, checkpoints on disk, watching connections). Between the sources
 and the path lies one bounded queue: when the path is slower the source waits, and the broker keeps
 the rest. `pump` does the same work inline, in the caller's thread, for the manual clock and replay.
 """
 
 import gc
 import logging
-import os
 import queue
 import sys
 import threading
@@ -20,7 +19,7 @@ from pathlib import Path as Folder
 from boucle.address import adapter, parse_address
 from boucle.block import Block, Position
 from boucle.bus.log import EventLog
-from boucle.clock import Clock
+from boucle.clock import Clock, Nanos
 from boucle.event import Command, Event, Receipt
 from boucle.loop.action import Action
 from boucle.loop.checkpoint import VERSION, Checkpoint, load_checkpoint, save_checkpoint
@@ -28,10 +27,10 @@ from boucle.loop.inlet import CommandInlet
 from boucle.loop.intake import Intake, newest_sample, open_source
 from boucle.loop.lineage import LoopLineage
 from boucle.loop.observe import Observer
-from boucle.loop.path import Path
+from boucle.loop.path import Path, pieces
 from boucle.loop.picture import Picture
 from boucle.loop.plan import Plan
-from boucle.loop.tables import Tables, event_block
+from boucle.loop.tables import EVENTS, Tables, event_block
 from boucle.loop.watch import Watch
 from boucle.ports import Actuator, Source
 from boucle.product.duration import seconds
@@ -40,8 +39,6 @@ from boucle.quality.quarantine import Quarantine
 __all__ = ["Listener", "Loop"]
 
 _log = logging.getLogger("boucle.loop.run")
-
-_KEEPER_NICE = 10
 
 Listener = Callable[[Event | tuple[Command, Receipt]], None]
 
@@ -81,7 +78,7 @@ class Loop:
             clock,
             seconds(settings.get("run.lake_every").value),
         )
-        self.path = Path(plan.steps, self._taps())
+        self.path = Path(plan.steps, self._deciding(), self._beside())
         self.inlet = CommandInlet.declared(plan, clock, self.action, self.quarantine) if inlet else None
         self.watch = Watch(plan, self.intakes, self.actuators, clock, self._tell)
         self.picture = Picture(self)
@@ -90,6 +87,7 @@ class Loop:
         self._checkpoint_every = seconds(settings.get("run.checkpoint_every").value)
         self._queue: queue.Queue[Block | None] = queue.Queue(int(settings.get("run.queue_blocks").value))
         self._done: dict[str, Position] = {}
+        self._watermarks: dict[str, Nanos] = {}
         self._cause = 0
         self._checkpoint_due = time.monotonic() + self._checkpoint_every
         self._checkpoint: Checkpoint | None = None
@@ -127,17 +125,20 @@ class Loop:
             opened[name] = adapter(address, "actuator")(address, clock=self.clock, **spec.with_)
         return opened
 
-    def _taps(self) -> dict[str, list[Callable[[Block], None]]]:
-        taps: dict[str, list[Callable[[Block], None]]] = {}
-        for stream in self.tables.derived - {"events"}:
-            taps.setdefault(stream, []).append(self.tables.write)
+    def _deciding(self) -> dict[str, list[Callable[[Block], None]]]:
+        taps: dict[str, list[Callable[[Block], None]]] = {
+            stream: [self._consider] for stream in self.action.watched
+        }
+        if decided := self.plan.project.loop.view.machines:
+            taps.setdefault(decided, []).append(self._decided)
+        return taps
+
+    def _beside(self) -> dict[str, list[Callable[[Block], None]]]:
+        taps: dict[str, list[Callable[[Block], None]]] = {
+            stream: [self.tables.write] for stream in self.tables.derived - {EVENTS}
+        }
         for stream in self.observer.streams:
             taps.setdefault(stream, []).append(self.observer.see)
-        for stream in self.action.watched:
-            taps.setdefault(stream, []).append(self._consider)
-        decided = self.plan.project.loop.view.machines
-        if decided:
-            taps.setdefault(decided, []).append(self._decided)
         return taps
 
     def _consider(self, block: Block) -> None:
@@ -186,8 +187,12 @@ class Loop:
             self._work(block)
 
     def _work(self, block: Block) -> None:
-        self._cause = newest_sample(block, self.intakes[block.stream].contract.time)
-        self.path.push(block)
+        intake = self.intakes[block.stream]
+        for piece in pieces(block, intake.spec.partition, self._watermarks.get(block.stream, 0)):
+            self._cause = newest_sample(piece, intake.contract.time)
+            self.path.push(piece)
+        self.path.settle()
+        self._watermarks[block.stream] = block.watermark
         self._done[block.stream] = block.position
 
     def advance(self, source: str) -> int:
@@ -230,6 +235,8 @@ class Loop:
         self._thread("path", self._walk)
         for lane in self.action.dispatcher.lanes:
             self._thread(f"actuator {lane}", partial(self.action.dispatcher.run, lane, self._stopping))
+        self.tables.start_keeper()
+        self._thread("sync", self._sync)
         self._thread("keeper", self._keep)
         if self.inlet is not None:
             self._thread("commands", self._listen)
@@ -248,26 +255,32 @@ class Loop:
         thread.start()
 
     def _source(self, intake: Intake) -> None:
-        flushed = time.monotonic()
         while not self._stopping.is_set():
             block = intake.take(0.05)
             if block is not None:
                 self._queue.put(block)
-            now = time.monotonic()
-            if now - flushed >= self._fsync_every:
-                self.watch.disk(intake.flush())
-                flushed = now
+
+    def _sync(self) -> None:
+        # Apart from the sources' threads: a reading that comes while the disk is busy must not wait for it.
+        while not self._stopping.wait(self._fsync_every):
+            self.watch.disk(self._flush_all())
+
+    def _flush_all(self) -> bool:
+        durable = [intake.flush() for intake in self.intakes.values()]
+        return all(durable)
 
     def _walk(self) -> None:
         while (block := self._next()) is not None or not self._stopping.is_set():
             if block is not None:
                 self._work(block)
-            if self._checkpoint is None and time.monotonic() >= self._checkpoint_due:
+            late = time.monotonic() - self._checkpoint_due
+            # Between two bursts rather than within one; but a path that never rests is checkpointed too.
+            if self._checkpoint is None and late >= 0 and (block is None or late > self._checkpoint_every):
                 self._checkpoint = self._take_checkpoint()
 
     def _next(self) -> Block | None:
         try:
-            return self._queue.get(timeout=0.05)
+            return self._queue.get(timeout=0.02)
         except queue.Empty:
             return None
 
@@ -283,8 +296,6 @@ class Loop:
         )
 
     def _keep(self) -> None:
-        # On Linux a thread has its own niceness: the lake's commits must not take the path's processor time.
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _KEEPER_NICE)
         while not self._stopping.wait(0.25):
             self.tables.flush()
             self.tables.commit()

@@ -17,18 +17,17 @@ from boucle.clock import Clock
 from boucle.event import Event
 from boucle.lake.delta import LakeTable
 from boucle.lake.writer import Feed, LakeWriter
+from boucle.loop.feeds import QUARANTINE_TABLE, Fed, feed, quarantine_feed
+from boucle.loop.lakekeeper import LakeKeeper
 from boucle.loop.view import TablesView
 from boucle.product.document import LoopDocument, TableSpec
 from boucle.quality.quarantine import Quarantine
 from boucle.stream.dedupe import Dedupe
 
-__all__ = ["EVENTS", "QUARANTINE_TABLE", "Tables", "event_block"]
+__all__ = ["EVENTS", "Tables", "event_block"]
 
 EVENTS = "events"
 """The stream, and the table, of everything the loop said."""
-
-QUARANTINE_TABLE = "quarantine"
-"""The table of refused readings, with their reason and their bytes."""
 
 _HORIZON = 3600.0
 _PRIME_ROWS = 10_000
@@ -92,24 +91,22 @@ class Tables:
                 log = EventLog(folder / "log" / spec.from_)
                 seen = Dedupe("at", spec.key, _HORIZON) if spec.key else None
                 self._derived[spec.from_] = _Derived(log, seen)
-        self._specs = declared
-        self._tables = {
-            name: LakeTable(folder / "lake" / spec.zone / name, partition_by=tuple(spec.partition))
+        logs |= {stream: derived.log for stream, derived in self._derived.items()}
+        lake = folder / "lake"
+        self.zones: dict[str, str] = {name: spec.zone for name, spec in declared.items()}
+        """Table → its zone."""
+        self.zones[QUARANTINE_TABLE] = "raw"
+        self._fed = [
+            Fed(name, spec.zone, spec.partition, spec.columns, str(log.folder), log.stream, str(lake))
             for name, spec in declared.items()
-        }
-        feeds = [
-            Feed(self._log(spec.from_, logs, spec.columns), self._tables[name])
-            for name, spec in declared.items()
+            for log in [logs[spec.from_]]
         ]
-        bad = LakeTable(folder / "lake" / "raw" / QUARANTINE_TABLE, partition_by=("source",))
-        self._tables[QUARANTINE_TABLE] = bad
-        self._specs[QUARANTINE_TABLE] = TableSpec(from_=QUARANTINE_TABLE, zone="raw", partition=["source"])
-        feeds.append(Feed(_Rejects(quarantine), bad))
-        self._writer = LakeWriter(feeds, clock, seconds=every)
-
-    def _log(self, stream: str, logs: dict[str, EventLog], columns: list[str]) -> "EventLog | _Selected":
-        log = logs[stream] if stream in logs else self._derived[stream].log
-        return _Selected(log, columns) if columns else log
+        own = [quarantine_feed(quarantine, lake)]
+        self._feeds = [feed(fed, logs[declared[fed.table].from_]) for fed in self._fed] + own
+        self._clock, self._every = clock, every
+        self._writer = LakeWriter(self._feeds, clock, seconds=every)
+        self._refused = LakeWriter(own, clock, seconds=every)
+        self._keeper: LakeKeeper | None = None
 
     @property
     def derived(self) -> set[str]:
@@ -145,52 +142,52 @@ class Tables:
         for derived in self._derived.values():
             derived.log.flush()
 
+    def start_keeper(self) -> None:
+        """From now on a process of its own commits to the lake; `commit` does what is left to this one."""
+        self._keeper = LakeKeeper(self._fed, self._every, self._clock.speed, self._clock.now())
+
     def commit(self, force: bool = False) -> int:
-        """Let the lake follow; returns the rows committed. What failed is in `failures`, tried again later."""
+        """Let the lake follow; returns the rows committed here. What failed is in `failures`, tried again later.
+
+        With `force` everything is committed, and a process started for it has ended.
+        """
+        if self._keeper is not None and not force and self._keeper.alive():
+            return self._refused.step()
+        if self._keeper is not None:
+            # Forced, or it died (out of memory, killed by somebody): this process takes over.
+            self._keeper.finish()
+            self._keeper = None
+            self._writer = LakeWriter(self._feeds, self._clock, seconds=self._every)
         return self._writer.step(force)
 
     @property
     def failures(self) -> dict[str, str]:
         """Table → why it could not be written at the last turn."""
+        if self._keeper is not None:
+            return {name: told.failure for name, told in self._keeper.told.items() if told.failure}
         return {name: str(error) for name, error in self._writer.failures.items()}
 
     def view(self) -> tuple[TablesView, ...]:
         """Each table with its rows, version and how far it is behind the log."""
-        behind = self._writer.behind()
-        return tuple(
-            TablesView(name, self._specs[name].zone, table.rows, table.version, behind[name].seconds)
-            for name, table in self._tables.items()
-        )
+        if self._keeper is not None:
+            told = dict(self._keeper.told)
+            return tuple(
+                TablesView(name, self.zones[name], one.rows, one.version, one.behind_s)
+                for name, one in told.items()
+            ) + self._views(self._refused, self._feeds[-1:])
+        return self._views(self._writer, self._feeds)
+
+    def _views(self, writer: LakeWriter, feeds: list[Feed]) -> tuple[TablesView, ...]:
+        behind = writer.behind()
+        views = []
+        for one in feeds:
+            table = one.table
+            assert isinstance(table, LakeTable)
+            zone, late = self.zones[table.name], behind[table.name].seconds
+            views.append(TablesView(table.name, zone, table.rows, table.version, late))
+        return tuple(views)
 
     def close(self) -> None:
         """Flush and close the derived logs."""
         for derived in self._derived.values():
             derived.log.close()
-
-
-class _Rejects:
-    """The quarantine as the lake's writer sees a log."""
-
-    def __init__(self, quarantine: Quarantine) -> None:
-        self._quarantine = quarantine
-
-    def read(self, start: Position | None, max_rows: int) -> Iterator[Block]:
-        yield from self._quarantine.blocks(start.offset if start else 0, max_rows)
-
-    def durable(self) -> Position:
-        self._quarantine.flush()
-        return Position(QUARANTINE_TABLE, sum(self._quarantine.counts().values()))
-
-
-class _Selected:
-    """A log seen through some of its columns."""
-
-    def __init__(self, log: EventLog, columns: list[str]) -> None:
-        self._log, self._columns = log, columns
-
-    def read(self, start: Position | None, max_rows: int) -> Iterator[Block]:
-        for block in self._log.read(start, max_rows):
-            yield Block(block.stream, block.rows.select(self._columns), block.watermark, block.position)
-
-    def durable(self) -> Position:
-        return self._log.durable()

@@ -37,10 +37,8 @@ class OnnxModel:
         when a column of the signature is missing or of another type; other columns may be there.
         """
         self._check(block)
-        matrix = np.empty((len(block), len(self.signature)), dtype=np.float32)
-        for index, name in enumerate(self.signature.names):
-            # Nulls become NaN here; integers with nulls do too.
-            matrix[:, index] = block.rows.column(name).to_numpy(zero_copy_only=False)
+        tensor = block.rows.select(self.signature.names).to_tensor(null_to_nan=True)
+        matrix = np.asarray(tensor.to_numpy(), dtype=np.float32)
         usable = np.isfinite(matrix).all(axis=1)
         outputs = np.full((len(matrix), len(self._gives)), np.nan, dtype=np.float32)
         if usable.any():

@@ -143,7 +143,8 @@ def evidence_rows(evidence: dict[str, Any], speech: Speech, units: dict[str, str
 def _evidence(name: str, value: Any, speech: Speech, unit: str) -> str:
     if isinstance(value, dict):
         return "; ".join(
-            f"{speech.name('value', key)}\u00a0{_evidence(key, inner, speech, '')}" for key, inner in value.items()
+            f"{speech.name('value', key)}\u00a0{_evidence(key, inner, speech, '')}"
+            for key, inner in value.items()
         )
     if isinstance(value, list):
         return "\u2002".join(_evidence(name, inner, speech, unit) for inner in value)

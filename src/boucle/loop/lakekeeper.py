@@ -1,0 +1,138 @@
+"""The lake's writer in a process of its own, so that a commit never takes the interpreter from the path.
+
+    python -m boucle.loop.lakekeeper        (started by a running loop; not a command for people)
+
+A commit of fifty small files costs a tenth of a second of Python, and the threads of one interpreter share
+its lock: beside the path it made the slowest decisions half as slow again. The durable logs are made to be
+read by other processes, so the writer is one. The first line of standard input says what to feed; each
+second a line of standard output tells how far every table is; when standard input ends (the loop stops, or
+is killed) what is left is committed and the process ends.
+"""
+
+import json
+import logging
+import os
+import select
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from boucle.bus.log import EventLog
+from boucle.clock import ScaledClock
+from boucle.lake.delta import LakeTable
+from boucle.lake.writer import Feed, LakeWriter
+from boucle.loop.feeds import Fed, feed
+
+__all__ = ["LakeKeeper", "Told"]
+
+_log = logging.getLogger("boucle.loop.lakekeeper")
+
+_NICE = 10
+_LOOK = 0.25
+
+
+class _Task(Struct):
+    fed: list[Fed]
+    every: float
+    speed: float
+    now: int
+
+
+class Told(Struct):
+    """How far a table is: rows, version, seconds behind its log, and why it could not be written ("": it could)."""
+
+    rows: int
+    version: int
+    behind_s: float
+    failure: str
+
+
+class LakeKeeper:
+    """The process, seen from the loop that started it."""
+
+    def __init__(self, fed: list[Fed], every: float, speed: float, now: int) -> None:
+        self.told: dict[str, Told] = {}
+        words = [sys.executable, "-m", "boucle.loop.lakekeeper"]
+        # A session of its own: Ctrl-C in the terminal is for the loop, which then ends this one in order.
+        self._process = subprocess.Popen(  # noqa: S603 - our own module, our own interpreter
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+        assert self._process.stdin is not None
+        self._process.stdin.write(msgspec.json.encode(_Task(fed, every, speed, now)).decode() + "\n")
+        self._process.stdin.flush()
+        self._reader = threading.Thread(target=self._listen, name="boucle lake", daemon=True)
+        self._reader.start()
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.told = msgspec.json.decode(line, type=dict[str, Told])
+
+    def alive(self) -> bool:
+        """Whether the process still works."""
+        return self._process.poll() is None
+
+    def finish(self, patience: float = 60.0) -> None:
+        """Let it commit what is left, and wait for its end; it is ended when it takes longer than `patience`."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        if not self._process.stdin.closed:
+            try:
+                self._process.stdin.close()
+            except BrokenPipeError:
+                _log.warning("the lake's writer had ended by itself")
+        try:
+            self._process.wait(patience)
+        except subprocess.TimeoutExpired:
+            _log.warning(
+                "the lake's writer is not done after %.0f s and is ended; the next start goes on", patience
+            )
+            self._process.kill()
+            self._process.wait()
+        self._reader.join()
+        self._process.stdout.close()
+
+
+def main() -> None:
+    """Commit until standard input ends."""
+    logging.basicConfig(
+        level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    os.setpriority(os.PRIO_PROCESS, 0, _NICE)
+    task = msgspec.json.decode(sys.stdin.readline(), type=_Task)
+    feeds = [feed(one, EventLog(Path(one.log), stream=one.stream)) for one in task.fed]
+    writer = LakeWriter(feeds, ScaledClock(task.speed, task.now), seconds=task.every)
+    ticks = 0
+    while not select.select([sys.stdin], [], [], _LOOK)[0]:
+        writer.step()
+        ticks += 1
+        if ticks % 4 == 0:
+            _tell(feeds, writer)
+    writer.step(force=True)
+    _tell(feeds, writer)
+
+
+def _tell(feeds: list[Feed], writer: LakeWriter) -> None:
+    behind = writer.behind()
+    told: dict[str, Any] = {}
+    for one in feeds:
+        table = one.table
+        assert isinstance(table, LakeTable)
+        failure = writer.failures.get(table.name)
+        state = Told(table.rows, table.version, behind[table.name].seconds, str(failure) if failure else "")
+        told[table.name] = msgspec.to_builtins(state)
+    try:
+        sys.stdout.write(json.dumps(told) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The loop was killed: nobody listens any more, and standard input will end in a moment.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    main()
