@@ -23,7 +23,7 @@ NOT_BENCHMARKS = {"all", "figures"}
 
 def names() -> list[str]:
     """Every benchmark there is."""
-    found = (one.name for one in pkgutil.iter_modules(bench.__path__))
+    found = (one.name for one in pkgutil.iter_modules(bench.__path__) if not one.ispkg)
     return sorted(name for name in found if name not in NOT_BENCHMARKS and not name.startswith("_"))
 
 

@@ -46,8 +46,9 @@ def http(server: PageServer) -> Iterator[httpx.Client]:
         yield client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
+    # Not for the session: Playwright keeps an event loop running in this thread, and tests after it need theirs.
     path = shutil.which("chromium")
     if path is None:
         pytest.skip("no chromium on the PATH: apt-get install chromium")

@@ -33,7 +33,7 @@ PROCESS_SCHEMA = pa.schema(
         pa.field("machine", pa.string(), nullable=False),
         pa.field("sensor", pa.string(), nullable=False),
         pa.field("at", pa.timestamp("ns", tz="UTC"), nullable=False),
-        pa.field("value", pa.float64(), nullable=False),
+        pa.field("value", pa.float64()),
         pa.field("status", pa.string(), nullable=False),
     ]
 )

@@ -112,6 +112,8 @@ class Sender:
             self._thread = None
             self._client.disconnect()
             self._client.loop_stop()
+            # paho closes its own pair of sockets when it is deleted, which a circle would put off.
+            self._client.on_connect = self._client.on_disconnect = self._client.on_publish = None
         self._problem = "stopped"
 
     def _run(self) -> None:
