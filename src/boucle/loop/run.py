@@ -94,6 +94,7 @@ class Loop:
         self._stopping = threading.Event()
         self._closed = False
         self._threads: list[threading.Thread] = []
+        self._switched = 0.0
 
     # ── assembling ────────────────────────────────────────────────────────────────────────────
 
@@ -227,6 +228,7 @@ class Loop:
     def start(self) -> None:
         """Run in threads of its own until `stop`."""
         # Without this a thread that computes makes the others wait 5 ms for the interpreter.
+        self._switched = sys.getswitchinterval()
         sys.setswitchinterval(0.0005)
         gc.collect()
         gc.freeze()
@@ -323,6 +325,10 @@ class Loop:
         self._stopping.set()
         for thread in self._threads:
             thread.join(timeout=10)
+        if self._threads:
+            # A program or a notebook that goes on after the loop gets its interpreter back as it was.
+            sys.setswitchinterval(self._switched)
+            gc.unfreeze()
         self._threads.clear()
         self.close()
 
