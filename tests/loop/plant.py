@@ -207,6 +207,8 @@ class ControlDesk:
     def __exit__(self, *exception: object) -> None:
         self._client.disconnect()
         self._client.loop_stop()
+        # paho closes its own pair of sockets when it is deleted, which a circle would put off.
+        self._client.on_message = self._client.on_subscribe = None
 
     def _listening(self, *_: object) -> None:
         self._subscribed = True
