@@ -84,8 +84,9 @@ class Observer:
             self._commands[command.id] = (command, receipt)
             while len(self._commands) > _KEPT:
                 self._commands.pop(next(iter(self._commands)))
-        if receipt and receipt.latency_ms is not None and receipt.read_back is not None and command.caused_at:
-            self.action_ms.add(receipt.latency_ms)
+        if receipt and receipt.outcome is Outcome.applied and isinstance(receipt.read_back, int | float):
+            if receipt.latency_ms is not None and command.caused_at:
+                self.action_ms.add(receipt.latency_ms)
 
     def events(self) -> tuple[Event, ...]:
         """The last Events, newest first."""

@@ -143,14 +143,17 @@ def evidence_rows(evidence: dict[str, Any], speech: Speech, units: dict[str, str
 def _evidence(name: str, value: Any, speech: Speech, unit: str) -> str:
     if isinstance(value, dict):
         return "; ".join(
-            f"{speech.name('value', key)}\u00a0{_evidence(key, inner, speech, '')}"
-            for key, inner in value.items()
+            f"{_key(key, speech)}\u00a0{_evidence(key, inner, speech, '')}" for key, inner in value.items()
         )
     if isinstance(value, list):
         return "\u2002".join(_evidence(name, inner, speech, unit) for inner in value)
     if isinstance(value, float):
         return speech.value(name, value, unit) if unit else speech.number(value, 2)
     return speech.anything(value, unit)
+
+
+def _key(key: str, speech: Speech) -> str:
+    return key if key in {"x", "y", "z"} else speech.name("value", key)
 
 
 def proof_of(events: list[Event]) -> Event | None:

@@ -291,15 +291,18 @@ STRINGS: dict[str, dict[str, str]] = {
     "error.back": {"en": "To the line", "fr": "Vers la ligne"},
     # the numbers behind a verdict
     "value.shift": {
-        "en": "Shift of the bands, low to high (ln of energy)",
-        "fr": "Décalage des bandes, du grave à l'aigu (ln de l'énergie)",
+        "en": "Shift of the bands, low to high (ln of amplitude)",
+        "fr": "Décalage des bandes, du grave à l'aigu (ln de l'amplitude)",
     },
     "value.outer_line": {"en": "Outer-race line over noise", "fr": "Raie de bague extérieure sur bruit"},
     "value.inner_line": {"en": "Inner-race line over noise", "fr": "Raie de bague intérieure sur bruit"},
     "value.mean_shift_g": {"en": "Shift of the mean (g)", "fr": "Décalage de la moyenne (g)"},
     "value.missing": {"en": "Missing samples (share)", "fr": "Échantillons manquants (part)"},
     "value.skew_ppm": {"en": "Clock error (ppm)", "fr": "Erreur d'horloge (ppm)"},
-    "value.slow": {"en": "Slow values, in standard deviations", "fr": "Valeurs lentes, en écarts-types"},
+    "value.slow": {
+        "en": "Change of the slow values, in their unit",
+        "fr": "Variation des valeurs lentes, dans leur unité",
+    },
     "value.held_s": {"en": "Evidence held for (s)", "fr": "Preuves tenues depuis (s)"},
     "value.strength": {"en": "Strength over the limit", "fr": "Force au-dessus du seuil"},
     "value.size": {"en": "Size", "fr": "Ampleur"},
