@@ -43,9 +43,10 @@ class Plant:
                 "addresses.mes": mes.address,
             }
             machines = len(plant._line.machines)
+            where = f"PLC {plc.url}, MES {mes.url}, {machines} machines"
             screen.say(
-                f"Broker: {broker.kind} on {broker.port}. PLC: {plc.url}. MES: {mes.url}. Machines: {machines}.",
-                f"Broker : {broker.kind}, port {broker.port}. Automate : {plc.url}. MES : {mes.url}. {machines} machines.",
+                f"Broker {broker.kind} on {broker.port}, {where}.",
+                f"Broker {broker.kind} : {broker.port}, {where}.",
             )
             plant._gateway = Gateway(plant._line, plant.clock, f"127.0.0.1:{broker.port}", plant._logic)
             stack.callback(plant._gateway.stop)

@@ -84,9 +84,10 @@ class Observer:
             self._commands[command.id] = (command, receipt)
             while len(self._commands) > _KEPT:
                 self._commands.pop(next(iter(self._commands)))
-        if receipt and receipt.outcome is Outcome.applied and isinstance(receipt.read_back, int | float):
-            if receipt.latency_ms is not None and command.caused_at:
-                self.action_ms.add(receipt.latency_ms)
+        if receipt is None or receipt.outcome is not Outcome.applied or receipt.latency_ms is None:
+            return
+        if command.caused_at and isinstance(receipt.read_back, int | float):
+            self.action_ms.add(receipt.latency_ms)
 
     def events(self) -> tuple[Event, ...]:
         """The last Events, newest first."""
