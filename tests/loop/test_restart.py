@@ -160,7 +160,9 @@ def test_no_window_twice_and_none_missing(survived: Survived) -> None:
 
 def z_of(lake: Sql) -> dict[tuple[str, str], list[float | None]]:
     """The z-scores of each sensor, second by second."""
-    rows = lake.query("select machine, sensor, z from vibration_events order by machine, sensor, at").to_pylist()
+    rows = lake.query(
+        "select machine, sensor, z from vibration_events order by machine, sensor, at"
+    ).to_pylist()
     found: dict[tuple[str, str], list[float | None]] = {}
     for row in rows:
         found.setdefault((row["machine"], row["sensor"]), []).append(row["z"])
@@ -199,7 +201,15 @@ def test_it_says_the_same_as_an_undisturbed_run(survived: Survived, tmp_path: Pa
         assert learned < len(scores)
         assert None not in scores[learned:]
         assert scores[learned:] == pytest.approx(theirs[key][learned:], abs=0.5)
- gone = sum(counts[name] for name in ("stored", "late", "duplicate", "quarantined", "shed"))
+    killed.close()
+    whole.close()
+
+
+def test_the_last_life_ends_well(survived: Survived) -> None:
+    """Nobody was commanded anything, and its own accounting balances."""
+    plant, _, told = survived
+    counts = told["accounting"]
+    gone = sum(counts[name] for name in ("stored", "late", "duplicate", "quarantined", "shed"))
     assert counts["in"] == gone > 0
     assert counts["quarantined"] == counts["shed"] == counts["pending"] == 0
     assert told["commands"] == told["work_orders"] == []
