@@ -23,23 +23,25 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print every problem; 1 when there is any."""
     from boucle.loop.plan import build_plan
-    from boucle.product.project import load_project
+    from boucle.product.project import read_project
 
-    try:
-        plan = build_plan(load_project(options.folder, options.env))
-    except DeclarationError as error:
-        if options.json:
-            problems = [{f: getattr(p, f) for f in p.__struct_fields__} for p in error.problems]
-            print(json.dumps({"ok": False, "problems": problems}, ensure_ascii=False))
-        else:
-            print_error(error, as_json=False)
-        return 1
+    project, problems = read_project(options.folder, options.env)
+    if project is not None:
+        try:
+            plan = build_plan(project)
+        except DeclarationError as error:
+            # Both looks see the same mistake now and then; it is told once.
+            problems += [one for one in error.problems if one not in problems]
+    problems.sort(key=lambda problem: (problem.file, problem.line))
     if options.json:
-        print(json.dumps({"ok": True, "problems": []}))
+        told = [{f: getattr(p, f) for f in p.__struct_fields__} for p in problems]
+        print(json.dumps({"ok": not problems, "problems": told}, ensure_ascii=False))
+    elif problems:
+        print_error(DeclarationError(problems), as_json=False)
     else:
         loop = plan.project.loop
         print(
             f"{plan.project.id}: sound. {len(loop.sources)} sources, {len(plan.steps)} steps, "
             f"{len(loop.tables)} tables, {len(loop.actuators)} actuators, {len(plan.rules)} rules."
         )
-    return 0
+    return 1 if problems else 0

@@ -20,12 +20,11 @@ from boucle.product.contract import StreamContract
 from boucle.product.document import LoopDocument
 from boucle.product.lines import Document, read_documents
 
-__all__ = ["Project", "Setting", "Settings", "load_project"]
+__all__ = ["Project", "Setting", "Settings", "load_project", "read_project"]
 
 _DEFAULTS: dict[str, Any] = {
     "run.folder": "run",
     "run.web": "127.0.0.1:8000",
-    "run.language": "en",
     "run.queue_blocks": 1024,
     "run.fsync_every": "10ms",
     "run.lake_every": "5s",
@@ -129,16 +128,28 @@ def load_project(
     folder: Path, environment: str | None = None, overrides: Mapping[str, Any] | None = None
 ) -> Project:
     """Read a project folder; DeclarationError carries every problem of every document at once."""
+    project, problems = read_project(folder, environment, overrides)
+    if problems or project is None:
+        raise DeclarationError(problems)
+    return project
+
+
+def read_project(
+    folder: Path, environment: str | None = None, overrides: Mapping[str, Any] | None = None
+) -> tuple[Project | None, list[Problem]]:
+    """As much of a project as can be read, and every problem; None where the documents lack their shape."""
     from boucle.product.check import check_documents
 
     settings = Settings(folder, environment, overrides)
     documents, problems = read_documents(folder / "product.yaml")
+    if not documents and problems:
+        return None, problems
     by_kind, contracts, found = check_documents(documents)
     problems += found
-    if problems:
-        raise DeclarationError(problems)
+    if not contracts:
+        return None, problems
     loop = msgspec.convert(by_kind["Loop"].value, LoopDocument)
-    return Project(
+    project = Project(
         folder=folder,
         settings=settings,
         product=by_kind["DataProduct"],
@@ -147,6 +158,7 @@ def load_project(
         loop=loop,
         contracts=contracts,
     )
+    return project, problems
 
 
 def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
