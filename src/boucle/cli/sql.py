@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from boucle.errors import BoucleError
+
 __all__ = ["arguments", "run"]
 
 
@@ -33,10 +35,17 @@ def run(options: argparse.Namespace) -> int:
     from boucle.product.project import Settings
 
     folder = options.folder or Path(str(Settings(Path()).get("run.folder").value))
+    if not (folder / "lake").is_dir():
+        raise BoucleError(
+            "B806", f"there is no lake in {folder}", fix="--folder of a run; `boucle demo press` makes one"
+        )
     lake = Sql(folder / "lake")
     if not options.query:
-        rows: list[dict[str, Any]] = [{"table": name} for name in lake.tables()]
-        names = ["table"]
+        rows: list[dict[str, Any]] = [
+            {"table": table.name, "zone": table.folder.parent.name, "rows": table.rows}
+            for table in lake.tables()
+        ]
+        names = ["table", "zone", "rows"]
     else:
         answer = lake.query(options.query)
         rows, names = answer.to_pylist(), answer.column_names
