@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     folder = options.folder or Path(str(Settings(Path()).get("run.folder").value))
     if not (folder / "lake").is_dir():
         raise BoucleError(
-            "B806", f"there is no lake in {folder}", fix="--folder of a run; `boucle demo press` makes one"
+            "B810", f"there is no lake in {folder}", fix="--folder of a run; `boucle demo press` makes one"
         )
     lake = Sql(folder / "lake")
     if not options.query:

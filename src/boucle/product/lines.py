@@ -52,9 +52,15 @@ def read_documents(file: Path, shown: str | None = None) -> tuple[list[Document]
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
-        why = f"looked in {file.parent.absolute()}"
-        fix = "name the product's folder; examples/press is one"
-        return [], [Problem("B201", f"there is no file {name}", name, 1, why, fix)]
+        problem = Problem(
+            "B201",
+            f"there is no file {name}",
+            name,
+            1,
+            why=f"looked in {file.parent.absolute()}",
+            fix="name the product's folder; examples/press is one",
+        )
+        return [], [problem]
     except UnicodeDecodeError as error:
         why = f"byte {error.start} is not valid: {error.reason}"
         return [], [Problem("B202", "the file is not UTF-8 text", name, 1, why, "save it as UTF-8")]
