@@ -198,9 +198,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="boucle-bench-") as name:
         folder = Path(name)
         plant = Plant(3)
-        bare = measure_bare(plant, 8 if asked.quick else 60)
-        one = measure_live(folder / "one", plant, 17 if asked.quick else 150, ["press-2"])
-        burst = measure_live(folder / "burst", plant, 11 if asked.quick else 60, plant.machines)
+        bare = measure_bare(plant, 8 if asked.quick else 30)
+        one = measure_live(folder / "one", plant, 17 if asked.quick else 100, ["press-2"])
+        burst = measure_live(folder / "burst", plant, 11 if asked.quick else 45, plant.machines)
         plant.close()
         runs, seconds = (1, 5) if asked.quick else (3, 20)
         rates = [measure_rate(folder / str(number), 8, seconds) for number in range(runs)]

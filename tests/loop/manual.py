@@ -38,7 +38,6 @@ class ManualPlant:
 
     def restart(self) -> None:
         """A new loop on the same folder, as after a stop of the process."""
-        self.vibration, self.process = MemorySource(stream="vibration"), MemorySource(stream="process")
         self.loop = self.new_loop()
         self.loop.open()
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import shutil
 import time
 from contextlib import ExitStack
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from boucle.cli.screen import Screen, choose_language
+from boucle.errors import BoucleError
 
 __all__ = ["arguments", "examples_folder", "run"]
 
@@ -59,6 +61,7 @@ def run(options: argparse.Namespace) -> int:
     from boucle.testing import load_scenario
 
     since = time.monotonic()
+    _check_report(options.report)
     screen = Screen(choose_language(options.lang))
     product = examples_folder(options.name)
     scenario = load_scenario(options.scenario or product / "scenario.yaml")
@@ -89,6 +92,14 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(told, ensure_ascii=False, default=str))
     return 0
+
+
+def _check_report(file: Path | None) -> None:
+    # Said now, and not after two minutes when there is nothing left to write it from.
+    if file is not None and (file.is_dir() or not os.access(file.absolute().parent, os.W_OK)):
+        raise BoucleError(
+            "B811", f"the report {file} cannot be written", fix="name a file in a folder that is there"
+        )
 
 
 def _folder(options: argparse.Namespace) -> Path:

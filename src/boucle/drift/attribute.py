@@ -22,9 +22,13 @@ __all__ = ["VERDICT", "Attribute"]
 _VERSION = 1
 _TIME = pa.timestamp("ns", tz="UTC")
 
+WHOLE_MACHINE = "machine"
+"""The `sensor` of a verdict that is about no single one."""
+
 VERDICT = pa.schema(
     [
         pa.field("machine", pa.string(), nullable=False),
+        pa.field("sensor", pa.string(), nullable=False),
         pa.field("at", _TIME, nullable=False),
         pa.field("health", pa.float64()),
         pa.field("rul_h", pa.float64()),
@@ -42,7 +46,8 @@ VERDICT = pa.schema(
     ]
 )
 """`family` is none, machine, sensor, operation or unknown; `cause` is empty but for machine and sensor;
-`subject` is the machine, or machine/sensor (machine/all: every axis of the accelerometer); `onset` is
+`subject` is the machine, or machine/sensor (machine/all: every axis of the accelerometer), and `sensor` its
+second half (`machine` when there is none), by which the table is partitioned; `onset` is
 when the evidence began, null for none; `evidence` is JSON."""
 
 
@@ -124,12 +129,14 @@ class Attribute:
         evidence = self._judge.hear(course, Reading.of(at, row, self._axes))
         velocities = [row.get(f"{axis}_velocity") for axis in self._axes]
         known = [velocity for velocity in velocities if velocity is not None]
+        told = self._told(machine, course, evidence)
         return {
             "machine": machine,
+            "sensor": told["subject"].partition("/")[2] or WHOLE_MACHINE,
             "at": at,
             **{name: row.get(name) for name in ("health", "rul_h", "speed", "setpoint")},
             "zone": zone(max(known), self._zones) if known else None,
-            **self._told(machine, course, evidence),
+            **told,
         }
 
     def _told(self, machine: str, course: Course, evidence: Evidence | None) -> dict[str, Any]:

@@ -94,8 +94,11 @@ class Intake:
         for block in self.log.read(start):
             self._dedupe.duplicates(block.rows)
             self._watermarks.observe(block.rows)
-        self.committed = resume
-        self.source.open(resume)
+        # The log remembers for each row where its source was: it may know of more than the last checkpoint.
+        logged = self.log.source_position()
+        known = [one for one in (resume, logged) if one is not None]
+        self.committed = max(known, key=lambda one: one.offset, default=None)
+        self.source.open(self.committed)
 
     def take(self, wait: float) -> Block | None:
         """The next accepted rows, appended to the log (durable after `flush`); None when there are none."""

@@ -340,6 +340,7 @@ class Loop:
         while (block := self._take_queued()) is not None:
             self._work(block)
         self.action.dispatcher.step(0)
+        self._flush_all()
         self._save(self._take_checkpoint())
         self.tables.commit(force=True)
         self.lineage.end(self.failure)
