@@ -19,7 +19,7 @@ from boucle.errors import BoucleError
 from boucle.event import Command
 from boucle.product.duration import seconds
 
-__all__ = ["REFUSALS", "Guard", "Limits", "Refusal", "Situation", "is_number", "read_limits"]
+__all__ = ["REFUSALS", "Guard", "Limits", "Refusal", "Situation", "is_number", "read_limits", "reason"]
 
 REFUSALS: dict[str, dict[str, str]] = {
     "unknown_target": {"en": "nobody declared this target", "fr": "cible que personne n'a déclarée"},
@@ -53,6 +53,15 @@ REFUSALS: dict[str, dict[str, str]] = {
     "unreadable": {"en": "the machine's state cannot be known", "fr": "l'état de la machine est inconnu"},
 }
 """Every reason the guard refuses for, in words for a screen."""
+
+
+def reason(code: str, why: str, language: str) -> str:
+    """Why a command was refused, in the reader's language; `why` itself (English, with its values) where
+    there is no translation.
+    """
+    known = REFUSALS.get(code, {})
+    return why if language == "en" else known.get(language, why)
+
 
 _EXACT = 1 << 53
 """Beyond it an integer is no longer exact as the double a machine takes."""

@@ -125,13 +125,14 @@ def _closing(told: dict[str, Any], folder: Path) -> tuple[str, str]:
         f"{counts['in']} = {counts['stored']} + {counts['late']} + {counts['duplicate']} + "
         f"{counts['quarantined']} + {counts['shed']}"
     )
-    latency = told["latency_ms"]["p50"]
+    measured = told["latency_ms"]["p50"]
+    latency = "–" if measured is None else f"{measured} ms"
     en = (
         f"Readings in = stored + late + duplicate + quarantined + shed: {numbers}. "
-        f"Sample to PLC, read back: {latency} ms (median). Log and tables: {folder}"
+        f"Sample to PLC, read back: {latency} (median). Log and tables: {folder}"
     )
     fr = (
         f"Lectures reçues = stockées + tardives + doublons + quarantaine + délestées : {numbers}. "
-        f"Échantillon → automate, relu : {str(latency).replace('.', ',')} ms (médiane). Journal et tables : {folder}"
+        f"Échantillon → automate, relu : {latency.replace('.', ',')} (médiane). Journal et tables : {folder}"
     )
     return en, fr

@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(told, ensure_ascii=False))
     else:
-        _show(told, beside)
+        _show(told, beside, screen.language)
     return 0
 
 
@@ -168,15 +168,22 @@ def _beside(beside: Any) -> dict[str, Any]:
     }
 
 
-def _show(told: dict[str, Any], beside: Any) -> None:
+_WORDS = {
+    "en": ("in", "stored", "late", "duplicate", "quarantined", "shed", "recording", "labelled | alerted (spans)"),
+    "fr": ("reçues", "stockées", "tardives", "doublons", "quarantaine", "délestées", "enregistrement",
+           "étiquetées | alertées (plages)"),
+}  # fmt: skip
+
+
+def _show(told: dict[str, Any], beside: Any, language: str) -> None:
     counts = told["accounting"]
-    print(
-        f"in {counts['in']} = stored {counts['stored']} + late {counts['late']} + duplicate {counts['duplicate']} "
-        f"+ quarantined {counts['quarantined']} + shed {counts['shed']}"
-    )
+    *words, recording, spans = _WORDS[language]
+    names = ("in", "stored", "late", "duplicate", "quarantined", "shed")
+    first, *rest = (f"{word} {counts[name]}" for word, name in zip(words, names, strict=True))
+    print(f"{first} = {' + '.join(rest)}")
     if beside is None:
         return
-    print(f"\n{'recording':<28} {'F1':>6} {'FAR %':>7} {'MAR %':>7}   labelled | alerted (spans)")
+    print(f"\n{recording:<28} {'F1':>6} {'FAR %':>7} {'MAR %':>7}   {spans}")
     for name, found in told["labels"]["recordings"].items():
         print(f"{name[-28:]:<28} {_figures(found)}   {len(found['labels']):>8} | {len(found['alerts'])}")
     print(f"{'all':<28} {_figures(told['labels']['all'])}")

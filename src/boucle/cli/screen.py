@@ -11,13 +11,18 @@ import time
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from boucle.act.guard import reason
 from boucle.clock import Nanos
 from boucle.errors import BoucleError, DeclarationError
-from boucle.event import Command, Event, Receipt
+from boucle.event import Command, Event, Outcome, Receipt
 
 __all__ = ["Screen", "choose_language"]
 
 _SHAPES = {"info": "·", "warning": "▲", "alarm": "■"}
+_OUTCOMES = {
+    Outcome.applied: "appliquée", Outcome.refused: "refusée", Outcome.expired: "expirée",
+    Outcome.duplicate: "doublon", Outcome.failed: "échouée",
+}  # fmt: skip
 _COLOURS = {"warning": "33", "alarm": "31"}
 
 
@@ -58,11 +63,16 @@ class Screen:
     def receipt(self, command: Command, receipt: Receipt) -> None:
         """What became of a command."""
         said = command.says.get(self.language) or f"{command.verb} {command.target}"
-        told = receipt.outcome.value if not receipt.why else f"{receipt.outcome.value}: {receipt.why}"
+        french = self.language == "fr"
+        told = _OUTCOMES[receipt.outcome] if french else receipt.outcome.value
+        if receipt.why:
+            told += f"{' ' if french else ''}: {reason(receipt.code, receipt.why, self.language)}"
         value = "" if isinstance(command.value, dict) else f" = {command.value:g}"
         took = (
             f" ({receipt.latency_ms:.1f} ms)" if receipt.latency_ms is not None and receipt.read_back else ""
         )
+        if french:
+            value, took = value.replace(".", ","), took.replace(".", ",")
         self._line(f"{self._clock(command.issued_at)} → {said} [{command.target}{value}] {told}{took}")
 
     def progress(self, text: str) -> None:

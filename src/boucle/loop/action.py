@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from boucle.act.dispatch import Dispatcher
+from boucle.act.guard import reason
 from boucle.act.journal import Journal
 from boucle.block import Block
 from boucle.clock import Clock, Nanos
@@ -88,7 +89,7 @@ class Action:
                     severity=Severity.warning,
                     says={
                         "en": f"Command to {command.target} {en}: {receipt.why}",
-                        "fr": f"Commande vers {command.target} {fr} : {receipt.why}",
+                        "fr": f"Commande vers {command.target} {fr} : {reason(receipt.code, receipt.why, 'fr')}",
                     },
                     evidence={"command": command.id, "code": receipt.code},
                 )
