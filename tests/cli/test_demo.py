@@ -33,7 +33,7 @@ class Recorded:
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
     folder = tmp_path_factory.mktemp("empty")
-    words = "demo press --headless --duration 20 --speed 2 --seed 4 --lang fr --report story.html --json"
+    words = "demo press --headless --duration 16 --speed 2 --seed 4 --lang fr --report story.html --json"
     return Recorded(folder, boucle(*words.split(), cwd=folder))
 
 
@@ -57,7 +57,7 @@ def test_it_speaks_french_when_asked(recorded: Recorded) -> None:
     assert "L'histoire : La presse 2 s'use" in said
     assert "Lectures reçues" in said
     assert "Traceback" not in said
-    assert not re.search(r"\b(The story|Readings|Broker:|readings)\b", said)
+    assert not re.search(r"\b(The story|Readings|readings|None|nan)\b", said)
 
 
 def test_the_report_stands_alone(recorded: Recorded) -> None:
@@ -103,7 +103,7 @@ QUERY = "select machine, count(*) as seconds from maintenance_summary group by m
 def test_sql_answers_as_table_json_and_csv(recorded: Recorded) -> None:
     rows = told(sql(recorded, "--json", QUERY))
     assert [row["machine"] for row in rows] == ["press-1", "press-2", "press-3"]
-    assert all(15 <= row["seconds"] <= 21 for row in rows)
+    assert all(11 <= row["seconds"] <= 17 for row in rows)
     shown = sql(recorded, QUERY)
     assert shown.returncode == 0
     assert re.search(rf"^press-2 +{rows[1]['seconds']}$", shown.stdout, re.MULTILINE)

@@ -111,6 +111,7 @@ def test_replay_speaks_french_to_people(boiler: Path) -> None:
     done = boucle("replay", boiler, "--lang", "fr", cwd=boiler.parent)
     assert done.returncode == 0
     assert "Chaudière B1 : " in done.stderr
+    assert f"reçues {ROWS} = stockées {ROWS - 2}" in done.stdout
     assert "," in done.stderr.partition("Chaudière B1 : ")[2].partition(" bar")[0]
 
 

@@ -227,10 +227,10 @@ def test_the_embedded_broker_loses_nothing(tmp_path: Path) -> None:
     scenario = replace(quiet_line(), machines=("press-1", "press-2"))
     with SocketPlant(tmp_path, scenario, speed=2.0, kind="amqtt") as plant:
         plant.play()
-        plant.run_until(10)
+        plant.run_until(7)
         plant.finish()
         vibration = plant.loop.intakes["vibration"].accounting
         assert vibration.received == vibration.stored == plant.gateway.sent.readings
-        assert vibration.received >= 10 / 0.1 * 3 * 2
+        assert vibration.received >= 7 / 0.1 * 3 * 2
         assert plant.loop.picture.accounting().balanced()
         assert plant.gateway.sent.dropped_messages == 0
