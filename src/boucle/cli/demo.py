@@ -37,7 +37,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--lang", choices=["en", "fr"], help="language of the screens (default: the locale's)"
     )
     parser.epilog = (
-        "examples:\n  boucle demo press\n  boucle demo press --seed 7 --speed 4 --headless --json\n"
+        "examples:\n  boucle demo press\n  boucle demo press --seed 7 --speed 2 --headless --json\n"
         "  boucle demo press --duration 120 --report press.html"
     )
 

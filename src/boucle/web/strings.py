@@ -306,7 +306,12 @@ STRINGS: dict[str, dict[str, str]] = {
     "value.held_s": {"en": "Evidence held for (s)", "fr": "Preuves tenues depuis (s)"},
     "value.strength": {"en": "Strength over the limit", "fr": "Force au-dessus du seuil"},
     "value.size": {"en": "Size", "fr": "Ampleur"},
-    "order.stored": {"en": "in the MES", "fr": "dans le MES"},
+    "order.stored": {"en": "in the MES: {state}", "fr": "dans le MES : {state}"},
+    "jobstate.Released": {"en": "released", "fr": "libéré"},
+    "jobstate.Running": {"en": "running", "fr": "en cours"},
+    "jobstate.Completed": {"en": "completed", "fr": "terminé"},
+    "jobstate.Aborted": {"en": "aborted", "fr": "abandonné"},
+    "jobstate.Closed": {"en": "closed", "fr": "clos"},
     # the report of a run
     "report.summary": {
         "en": "Seed {seed}, {seconds} seconds of the wall.",
