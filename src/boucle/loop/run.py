@@ -279,7 +279,7 @@ class Loop:
         return all(durable)
 
     def _walk(self) -> None:
-        while (block := self._next()) is not None or not self._stopping.is_set():
+        while (block := self._next(0.02)) is not None or not self._stopping.is_set():
             if block is not None:
                 self._work(block)
             late = time.monotonic() - self._checkpoint_due
@@ -287,9 +287,9 @@ class Loop:
             if self._checkpoint is None and late >= 0 and (block is None or late > self._checkpoint_every):
                 self._checkpoint = self._take_checkpoint()
 
-    def _next(self) -> Block | None:
+    def _next(self, wait: float) -> Block | None:
         try:
-            return self._queue.get(timeout=0.02)
+            return self._queue.get(timeout=wait)
         except queue.Empty:
             return None
 
@@ -345,7 +345,7 @@ class Loop:
         if self._closed:
             return
         self._closed = True
-        while (block := self._take_queued()) is not None:
+        while (block := self._next(0)) is not None:
             self._work(block)
         self.action.dispatcher.step(0)
         self._flush_all()
@@ -374,9 +374,3 @@ class Loop:
             if self._queue.empty() and pending == 0:
                 return
             time.sleep(0.02)
-
-    def _take_queued(self) -> Block | None:
-        try:
-            return self._queue.get_nowait()
-        except queue.Empty:
-            return None

@@ -61,7 +61,6 @@ def event_block(event: Event) -> Block:
 class _Derived(Struct):
     log: EventLog
     seen: Dedupe | None
-    rows: int = 0
 
 
 class Tables:
