@@ -8,7 +8,7 @@ import msgspec
 import pyarrow as pa
 from msgspec import Struct
 
-from boucle.block import Block
+from boucle.block import Block, as_dicts, as_rows
 from boucle.clock import SECOND, Nanos
 from boucle.errors import BoucleError
 from boucle.product.duration import seconds
@@ -90,7 +90,7 @@ class PressFeatures:
         self._forget()
         if not rows:
             return ()
-        batch = pa.RecordBatch.from_pylist(rows, schema=FEATURES)
+        batch = as_rows(rows, FEATURES)
         return (Block(self._stream, batch, self._watermark, block.position),)
 
     def snapshot(self) -> bytes:
@@ -117,9 +117,8 @@ class PressFeatures:
         return BoucleError("B602", what, why=why, fix="remove the checkpoint to start afresh")
 
     def _read_axes(self, rows: pa.RecordBatch) -> None:
-        times = rows.column("at").cast(_TIME).cast(pa.int64()).to_pylist()
-        for at, row in zip(times, rows.drop_columns(["at"]).to_pylist(), strict=True):
-            axis = row["sensor"].removeprefix("vib_")
+        for row in as_dicts(rows):
+            at, axis = row["at"], row["sensor"].removeprefix("vib_")
             if axis not in AXES:
                 continue
             # Only a row of this very second can be late: another machine's seconds are its own.

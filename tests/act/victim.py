@@ -31,12 +31,13 @@ class Fatal(OpcUaConnection):
 
     moment = ""
 
-    def write(self, node: str, value: float | bool | str) -> None:
+    def write(self, node: str, value: float | bool | str) -> Value | None:
         if self.moment == "before the write":
             die()
-        super().write(node, value)
+        told = super().write(node, value)
         if self.moment == "after the write":
             die()
+        return told
 
     def read(self, nodes: object) -> list[Value]:
         values = super().read(nodes)  # type: ignore[arg-type]

@@ -104,6 +104,10 @@ class Dispatcher:
         for lane in self.lanes.values():
             lane.automatic = allowed
 
+    def sending(self) -> bool:
+        """Whether a new Command is on its way to a machine right now."""
+        return any(lane.sending() for lane in self.lanes.values())
+
     def waiting(self) -> int:
         """Commands without a receipt; 0 when all is settled."""
         return sum(lane.waiting() for lane in self.lanes.values())

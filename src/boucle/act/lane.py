@@ -145,6 +145,10 @@ class Lane:
         with self._ready:
             return len(self._inbox) + len(self._work)
 
+    def sending(self) -> bool:
+        """Whether a new Command is being tried right now."""
+        return bool(self._inbox)
+
     def state(self) -> str:
         """The actuator's: `connected`, or why not."""
         return "nobody declared it" if self._actuator is None else self._actuator.state()

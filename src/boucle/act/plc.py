@@ -26,7 +26,7 @@ class _Line(Protocol):
     def open(self) -> None: ...
     def state(self) -> str: ...
     def read(self, nodes: list[str]) -> list[Value]: ...
-    def write(self, node: str, value: float) -> None: ...
+    def write(self, node: str, value: float) -> Value | None: ...
     def close(self) -> None: ...
 
 
@@ -119,7 +119,7 @@ class PlcActuator:
 
     def _write(self, command: Command, before: Any) -> Receipt:
         try:
-            self._line.write(self._node(command.target), float(command.value))
+            told = self._line.write(self._node(command.target), float(command.value))
         except CommandRefused as error:
             code = _BY_PLC.get(error.why, "refused_by_plc")
             why = f"the PLC said {error.why}"
@@ -128,6 +128,8 @@ class PlcActuator:
             if error.code == _NOTHING_SENT:
                 raise
             return self._receipt(command, Outcome.failed, IN_DOUBT, error.why or error.what, before)
+        if told is not None and told.status == "Good" and self._taken(command, told.value):
+            return self._receipt(command, Outcome.applied, "", "", before, told.value)
         return self._read_back(command, before)
 
     def _read_back(self, command: Command, before: Any) -> Receipt:

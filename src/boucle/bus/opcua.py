@@ -116,13 +116,16 @@ class OpcUaConnection:
         """
         return self._ask(self._read(self._connected(), nodes), f"reading {', '.join(nodes)}")
 
-    def write(self, node: str, value: float | bool | str) -> None:
-        """Write one value, cast to the type the node has.
+    def write(self, node: str, value: float | bool | str) -> Value | None:
+        """Write one value, cast to the type the node has; gives what the node holds right after.
+
+        None when it was written and could not be read again. Both requests leave from one coroutine:
+        each hand-over between threads costs a millisecond while the path computes.
 
         CommandRefused when the server says no; its `why` is the name of the status code. Unavailable
         with code B321 when nothing was sent, B322 when no answer came: it may have been applied.
         """
-        self._ask(self._write(self._connected(), node, value), f"writing {node}")
+        return self._ask(self._write(self._connected(), node, value), f"writing {node}")
 
     def close(self) -> None:
         """Disconnect. Safe to call twice."""
@@ -167,7 +170,7 @@ class OpcUaConnection:
         found = await client.uaclient.read_attributes(ids, ua.AttributeIds.Value)
         return [value_of(node, told, self._clock.now()) for node, told in zip(nodes, found, strict=True)]
 
-    async def _write(self, client: Client, node: str, value: float | bool | str) -> None:
+    async def _write(self, client: Client, node: str, value: float | bool | str) -> Value | None:
         if node not in self._types:
             told = (await client.uaclient.read_attributes([self.node_id(node)], ua.AttributeIds.Value))[0]
             if told.Value is None or told.Value.Value is None:
@@ -181,6 +184,11 @@ class OpcUaConnection:
         answer = await client.uaclient.write_attributes([self.node_id(node)], sent, ua.AttributeIds.Value)
         if not answer[0].is_good():
             raise self._refused(node, value, answer[0])
+        try:
+            return (await self._read(client, [node]))[0]
+        except _TROUBLE as error:
+            _log.debug("%s was written and could not be read again: %s", node, error)
+            return None
 
     def _refused(self, node: str, value: object, status: ua.StatusCode) -> CommandRefused:
         fix = "see the machine's limits, mode and interlocks"

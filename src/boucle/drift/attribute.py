@@ -9,7 +9,7 @@ import msgspec
 import pyarrow as pa
 from msgspec import Struct
 
-from boucle.block import Block
+from boucle.block import Block, as_dicts, as_rows
 from boucle.drift.evidence import Evidence
 from boucle.drift.judge import Course, Judge
 from boucle.drift.reading import Reading
@@ -97,12 +97,10 @@ class Attribute:
 
     def step(self, block: Block) -> Sequence[Block]:
         """One verdict per row of features with health."""
-        times = block.rows.column("at").cast(_TIME).cast(pa.int64()).to_pylist()
-        features = block.rows.drop_columns(["at"]).to_pylist()
-        rows = [self._verdict(at, row) for at, row in zip(times, features, strict=True)]
+        rows = [self._verdict(row["at"], row) for row in as_dicts(block.rows)]
         if not rows:
             return ()
-        batch = pa.RecordBatch.from_pylist(rows, schema=VERDICT)
+        batch = as_rows(rows, VERDICT)
         return (Block(self._stream, batch, block.watermark, block.position),)
 
     def snapshot(self) -> bytes:

@@ -58,8 +58,8 @@ def hypotheses(evidence: Evidence) -> list[Hypothesis]:
     found = [*_races(evidence)]
     for rule in (_stuck, _dropout, _clock, _offset):
         found += rule(evidence)
-    if found:
-        return found
+    if found or not (np.abs(evidence.shift) >= _LEAST_GAIN).any():
+        return found  # every rule below asks for at least this shift somewhere
     for shape in (_gain, _imbalance, _lubrication, _loose, _noise):
         found += shape(evidence)
         if found:

@@ -17,7 +17,7 @@ import pyarrow as pa
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from boucle.block import Block
+from boucle.block import Block, as_rows
 from boucle.clock import Nanos
 from boucle.edge.baseline import Baseline
 from boucle.edge.spectrum import Analyser, Analysis, line_ratio
@@ -173,7 +173,7 @@ class Reduce:
         self._forget_speeds()
         if not rows:
             return ()
-        batch = pa.RecordBatch.from_pylist(rows, schema=EVENTS)
+        batch = as_rows(rows, EVENTS)
         # Windows that start before this have all been given.
         promise = self._watermark // window * window
         return (Block(self._stream, batch, promise, block.position),)

@@ -21,6 +21,7 @@ import scipy.fft
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from boucle.edge.kernels import line_ratios, line_spectrum, moments, powers, squared_envelope
 from boucle.errors import BoucleError
 
 __all__ = ["GRAVITY", "Analyser", "Analysis", "line_ratio"]
@@ -86,6 +87,9 @@ class Analyser:
         # No envelope line below envelope_limit is folded over by the products above it.
         width = self._envelope[1] - self._envelope[0]
         self._envelope_size = scipy.fft.next_fast_len(width + int(min(envelope_limit * window_s, width)) + 1)
+        # Compile, or load what was compiled, now: not when the first window is due.
+        idle = np.zeros((1, size), dtype=np.float32)
+        line_ratio(self.analyse(idle, np.zeros(1), np.full(1, size)).envelope, self.bin_hz, nyquist / 8)
 
     def analyse(self, samples: Array, means: Wide, counts: NDArray[np.int64]) -> Analysis:
         """Analyse windows (n, size) whose gaps are filled with their mean.
@@ -94,17 +98,17 @@ class Analyser:
         """
         centred = samples - means[:, None].astype(np.float32)
         spectrum = scipy.fft.rfft(centred, axis=1)
-        present = (self.size / counts).astype(np.float32)[:, None]
-        power = _square(spectrum) * (np.float32(2 / self.size**2) * present)
-        low, high = self._band
-        rms = np.sqrt(np.add.reduce(power[:, low:high], axis=1, dtype=np.float64))
+        present = (self.size / counts).astype(np.float32)
+        scale = np.float32(2 / self.size**2)
+        power, rms, bands, velocity = powers(
+            spectrum, present, scale, self._band, self._edges, self._velocity, self._integral
+        )
         kurtosis, crest = self._shape(spectrum, rms)
-        bands = np.add.reduceat(power[:, : self._edges[-1]], self._edges[:-1], axis=1, dtype=np.float64)
         return Analysis(
             rms=rms,
             kurtosis=kurtosis,
             crest=crest,
-            velocity=self._velocity_rms(spectrum, present),
+            velocity=velocity,
             bands=bands,
             power=power,
             envelope=self._envelope_spectrum(spectrum),
@@ -122,19 +126,9 @@ class Analyser:
         inside = np.zeros_like(spectrum)
         inside[:, low:high] = spectrum[:, low:high]
         filtered = scipy.fft.irfft(inside, n=self.size, axis=1, overwrite_x=True)
-        peak = np.maximum(filtered.max(axis=1), -filtered.min(axis=1)).astype(np.float64)
-        np.multiply(filtered, filtered, out=filtered)
-        second = filtered.mean(axis=1).astype(np.float64)
-        np.multiply(filtered, filtered, out=filtered)
-        fourth = filtered.mean(axis=1).astype(np.float64)
+        peak, second, fourth = moments(filtered)
         kurtosis = np.divide(fourth, second**2, out=np.zeros_like(second), where=second > 0)
         return kurtosis, np.divide(peak, rms, out=np.zeros_like(rms), where=rms > 0)
-
-    def _velocity_rms(self, spectrum: NDArray[np.complex64], present: Array) -> Wide:
-        low, high = self._velocity
-        power = _square(_hann(spectrum[:, low - 1 : high + 1])) * self._integral * present
-        velocity: Wide = np.sqrt(np.add.reduce(power, axis=1, dtype=np.float64))
-        return velocity
 
     def _envelope_spectrum(self, spectrum: NDArray[np.complex64]) -> Array:
         low, high = self._envelope
@@ -142,12 +136,8 @@ class Analyser:
         baseband = np.zeros((len(spectrum), self._envelope_size), dtype=np.complex64)
         baseband[:, : high - low] = spectrum[:, low:high] * np.float32(2 * self._envelope_size / self.size)
         analytic = scipy.fft.ifft(baseband, axis=1, overwrite_x=True)
-        squared = _square(analytic)
-        squared -= squared.mean(axis=1)[:, None]
-        lines = scipy.fft.rfft(squared, axis=1)
-        amplitude = np.zeros(lines.shape, dtype=np.float32)
-        amplitude[:, 1:-1] = np.abs(_hann(lines)) * np.float32(4 / self._envelope_size)
-        return amplitude
+        lines = scipy.fft.rfft(squared_envelope(analytic), axis=1)
+        return line_spectrum(lines, np.float32(4 / self._envelope_size))
 
 
 def line_ratio(
@@ -162,48 +152,12 @@ def line_ratio(
     About 2 for noise; 0 when there is no envelope at all, or no room for the first harmonic.
     """
     last = envelope.shape[1] - 1
-    orders = np.arange(1, harmonics + 1)
-    orders = orders[orders * frequency * (1 + slip) / bin_hz + 16 < last]
-    if not len(orders) or frequency / bin_hz < 8:
+    centre = frequency / bin_hz
+    orders = sum(order * centre * (1 + slip) + 16 < last for order in range(1, harmonics + 1))
+    if not orders or centre < 8:
         return np.zeros(len(envelope))
-    slips = 1 + slip * np.linspace(-1, 1, 9)
-    at = np.rint(slips[:, None] * orders * frequency / bin_hz).astype(np.intp)
-    logs = np.zeros((len(envelope), len(slips)))
-    alive = np.ones(len(envelope), dtype=np.bool_)
-    for column, order in enumerate(orders):
-        centre = order * frequency / bin_hz
-        inner = int(np.ceil(slip * centre)) + 3
-        near = np.arange(max(2, round(centre) - inner - 12), round(centre) + inner + 13)
-        near = near[(np.abs(near - centre) >= inner) & (near <= last)]
-        floor = _median(envelope[:, near])
-        alive &= floor > 0
-        lines = envelope[:, at[:, column]].astype(np.float64)
-        ratio = np.divide(lines, floor[:, None], out=np.ones_like(lines), where=floor[:, None] > 0)
-        logs += np.log(np.maximum(ratio, 1e-3))
-    best = np.exp(logs.max(axis=1) / len(orders))
-    return np.where(alive, best, 0.0)
-
-
-def _median(rows: Array) -> Wide:
-    # np.median spends five times as long on its checks as on the partition of so few values.
-    size = rows.shape[1]
-    low, high = (size - 1) // 2, size // 2
-    ordered = np.partition(rows, (low, high), axis=1)
-    middle: Wide = np.mean(ordered[:, low : high + 1], axis=1).astype(np.float64)
-    return middle
-
-
-def _square(values: NDArray[np.complex64]) -> Array:
-    real, imag = values.real, values.imag
-    squared: Array = real * real + imag * imag
-    return squared
-
-
-def _hann(spectrum: NDArray[np.complex64]) -> NDArray[np.complex64]:
-    """The spectrum of the Hann-windowed signal, for all bins but the first and last."""
-    middle: NDArray[np.complex64] = np.float32(0.5) * spectrum[:, 1:-1]
-    middle -= np.float32(0.25) * (spectrum[:, :-2] + spectrum[:, 2:])
-    return middle
+    ratios: Wide = line_ratios(envelope, centre, slip, orders)
+    return ratios
 
 
 def _check_edges(name: str, edges: tuple[float, ...], nyquist: float) -> None:

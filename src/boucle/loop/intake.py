@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -67,6 +68,8 @@ class Intake:
         self.id, self.spec, self.source, self.log = id, spec, source, log
         self.contract = contract
         self.accounting = Accounting()
+        """Written only by whole Blocks: what `counted` gives always adds up."""
+        self._tally = Accounting()
         self.meter = Meter()
         self.last_seen: Nanos = 0
         """Clock time of the last reading of any kind."""
@@ -103,17 +106,28 @@ class Intake:
     def take(self, wait: float) -> Block | None:
         """The next accepted rows, appended to the log (durable after `flush`); None when there are none."""
         polled = self.source.poll(wait)
+        self._tally = Accounting()
         self._count_shed()
         if polled is None:
+            self._book(None)
             return None
         started = time.perf_counter()
         self.last_seen = self._clock.now()
         taken = self._accept(polled)
-        with self._lock:
-            self.accounting.pending += len(taken) if taken else 0
-            self._waiting = polled.position
+        self._tally.pending = len(taken) if taken else 0
+        self._book(polled.position)
         self.meter.add(len(polled), len(taken) if taken else 0, time.perf_counter() - started)
         return taken
+
+    def counted(self) -> Accounting:
+        """The counters at one moment; safe from any thread."""
+        with self._lock:
+            return msgspec.structs.replace(self.accounting, reasons=dict(self.accounting.reasons))
+
+    def _book(self, position: Position | None) -> None:
+        with self._lock:
+            self.accounting.add(self._tally)
+            self._waiting = position or self._waiting
 
     def _accept(self, polled: Block) -> Block | None:
         rows = self._decode(polled)
@@ -125,11 +139,11 @@ class Intake:
             return None
         repeated = self._dedupe.duplicates(good.rows)
         if repeated.any():
-            self.accounting.duplicate += int(repeated.sum())
+            self._tally.duplicate += int(repeated.sum())
             good = _only(good, ~repeated)
         observed = self._watermarks.observe(good.rows)
         if observed.late.any():
-            self.accounting.late += int(observed.late.sum())
+            self._tally.late += int(observed.late.sum())
             self._append(
                 self.late, Block(self.id, late_rows(good, observed), observed.watermark, good.position)
             )
@@ -152,17 +166,17 @@ class Intake:
     def _decode(self, polled: Block) -> Block | None:
         # A replay gives the rows as they were stored: typed already, whatever they came in as.
         if self._decoder is None or polled.rows.schema.names != WIRE.names:
-            self.accounting.received += len(polled)
+            self._tally.received += len(polled)
             return polled
         rows, rejects = self._decoder.decode(polled)
-        self.accounting.received += (len(rows) if rows else 0) + len(rejects)
+        self._tally.received += (len(rows) if rows else 0) + len(rejects)
         self._reject(rejects)
         return rows
 
     def _reject(self, rejects: list[Reject]) -> None:
         for reject in rejects:
-            self.accounting.quarantined += 1
-            reasons = self.accounting.reasons
+            self._tally.quarantined += 1
+            reasons = self._tally.reasons
             reasons[reject.reason] = reasons.get(reject.reason, 0) + 1
         if rejects:
             self._quarantine.add(rejects)
@@ -170,8 +184,8 @@ class Intake:
     def _count_shed(self) -> None:
         shed = int(getattr(self.source, "shed", 0))
         if shed > self._shed_seen:
-            self.accounting.received += shed - self._shed_seen
-            self.accounting.shed += shed - self._shed_seen
+            self._tally.received += shed - self._shed_seen
+            self._tally.shed += shed - self._shed_seen
             self._shed_seen = shed
 
     def flush(self) -> bool:

@@ -9,9 +9,9 @@ from collections import deque
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
+import pyarrow as pa
 
-from boucle.block import Block
+from boucle.block import Block, as_dicts
 from boucle.clock import SECOND, Clock, Nanos
 from boucle.event import Command, Event, Outcome, Receipt
 from boucle.loop.measure import Percentiles
@@ -51,15 +51,16 @@ class Observer:
 
     def see(self, block: Block) -> None:
         """A Block flowed by."""
-        rows = block.rows.drop_columns([f.name for f in block.rows.schema if str(f.type).startswith("list")])
-        times = pc.cast(rows.column("at"), "int64").to_pylist()
+        rows = block.rows
+        if nested := [field.name for field in rows.schema if pa.types.is_nested(field.type)]:
+            rows = rows.drop_columns(nested)
         with self._lock:
-            for row, at in zip(rows.to_pylist(), times, strict=True):
-                machine = row.get("machine")
+            for row in as_dicts(rows):
+                machine, at = row.get("machine"), row["at"]
                 if machine is None:
                     continue
                 if block.stream == self._view.machines:
-                    self._machines[machine] = {**row, "at": at}
+                    self._machines[machine] = row
                 for name, column, trend in self._columns.get(block.stream, ()):
                     self._value(machine, name, row.get(column), at, trend)
 

@@ -70,6 +70,8 @@ class Path:
         self._taps = {stream: list(calls) for stream, calls in taps.items()}
         self._beside = {stream: list(calls) for stream, calls in (beside or {}).items()}
         self._passed: list[Block] = []
+        self.passed_since: float | None = None
+        """When the oldest Block passed that those beside have not been shown (monotonic seconds)."""
         self._readers: dict[str, list[Step]] = {}
         for step in steps:
             for stream in step.inputs:
@@ -85,6 +87,8 @@ class Path:
             tap(block)
         if block.stream in self._beside:
             self._passed.append(block)
+            if self.passed_since is None:
+                self.passed_since = time.monotonic()
         for step in self._readers.get(block.stream, ()):
             started = time.perf_counter()
             given = step.operator.step(block)
@@ -95,7 +99,7 @@ class Path:
 
     def settle(self) -> None:
         """Show what passed to those beside the path: tables and screens, which no decision waits for."""
-        passed, self._passed = self._passed, []
+        passed, self._passed, self.passed_since = self._passed, [], None
         for block in passed:
             for tap in self._beside[block.stream]:
                 tap(block)

@@ -47,12 +47,8 @@ class Picture:
     def accounting(self) -> Accounting:
         """Where every reading of every source went."""
         total = Accounting()
-        parts = [intake.accounting for intake in self._loop.intakes.values()]
-        for name in ("received", "stored", "late", "duplicate", "quarantined", "shed", "pending"):
-            setattr(total, name, sum(getattr(part, name) for part in parts))
-        for part in parts:
-            for reason, count in part.reasons.items():
-                total.reasons[reason] = total.reasons.get(reason, 0) + count
+        for intake in self._loop.intakes.values():
+            total.add(intake.counted())
         return total
 
     def _build(self) -> LoopView:

@@ -40,6 +40,8 @@ __all__ = ["Listener", "Loop"]
 
 _log = logging.getLogger("boucle.loop.run")
 
+_TABLES_WAIT = 0.05
+"""Seconds that tables and screens wait for decisions and commands at most."""
 _FULL_COLLECTIONS = 1000
 """Collections of the middle generation per full one: about one full collection an hour at 90 000 samples/s."""
 
@@ -190,13 +192,13 @@ class Loop:
             waiting += [Block(name, block.rows, block.watermark, block.position) for block in missed]
         for block in sorted(waiting, key=lambda b: (b.watermark, b.stream, b.position.offset)):
             self._work(block)
+            self.path.settle()
 
     def _work(self, block: Block) -> None:
         intake = self.intakes[block.stream]
         for piece in pieces(block, intake.spec.partition, self._watermarks.get(block.stream, 0)):
             self._cause = newest_sample(piece, intake.contract.time)
             self.path.push(piece)
-        self.path.settle()
         self._watermarks[block.stream] = block.watermark
         self._done[block.stream] = block.position
 
@@ -206,6 +208,7 @@ class Loop:
         if block is None:
             return 0
         self._work(block)
+        self.path.settle()
         self.action.dispatcher.step(0)
         return len(block)
 
@@ -233,7 +236,7 @@ class Loop:
         """Run in threads of its own until `stop`."""
         # Without this a thread that computes makes the others wait 5 ms for the interpreter.
         self._switched = sys.getswitchinterval()
-        sys.setswitchinterval(0.0005)
+        sys.setswitchinterval(0.0001)
         gc.collect()
         gc.freeze()
         # A full collection stops every thread for 70 ms; young objects are still collected as ever.
@@ -279,13 +282,25 @@ class Loop:
         return all(durable)
 
     def _walk(self) -> None:
-        while (block := self._next(0.02)) is not None or not self._stopping.is_set():
+        while (block := self._next(self._rest())) is not None or not self._stopping.is_set():
             if block is not None:
                 self._work(block)
+            if not self._hurry():
+                self.path.settle()
             late = time.monotonic() - self._checkpoint_due
             # Between two bursts rather than within one; but a path that never rests is checkpointed too.
             if self._checkpoint is None and late >= 0 and (block is None or late > self._checkpoint_every):
                 self._checkpoint = self._take_checkpoint()
+
+    def _hurry(self) -> bool:
+        """Whether tables and screens should wait: other decisions are due, or a command is on its way to a machine."""
+        since = self.path.passed_since
+        if since is None or time.monotonic() - since > _TABLES_WAIT:
+            return False
+        return not self._queue.empty() or self.action.dispatcher.sending()
+
+    def _rest(self) -> float:
+        return 0.02 if self.path.passed_since is None else 0.001
 
     def _next(self, wait: float) -> Block | None:
         try:
@@ -294,6 +309,7 @@ class Loop:
             return None
 
     def _take_checkpoint(self) -> Checkpoint:
+        self.path.settle()
         resume = {name: intake.committed for name, intake in self.intakes.items() if intake.committed}
         return Checkpoint(
             version=VERSION,
@@ -347,6 +363,7 @@ class Loop:
         self._closed = True
         while (block := self._next(0)) is not None:
             self._work(block)
+        self.path.settle()
         self.action.dispatcher.step(0)
         self._flush_all()
         self._save(self._take_checkpoint())

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 from msgspec import Struct
 
-from boucle.block import Block, Position
+from boucle.block import Block, Position, as_rows
 from boucle.bus.log import EventLog
 from boucle.clock import Clock
 from boucle.event import Event
@@ -55,7 +55,7 @@ def event_block(event: Event) -> Block:
         "severity": event.severity.value, "says_en": says.get("en"), "says_fr": says.get("fr"),
         "evidence": json.dumps(event.evidence, ensure_ascii=False, default=str),
     }  # fmt: skip
-    return Block(EVENTS, pa.RecordBatch.from_pylist([row], _EVENT_SCHEMA), event.at, Position(EVENTS, 0))
+    return Block(EVENTS, as_rows([row], _EVENT_SCHEMA), event.at, Position(EVENTS, 0))
 
 
 class _Derived(Struct):

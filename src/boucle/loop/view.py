@@ -44,6 +44,13 @@ class Accounting(Struct, kw_only=True):
     reasons: dict[str, int] = field(default_factory=dict)
     """Quarantine reason → readings."""
 
+    def add(self, other: "Accounting") -> None:
+        """Count what `other` counted as well."""
+        for name in ("received", "stored", "late", "duplicate", "quarantined", "shed", "pending"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for reason, count in other.reasons.items():
+            self.reasons[reason] = self.reasons.get(reason, 0) + count
+
     def balanced(self) -> bool:
         """Whether every reading is accounted for."""
         gone = self.stored + self.late + self.duplicate + self.quarantined + self.shed
