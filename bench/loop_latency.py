@@ -199,7 +199,7 @@ def main() -> None:
         folder = Path(name)
         plant = Plant(3)
         bare = measure_bare(plant, 8 if asked.quick else 30)
-        one = measure_live(folder / "one", plant, 17 if asked.quick else 100, ["press-2"])
+        one = measure_live(folder / "one", plant, 17 if asked.quick else 200, ["press-2"])
         burst = measure_live(folder / "burst", plant, 11 if asked.quick else 45, plant.machines)
         plant.close()
         runs, seconds = (1, 5) if asked.quick else (3, 20)

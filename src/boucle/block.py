@@ -62,9 +62,11 @@ def as_dicts(rows: "pa.RecordBatch") -> list[dict[str, Any]]:
 
     columns = []
     for column in rows.columns:
-        if pa.types.is_timestamp(column.type):
-            column = column if column.type.unit == "ns" else column.cast(pa.timestamp("ns", column.type.tz))
-            column = column.view(pa.int64())
-        columns.append(column)
+        if not pa.types.is_timestamp(column.type):
+            columns.append(column)
+        elif column.type.unit == "ns":
+            columns.append(column.view(pa.int64()))
+        else:
+            columns.append(column.cast(pa.timestamp("ns", column.type.tz)).view(pa.int64()))
     dicts: list[dict[str, Any]] = pa.StructArray.from_arrays(columns, rows.schema.names).to_pylist()
     return dicts

@@ -55,11 +55,10 @@ def test_amqtt_says_why_it_cannot_start() -> None:
         EmbeddedBroker(other.getsockname()[1])
 
 
-@pytest.mark.real
-@needs_mosquitto
-def test_mosquitto_ends_with_us_even_when_we_are_killed() -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_ends_with_us_even_when_we_are_killed(kind: Kind) -> None:
     program = (
-        "import time; from boucle.bus.broker import Broker; b = Broker.start(); "
+        f"import time; from boucle.bus.broker import Broker; b = Broker.start(kind='{kind}'); "
         "print(b.pid, flush=True); time.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)

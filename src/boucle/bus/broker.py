@@ -1,7 +1,7 @@
 """The broker that `boucle demo` brings along: mosquitto when it is installed, else amqtt.
 
-Loopback only, no password: it serves this machine and nothing else. mosquitto is a child process
-that ends with us, even when we are killed; amqtt runs in a thread of this process.
+Loopback only, no password: it serves this machine and nothing else. Either is a child process that
+ends with us, even when we are killed.
 """
 
 import ctypes
@@ -75,7 +75,9 @@ class Broker:
 
     @property
     def pid(self) -> int | None:
-        """The process of mosquitto; None for amqtt, which is in ours."""
+        """Its process; None once it is stopped."""
+        if self._embedded is not None:
+            return self._embedded.pid
         return None if self._process is None else self._process.pid
 
     @classmethod

@@ -1,6 +1,5 @@
 """The verdict per machine and second: the sensor, the machine, how it is run, or nothing at all."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -169,7 +168,11 @@ class Attribute:
                 {"cause": item.hypothesis.cause, "held_s": item.held, "axis": item.hypothesis.axis}
                 for item in course.pending
             ]
-        shown = {"says_en": says["en"], "says_fr": says["fr"], "evidence": json.dumps(numbers)}
+        shown = {
+            "says_en": says["en"],
+            "says_fr": says["fr"],
+            "evidence": msgspec.json.encode(numbers).decode(),
+        }
         return {"family": family, **told, **shown}
 
     def _calm(self, course: Course, evidence: Evidence | None, family: str) -> float:

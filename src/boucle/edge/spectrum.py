@@ -137,7 +137,8 @@ class Analyser:
         baseband[:, : high - low] = spectrum[:, low:high] * np.float32(2 * self._envelope_size / self.size)
         analytic = scipy.fft.ifft(baseband, axis=1, overwrite_x=True)
         lines = scipy.fft.rfft(squared_envelope(analytic), axis=1)
-        return line_spectrum(lines, np.float32(4 / self._envelope_size))
+        amplitude: Array = line_spectrum(lines, np.float32(4 / self._envelope_size))
+        return amplitude
 
 
 def line_ratio(

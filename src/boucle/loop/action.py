@@ -56,10 +56,10 @@ class Action:
     def consider(self, block: Block, cause: Nanos) -> None:
         """Let the rules look at a Block; `cause` is the event time of the last sample that led to it."""
         events, commands = self.policy.decide(block, cause)
-        for event in events:
-            self._tell(event)
         for command in commands:
             self.submit(msgspec.structs.replace(command, caused_at=cause, issued_at=self._clock.now()))
+        for event in events:
+            self._tell(event)
 
     def submit(self, command: Command) -> None:
         """Hand a Command over; its Receipt comes later."""

@@ -198,6 +198,7 @@ class Loop:
         intake = self.intakes[block.stream]
         for piece in pieces(block, intake.spec.partition, self._watermarks.get(block.stream, 0)):
             self._cause = newest_sample(piece, intake.contract.time)
+            self._give_way()
             self.path.push(piece)
         self._watermarks[block.stream] = block.watermark
         self._done[block.stream] = block.position
@@ -291,6 +292,12 @@ class Loop:
             # Between two bursts rather than within one; but a path that never rests is checkpointed too.
             if self._checkpoint is None and late >= 0 and (block is None or late > self._checkpoint_every):
                 self._checkpoint = self._take_checkpoint()
+
+    def _give_way(self) -> None:
+        """Leave the interpreter to a command on its way to a machine, for a moment: it is nearer its end."""
+        until = time.monotonic() + 0.01
+        while self._threads and self.action.dispatcher.sending() and time.monotonic() < until:
+            time.sleep(0.0005)
 
     def _hurry(self) -> bool:
         """Whether tables and screens should wait: other decisions are due, or a command is on its way to a machine."""

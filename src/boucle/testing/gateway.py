@@ -19,7 +19,7 @@ __all__ = ["Gateway"]
 
 _LOG = logging.getLogger("boucle.testing.gateway")
 _LATE = 1.0  # s of the clock
-_SCAN_PHASE = 0.4  # of a chunk, from the block to the PLC's scan
+_SCAN_PHASE = 0.7
 
 
 class Gateway:
@@ -103,8 +103,9 @@ class Gateway:
         self._wait_until(tick.last)
         if self._sender is not None:
             self._sender.give(messages)
-        # A PLC's scan and an acquisition unit's block are not in phase; nor does a real machine compute its
-        # own physics on the processor that serves the PLC, so that is done between two blocks too.
+        # A PLC's scan and an acquisition unit's block are not in phase. A real PLC publishes in microseconds and
+        # a real machine needs no processor for its physics; here both take 15 ms of the computer that also
+        # runs the loop, so they come when a loop that keeps its promises has long answered the block.
         self.clock.sleep(self.line.scenario.chunk * _SCAN_PHASE)
         if self.plc is not None:
             rows = tick.process
