@@ -160,7 +160,7 @@ def test_a_chunk_goes_out_at_the_time_of_its_last_sample() -> None:
     gateway = Gateway(PressLine(Scenario(machines=("press-1",)), start=START), clock, plc=plc)
     tick = gateway.step()
     assert tick.last == START + 99_900_000
-    assert clock.now() == tick.last + 40_000_000, "the PLC scans out of phase with the acquisition"
+    assert clock.now() == tick.last + 70_000_000, "the PLC scans out of phase with the acquisition"
     assert gateway.behind_s == 0
     assert plc.tag("press-1", "bearing_temperature").at == tick.last
     assert plc.value("press-1", "bearing_temperature") > 30
