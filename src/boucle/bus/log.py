@@ -7,13 +7,12 @@ Several syncs asked for at once share one (group commit, DeWitt et al., "Impleme
 for main memory database systems", 1984); the interval between two is what an acknowledgement costs.
 """
 
-import errno
 import logging
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -21,22 +20,21 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from boucle.block import Block, Position
-from boucle.bus.frames import ROWS_KIND, Frame, encode
-from boucle.bus.segments import (
-    DurableMark,
-    Segment,
-    create_segment,
-    lock_folder,
-    read_segment,
-    repair,
-    segment_files,
-    sync_folder,
-    write_all,
-)
-from boucle.errors import BoucleError, ContractBroken, PositionLost, Unavailable
+from boucle.bus.frames import ROWS_KIND, Encoded, encode
+from boucle.bus.log_compact import Compacted, compact_segments
+from boucle.bus.log_disk import DurableMark, lock_folder, refused, sync_folder, write_all
+from boucle.bus.log_groups import Group
+from boucle.bus.log_producers import Producers, produced
+from boucle.bus.log_read import LogReader
+from boucle.bus.log_recover import recover
+from boucle.bus.log_retention import Retention, remove_expired
+from boucle.bus.log_source import LogSource
+from boucle.bus.segments import Segment, create_segment, segment_files
+from boucle.clock import Clock, SystemClock
+from boucle.errors import BoucleError, ContractBroken
 from boucle.ports import Facts
 
-__all__ = ["EventLog", "LogSource"]
+__all__ = ["Compacted", "EventLog", "Group", "LogSource", "Retention"]
 
 _log = logging.getLogger("boucle.bus.log")
 
@@ -44,7 +42,7 @@ _log = logging.getLogger("boucle.bus.log")
 class _Waiting(NamedTuple):
     """A frame that is not durable yet; kept until it is, so that a failed disk loses nothing."""
 
-    frame: bytes
+    frame: Encoded
     end: int
     source: Position
 
@@ -66,6 +64,9 @@ class EventLog:
     when the disk is full (nothing flushed is lost; appending resumes when there is room) or when
     another process writes; B311 when bytes that were durable have changed; PositionLost when the
     rows asked for were removed. Dictionary-encoded columns are stored plain.
+
+    `keep` says what may be removed, by default nothing. It is applied whenever a segment is begun,
+    and by `retain`.
     """
 
     facts = Facts(ordered=True, replayable=True, delivery="at-least-once")
@@ -78,6 +79,8 @@ class EventLog:
         segment_bytes: int = 64 << 20,
         fsync_interval: float = 0.01,
         buffer_bytes: int = 8 << 20,
+        keep: Retention | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.stream = stream or self.folder.name
@@ -87,9 +90,14 @@ class EventLog:
         self._segment_bytes = segment_bytes
         self._interval = fsync_interval
         self._buffer_bytes = buffer_bytes
+        self._keep = keep or Retention()
+        self._clock = clock or SystemClock()
+        self._reader = LogReader(self.folder, self.stream)
         self._mark = DurableMark(self.folder)
         self._lock = threading.Lock()  # the fields below
-        self._disk = threading.RLock()  # the files; taken before _lock
+        self._disk = threading.RLock()  # the open segment; taken before _lock
+        self._tidy = threading.RLock()  # the closed segments; taken before _disk, or not waited for
+        self._producers = Producers()
         self._waiting: deque[_Waiting] = deque()
         self._waiting_bytes = 0
         self._segment: Segment | None = None
@@ -115,16 +123,40 @@ class EventLog:
                 raise
             self._folder_lock = held
 
-    def append(self, block: Block) -> Position:
-        """Take a Block; the returned Position is durable once `flush` has returned."""
+    def append(self, block: Block, *, producer: str = "", sequence: int | None = None) -> Position:
+        """Take a Block; the returned Position is durable once `flush` has returned.
+
+        A producer that numbers its Blocks one after the other may append the same number again, also
+        after a crash: it is stored once and has its first Position. ContractBroken (B317) when numbers
+        are skipped, PositionLost (B318) for a number of too long ago (`log_producers.SEQUENCES`).
+        """
         self.open()
+        if (sequence is None) == bool(producer):
+            raise ValueError("a producer and its sequence are given together")
         rows = _plain(block.rows)
-        if rows.num_rows == 0:
+        if rows.num_rows == 0 and sequence is None:
             return self.end()
+        if rows.num_rows == 0:
+            raise ContractBroken(
+                "B317",
+                f'producer "{producer}" numbered an empty Block {sequence}',
+                where=str(self.folder),
+                why="nothing of it would be stored, not even its number",
+                fix="leave empty Blocks out, and do not count them",
+            )
+        body = rows.serialize()
         while True:
             with self._lock:
+                if sequence is not None:
+                    end = self._producers.stored(producer, sequence, str(self.folder))
+                    if end is not None:
+                        return Position(self.stream, end)
                 if self._fits(rows.schema):
-                    return self._accept(block, rows)
+                    extra = b"" if sequence is None else produced(producer, sequence)
+                    position = self._accept(block, rows.num_rows, body, extra)
+                    if sequence is not None:
+                        self._producers.took(producer, sequence, position.offset)
+                    return position
             if self._waiting_bytes >= self._buffer_bytes:
                 self.flush()
             else:
@@ -155,14 +187,12 @@ class EventLog:
 
     def durable(self) -> Position:
         """After the last row that is on disk."""
-        if self._folder_lock >= 0:
-            return Position(self.stream, self._durable)
-        return Position(self.stream, self._durable_elsewhere())
+        ours = self._folder_lock >= 0
+        return Position(self.stream, self._durable if ours else self._reader.durable())
 
     def start(self) -> Position:
         """Before the first row that retention has left."""
-        files = segment_files(self.folder)
-        return Position(self.stream, files[0][0] if files else 0)
+        return Position(self.stream, self._reader.start())
 
     def source_position(self) -> Position | None:
         """The source's own position of the last durable Block: where to resume the source. None: no row."""
@@ -174,24 +204,32 @@ class EventLog:
         """The durable rows after `after` (None: from the first kept), at most `max_rows` of them.
 
         Ends where the durable rows end; call again to follow. One Block per Block appended, cut
-        where `after` or `max_rows` fall inside one.
+        where `after` or `max_rows` fall inside one; what compaction left of small ones comes joined.
         """
-        upto = self.durable().offset
-        files = segment_files(self.folder)
-        first = files[0][0] if files else 0
-        start = first if after is None else after.offset
-        if not first <= start <= upto:
-            what = f"row {start} is not in the log"
-            why = "retention removed it" if start < first else f"the log ends at {upto}"
-            fix = f"open from {first} on, or from the beginning"
-            raise PositionLost("B312", what, where=str(self.folder), why=why, fix=fix)
-        stop = upto if max_rows is None else min(upto, start + max_rows)
-        return self._between(files, start, stop)
+        return self._reader.read(None if after is None else after.offset, self.durable().offset, max_rows)
+
+    def group(self, name: str) -> Group:
+        """The consumer group of this name, in any process; one asked for the first time starts at `start`."""
+        return Group(self, name)
+
+    def retain(self) -> int:
+        """Remove the segments that `keep` does not ask for; returns how many.
+
+        Done by itself whenever a segment is begun; a log that may fall silent needs it called, or its
+        last rows stay. Never those of the segment being written.
+        """
+        self.open()
+        with self._tidy:
+            with self._disk:
+                if self._aged():
+                    assert self._segment is not None
+                    self._roll(self._segment.schema)
+            return remove_expired(self.folder, self._keep, self._clock.now())
 
     def truncate(self, before: Position) -> int:
-        """Retention: remove the segments whose rows all lie before `before`; returns how many."""
+        """Remove the segments whose rows all lie before `before`, whoever may want them; returns how many."""
         self.open()
-        with self._disk:
+        with self._tidy:
             files = segment_files(self.folder)
             gone = [file for (_, file), (end, _) in pairwise(files) if end <= before.offset]
             for file in gone:
@@ -200,9 +238,18 @@ class EventLog:
                 sync_folder(self.folder)
             return len(gone)
 
+    def compact(self, key: Sequence[str]) -> Compacted:
+        """Keep only the last row per key in all but the newest segment; every row keeps its number.
+
+        Appending and reading go on meanwhile. ContractBroken (B319) when the rows have no such columns.
+        """
+        self.open()
+        with self._tidy:
+            return compact_segments(self.folder, key)
+
     def close(self) -> None:
         """Flush and give the folder back. Safe to call twice."""
-        with self._disk:
+        with self._tidy, self._disk:
             if self._folder_lock < 0:
                 return
             try:
@@ -217,69 +264,50 @@ class EventLog:
                 self._waiting_bytes = 0
 
     def _recover(self) -> None:
-        durable = self._mark.read()
-        files = segment_files(self.folder)
-        self._segment, self._source, self._end = None, None, 0
-        while files and not self._resumed(*files[-1], durable):
-            files.pop()
-        if self._source is None and len(files) > 1:
-            self._source = self._last_source(files)
-        if durable is not None and durable > self._end:
-            what = f"rows {self._end} to {durable} were durable and are gone"
-            raise BoucleError("B311", what, where=str(self.folder), fix="restore the folder from a copy")
-        self._durable = self._end
+        found = recover(self.folder, self._mark.read())
+        self.repaired += found.torn
+        self._segment, self._handle = found.segment, found.handle
+        self._size = 0 if found.segment is None else found.segment.size
+        self._end = self._durable = found.end
+        self._source, self._producers = found.source, found.producers
         self._mark.write(self._end)
-
-    def _resumed(self, first: int, file: Path, durable: int | None) -> bool:
-        found, torn = repair(file, first, durable)
-        if torn or found is None:
-            self.repaired += 1
-            _log.warning("%s: %d bytes of a torn tail cut off; none of it was flushed", file, torn)
-        if found is None:
-            file.unlink()
-            sync_folder(self.folder)
-            self._end = first
-            return False
-        handle = os.open(file, os.O_RDWR)
-        os.ftruncate(handle, found.size)
-        os.fsync(handle)
-        self._segment, self._handle, self._size, self._end = found, handle, found.size, found.end
-        self._source = None if found.last is None else Position(*found.last)
-        return True
-
-    def _last_source(self, files: list[tuple[int, Path]]) -> Position | None:
-        (first, file), (end, _) = files[-2:]
-        for frame, _ in read_segment(file, first, end - 1, end):
-            return Position(frame.label, frame.mark)
-        return None
 
     def _fits(self, schema: pa.Schema) -> bool:
         if self._segment is None or not self._segment.schema.equals(schema):
             return False
         if self._waiting_bytes >= self._buffer_bytes:
             return False
-        empty = self._end == self._segment.first
-        return empty or self._size + self._waiting_bytes < self._segment_bytes
+        if self._end == self._segment.first:
+            return True
+        return self._size + self._waiting_bytes < self._segment_bytes and not self._aged()
 
-    def _accept(self, block: Block, rows: pa.RecordBatch) -> Position:
+    def _aged(self) -> bool:
+        """Whether the open segment has rows and covers as much time as retention likes it to."""
+        age, segment = self._keep.segment_age, self._segment
+        if age is None or segment is None or self._end == segment.first:
+            return False
+        return self._clock.now() - segment.created >= age
+
+    def _accept(self, block: Block, rows: int, body: pa.Buffer, extra: bytes) -> Position:
         assert self._segment is not None
         try:
             frame = encode(
                 ROWS_KIND,
-                rows.serialize(),
+                body,
                 salt=self._segment.salt,
-                rows=rows.num_rows,
+                rows=rows,
                 offset=self._end,
                 watermark=block.watermark,
                 label=block.position.partition,
                 mark=block.position.offset,
+                extra=extra,
             )
         except ValueError as error:
             fix = "cut the Block into smaller ones"
             raise ContractBroken("B314", str(error), where=str(self.folder), fix=fix) from error
-        self._end += rows.num_rows
+        self._end += rows
         self._waiting.append(_Waiting(frame, self._end, block.position))
-        self._waiting_bytes += len(frame)
+        self._waiting_bytes += frame.size
         return Position(self.stream, self._end)
 
     def _roll(self, schema: pa.Schema) -> None:
@@ -293,73 +321,50 @@ class EventLog:
                     os.close(self._handle)
                 self._handle, self._segment = -1, None
                 try:
-                    self._handle, self._segment = create_segment(self.folder, self._end, schema)
+                    self._handle, self._segment = create_segment(
+                        self.folder,
+                        self._end,
+                        schema,
+                        created=self._clock.now(),
+                        producers=self._producers,
+                    )
                 except OSError as error:
-                    raise self._refused(error) from error
+                    raise refused(self.folder, error) from error
                 self._size = self._segment.size
+            self._retain_beside()
+
+    def _retain_beside(self) -> None:
+        """Retention must neither wait for a compaction nor stop rows from being taken."""
+        if self._keep == Retention() or not self._tidy.acquire(blocking=False):
+            return
+        try:
+            remove_expired(self.folder, self._keep, self._clock.now())
+        except (BoucleError, OSError) as error:
+            _log.error("%s: nothing was removed by retention: %s", self.folder, error)
+        finally:
+            self._tidy.release()
 
     def _sync(self) -> None:
         with self._lock:
             frames = tuple(self._waiting)
             handle, size = self._handle, self._size
-        data = b"".join(waiting.frame for waiting in frames)
         try:
-            write_all(handle, data, size)
+            end = write_all(handle, [part for waiting in frames for part in waiting.frame.parts], size)
             os.fdatasync(handle)
         except OSError as error:
             # After a failed sync the kernel may call pages clean that are not on disk: write again.
             os.ftruncate(handle, size)
-            raise self._refused(error) from error
+            raise refused(self.folder, error) from error
         with self._lock:
             for _ in frames:
                 self._waiting.popleft()
-            self._waiting_bytes -= len(data)
-            self._size += len(data)
+            self._waiting_bytes -= end - size
+            self._size = end
             self._durable = frames[-1].end
             self._source = frames[-1].source
             self.syncs += 1
         self._mark.write(self._durable)
         self._last_sync = time.monotonic()
-
-    def _refused(self, error: OSError) -> Unavailable:
-        full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-        return Unavailable(
-            "B315",
-            "the disk is full" if full else "the disk refuses to write",
-            where=str(self.folder),
-            why=error.strerror or str(error),
-            fix="free space or shorten retention; writing resumes by itself" if full else "check the disk",
-        )
-
-    def _durable_elsewhere(self) -> int:
-        known = self._mark.read()
-        files = segment_files(self.folder)
-        if known is not None or not files:
-            return known or 0
-        first, file = files[-1]
-        found, _ = repair(file, first, None)
-        return first if found is None else found.end
-
-    def _between(self, files: list[tuple[int, Path]], start: int, stop: int) -> Iterator[Block]:
-        ends = [first for first, _ in files[1:]] + [stop] * bool(files)
-        for (begin, file), until in zip(files, ends, strict=True):
-            if until > start and begin < stop:
-                yield from self._blocks(file, begin, start, min(until, stop))
-
-    def _blocks(self, file: Path, begin: int, start: int, stop: int) -> Iterator[Block]:
-        try:
-            for frame, rows in read_segment(file, begin, start, stop):
-                yield self._block(frame, rows, start, stop)
-        except FileNotFoundError as error:
-            what = f"rows from {begin} on were removed while they were read"
-            fix = "read from the first row that is kept"
-            raise PositionLost("B312", what, where=str(self.folder), fix=fix) from error
-
-    def _block(self, frame: Frame, rows: pa.RecordBatch, start: int, stop: int) -> Block:
-        skip = max(0, start - frame.offset)
-        rows = rows.slice(skip, min(frame.rows, stop - frame.offset) - skip)
-        end = frame.offset + skip + rows.num_rows
-        return Block(self.stream, rows, frame.watermark, Position(self.stream, end))
 
 
 def _plain(rows: pa.RecordBatch) -> pa.RecordBatch:
@@ -368,58 +373,3 @@ def _plain(rows: pa.RecordBatch) -> pa.RecordBatch:
             plain = pa.field(field.name, field.type.value_type, field.nullable, field.metadata)
             rows = rows.set_column(index, plain, rows.column(index).dictionary_decode())
     return rows
-
-
-class LogSource:
-    """Replays an event log as a Source, and follows it while another process appends."""
-
-    facts = Facts(ordered=True, replayable=True, delivery="at-least-once")
-
-    def __init__(
-        self, log: EventLog, stream: str = "", *, follow: bool = True, look_every: float = 0.02
-    ) -> None:
-        self.stream = stream or log.stream
-        self._log = log
-        self._follow = follow
-        self._look_every = look_every
-        self._at: Position | None = None
-        self._blocks: Iterator[Block] = iter(())
-
-    def open(self, resume: Position | None = None) -> None:
-        """Deliver after `resume` (None: from the first row kept). PositionLost when it was removed."""
-        at = self._log.start() if resume is None else resume
-        self._blocks = self._log.read(at)
-        self._at = at
-
-    def poll(self, wait: float) -> Block | None:
-        """The next Block, or None when nothing more became durable within `wait` seconds."""
-        deadline = time.monotonic() + wait
-        while self._at is not None:
-            block = next(self._blocks, None)
-            if block is not None:
-                self._at = block.position
-                return Block(self.stream, block.rows, block.watermark, block.position)
-            if self._log.durable().offset > self._at.offset:
-                self._blocks = self._log.read(self._at)
-                continue
-            left = deadline - time.monotonic()
-            if left <= 0 or not self._follow:
-                return None
-            time.sleep(min(left, self._look_every))
-        return None
-
-    def commit(self, upto: Position) -> None:
-        """Nothing to do: what a log keeps is retention's affair."""
-
-    def state(self) -> str:
-        """`connected`, `finished` at the end when not following, or `closed`."""
-        if self._at is None:
-            return "closed"
-        if self._follow or self._log.durable().offset > self._at.offset:
-            return "connected"
-        return "finished"
-
-    def close(self) -> None:
-        """Stop reading; the log itself stays as it is."""
-        self._at = None
-        self._blocks = iter(())

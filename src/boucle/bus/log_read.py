@@ -1,0 +1,122 @@
+"""Reading the event log, in the process that writes it or any other."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from boucle.block import Block, Position
+from boucle.bus.frames import Frame
+from boucle.bus.log_disk import DurableMark
+from boucle.bus.segments import Place, repair, rows_in, segment_files, walk
+from boucle.errors import PositionLost
+
+__all__ = ["LogReader"]
+
+_PLACES = 8
+"""In how many segments a reader remembers where it was."""
+
+
+class LogReader:
+    """The durable rows of a log's folder."""
+
+    def __init__(self, folder: Path, stream: str) -> None:
+        self.folder, self.stream = folder, stream
+        self._mark = DurableMark(folder)
+        self._places: dict[int, Place] = {}
+
+    def durable(self) -> int:
+        """How many rows are on disk, as the writing process tells it in the folder."""
+        known = self._mark.read()
+        if known is not None:
+            return known
+        files = segment_files(self.folder)
+        if not files:
+            return 0
+        first, file = files[-1]
+        found, _ = repair(file, first, None)
+        return first if found is None else found.end
+
+    def start(self) -> int:
+        """The number of the first row that retention has left."""
+        files = segment_files(self.folder)
+        return files[0][0] if files else 0
+
+    def read(self, after: int | None, upto: int, max_rows: int | None) -> Iterator[Block]:
+        """Rows from number `after` on (None: from the first kept) and before `upto`, at most `max_rows`.
+
+        PositionLost when they are not all in the log.
+        """
+        files = segment_files(self.folder)
+        first = files[0][0] if files else 0
+        start = first if after is None else after
+        if not first <= start <= upto:
+            raise PositionLost(
+                "B312",
+                f"row {start} is not in the log",
+                where=str(self.folder),
+                why="retention removed it" if start < first else f"the log ends at {upto}",
+                fix=f"open from {first} on, or from the beginning",
+            )
+        return self._between(files, start, upto, max_rows)
+
+    def _between(
+        self, files: list[tuple[int, Path]], start: int, upto: int, most: int | None
+    ) -> Iterator[Block]:
+        ends = [first for first, _ in files[1:]] + [upto] * bool(files)
+        left = upto - start if most is None else most
+        for (begin, file), end in zip(files, ends, strict=True):
+            if left <= 0 or begin >= upto:
+                return
+            if end > start:
+                for block in self._blocks(file, begin, start, min(end, upto), left):
+                    left -= len(block)
+                    yield block
+
+    def _blocks(self, file: Path, begin: int, start: int, stop: int, left: int) -> Iterator[Block]:
+        try:
+            for frame, head, after in walk(file, begin, start, stop, self._places.get(begin)):
+                rows, numbers = rows_in(file, frame, head.schema)
+                block = None if rows is None else self._cut(frame, rows, numbers, start, stop, left)
+                if after.row <= stop and (block is None or block.position.offset == after.row):
+                    self._remember(begin, after)
+                if block is None:
+                    continue
+                left -= len(block)
+                yield block
+                if left <= 0:
+                    return
+        except FileNotFoundError as error:
+            what = f"rows from {begin} on were removed while they were read"
+            fix = "read from the first row that is kept"
+            raise PositionLost("B312", what, where=str(self.folder), fix=fix) from error
+
+    def _remember(self, begin: int, place: Place) -> None:
+        self._places[begin] = place
+        if len(self._places) > _PLACES:
+            self._places.pop(min(tuple(self._places)), None)
+
+    def _cut(
+        self,
+        frame: Frame,
+        rows: pa.RecordBatch,
+        numbers: npt.NDArray[np.int64] | None,
+        start: int,
+        stop: int,
+        most: int,
+    ) -> Block | None:
+        """What of a frame lies between `start` and `stop`, at most so many rows; None when nothing does."""
+        end = frame.offset + frame.rows
+        if numbers is None:
+            skip, until = max(0, start - frame.offset), min(end, stop) - frame.offset
+        else:
+            skip, until = (int(one) for one in np.searchsorted(numbers, (start, stop)))
+        kept = min(until - skip, most)
+        if kept <= 0:
+            return None
+        if kept < until - skip:
+            end = frame.offset + skip + kept if numbers is None else int(numbers[skip + kept - 1]) + 1
+        rows = rows if kept == rows.num_rows else rows.slice(skip, kept)
+        return Block(self.stream, rows, frame.watermark, Position(self.stream, min(end, stop)))
