@@ -4,13 +4,18 @@
 
 Whatever does not go on is written to quarantine or to the late log before anything is acknowledged:
 the source's position is committed only when the log, the late log and the quarantine are durable.
+
+The log of accepted rows remembers the source's position, and a restart goes on from there. So what a
+replayable source gave besides is durable, and counted, before the rows beside it are logged (else they would be
+lost), and what is read again is not put aside again (else it would be there twice).
 """
 
 import inspect
 import threading
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -22,6 +27,7 @@ from boucle.block import Block, Position
 from boucle.bus.log import EventLog
 from boucle.clock import SECOND, Clock, Nanos
 from boucle.errors import Unavailable
+from boucle.loop.checkpoint import Aside, Counts
 from boucle.loop.measure import Meter
 from boucle.loop.view import Accounting
 from boucle.ports import WIRE, Source
@@ -34,10 +40,13 @@ from boucle.quality.quarantine import Quarantine, Reject
 from boucle.stream.dedupe import Dedupe
 from boucle.stream.watermark import Watermarks, late_rows
 
-__all__ = ["Intake", "newest_sample", "open_source"]
+__all__ = ["Intake", "newest_sample", "open_source", "recent"]
 
 _PRIME_ROWS = 10_000
-"""How many of the log's last rows a restart reads to know what it has already seen."""
+"""How many of the log's last rows a restart reads at least to know what it has already seen."""
+
+
+_T = TypeVar("_T")
 
 
 def open_source(
@@ -82,6 +91,11 @@ class Intake:
             contract.time, spec.partition, seconds(spec.lateness), seconds(spec.idle)
         )
         self._dedupe = Dedupe(contract.time, spec.dedupe, seconds(spec.horizon))
+        # A source that cannot repeat itself gives again what it was not told about, in no fixed order.
+        self._aside = Aside(late.folder / "aside") if source.facts.replayable else None
+        self._counts = Counts("", -1, 0, 0)
+        self._known_late = self._known_refused = 0
+        """How many of the next late and refused readings are put aside already."""
         self._waiting: Position | None = None
         self._shed_seen = 0
         self._lock = threading.Lock()
@@ -89,19 +103,32 @@ class Intake:
         self._closing = threading.Event()
 
     def open(self, resume: Position | None) -> None:
-        """Learn from the log's tail what was already taken, then start the source."""
+        """Learn from the logs' tails what was already taken, then start the source."""
         self.log.open()
         self.late.open()
-        end = self.log.end()
-        start = Position(end.partition, max(0, end.offset - _PRIME_ROWS))
-        for block in self.log.read(start):
-            self._dedupe.duplicates(block.rows)
-            self._watermarks.observe(block.rows)
         # The log remembers for each row where its source was: it may know of more than the last checkpoint.
         logged = self.log.source_position()
         known = [one for one in (resume, logged) if one is not None]
         self.committed = max(known, key=lambda one: one.offset, default=None)
+        late = self.late.end()
+        if self._aside is not None:
+            self._learn(self._aside, self.committed)
+            late = Position(late.partition, self._counts.late)
+        horizon = seconds(self.spec.horizon) + seconds(self.spec.lateness)
+        for block in recent(self.log, self.contract.time, horizon):
+            self._dedupe.duplicates(block.rows)
+            self._watermarks.observe(block.rows)
+        for block in recent(self.late, self.contract.time, horizon, late):
+            self._dedupe.duplicates(block.rows)
         self.source.open(self.committed)
+
+    def _learn(self, aside: Aside, resume: Position | None) -> None:
+        late = self.late.end().offset
+        refused = sum(one.source == self.id for one in self._quarantine.read())
+        begun = resume or Position("", -1)
+        self._counts = aside.open(resume, Counts(begun.partition, begun.offset, late, refused))
+        self._known_late = max(0, late - self._counts.late)
+        self._known_refused = max(0, refused - self._counts.refused)
 
     def take(self, wait: float) -> Block | None:
         """The next accepted rows, appended to the log (durable after `flush`); None when there are none."""
@@ -130,56 +157,84 @@ class Intake:
             self._waiting = position or self._waiting
 
     def _accept(self, polled: Block) -> Block | None:
-        rows = self._decode(polled)
-        if rows is None:
+        good, rejects = self._decode(polled)
+        late: Block | None = None
+        watermark: Nanos = 0
+        if good is not None:
+            good, broken = self._checker.check(good)
+            rejects = rejects + broken
+        self._count_rejects(rejects)
+        if good is not None and len(good):
+            repeated = self._dedupe.duplicates(good.rows)
+            if repeated.any():
+                self._tally.duplicate += int(repeated.sum())
+                good = _only(good, ~repeated)
+            observed = self._watermarks.observe(good.rows)
+            watermark = observed.watermark
+            if observed.late.any():
+                self._tally.late += int(observed.late.sum())
+                late = Block(self.id, late_rows(good, observed), watermark, good.position)
+                good = _only(good, ~observed.late)
+        self._put_aside(rejects, late, polled.position)
+        if good is None or len(good) == 0:
             return None
-        good, rejects = self._checker.check(rows)
-        self._reject(rejects)
-        if len(good) == 0:
-            return None
-        repeated = self._dedupe.duplicates(good.rows)
-        if repeated.any():
-            self._tally.duplicate += int(repeated.sum())
-            good = _only(good, ~repeated)
-        observed = self._watermarks.observe(good.rows)
-        if observed.late.any():
-            self._tally.late += int(observed.late.sum())
-            self._append(
-                self.late, Block(self.id, late_rows(good, observed), observed.watermark, good.position)
-            )
-            good = _only(good, ~observed.late)
-        if len(good) == 0:
-            return None
-        kept = Block(self.id, good.rows, observed.watermark, good.position)
+        kept = Block(self.id, good.rows, watermark, good.position)
         position = self._append(self.log, kept)
         return Block(self.id, kept.rows, kept.watermark, position)
 
+    def _put_aside(self, rejects: list[Reject], late: Block | None, position: Position) -> None:
+        """Keep what does not go on, once, whatever was read again."""
+        if not rejects and late is None:
+            return
+        counted = Counts(
+            position.partition,
+            position.offset,
+            self._counts.late + (len(late) if late else 0),
+            self._counts.refused + len(rejects),
+        )
+        self._counts = counted
+        known = min(self._known_refused, len(rejects))
+        self._known_refused -= known
+        for reject in rejects[known:]:
+            self._patiently(partial(self._quarantine.add, [reject]))
+        if late is not None:
+            known = min(self._known_late, len(late))
+            self._known_late -= known
+            rows = late.rows.slice(known)
+            if rows.num_rows:
+                self._append(self.late, Block(late.stream, rows, late.watermark, late.position))
+        if self._aside is not None:
+            aside = self._aside
+            self._patiently(self.late.flush)
+            self._patiently(self._quarantine.flush)
+            self._patiently(lambda: aside.note(counted))
+
     def _append(self, log: EventLog, block: Block) -> Position:
-        """Append, and while the disk takes nothing wait: the source is held back, nothing is lost."""
+        return self._patiently(lambda: log.append(block))
+
+    def _patiently(self, call: Callable[[], _T]) -> _T:
+        """While the disk takes nothing, wait: the source is held back, nothing is lost."""
         while True:
             try:
-                return log.append(block)
+                return call()
             except Unavailable:
                 if self._closing.wait(0.2):
                     raise
 
-    def _decode(self, polled: Block) -> Block | None:
+    def _decode(self, polled: Block) -> tuple[Block | None, list[Reject]]:
         # A replay gives the rows as they were stored: typed already, whatever they came in as.
         if self._decoder is None or polled.rows.schema.names != WIRE.names:
             self._tally.received += len(polled)
-            return polled
+            return polled, []
         rows, rejects = self._decoder.decode(polled)
         self._tally.received += (len(rows) if rows else 0) + len(rejects)
-        self._reject(rejects)
-        return rows
+        return rows, rejects
 
-    def _reject(self, rejects: list[Reject]) -> None:
+    def _count_rejects(self, rejects: list[Reject]) -> None:
+        reasons = self._tally.reasons
         for reject in rejects:
             self._tally.quarantined += 1
-            reasons = self._tally.reasons
             reasons[reject.reason] = reasons.get(reject.reason, 0) + 1
-        if rejects:
-            self._quarantine.add(rejects)
 
     def _count_shed(self) -> None:
         shed = int(getattr(self.source, "shed", 0))
@@ -218,6 +273,30 @@ class Intake:
         self.source.close()
         self.log.close()
         self.late.close()
+        if self._aside is not None:
+            self._aside.close()
+
+
+def recent(
+    log: EventLog, time_column: str, horizon: float, upto: Position | None = None, least: int = _PRIME_ROWS
+) -> Iterator[Block]:
+    """The last rows of a log, or of its part before `upto`: at least as far back as `horizon` seconds of event time."""
+    end, first = (upto or log.end()).offset, log.start().offset
+    if end <= first:
+        return
+    start = max(first, end - least)
+    edge = max(_newest(block, time_column) for block in log.read(Position(log.stream, start), end - start))
+    edge -= int(horizon * SECOND)
+    while start > first:
+        oldest = next(log.read(Position(log.stream, start), 1), None)
+        if oldest is None or _newest(oldest, time_column) < edge:
+            break
+        start = max(first, end - 4 * (end - start))
+    yield from log.read(Position(log.stream, start), end - start)
+
+
+def _newest(block: Block, time_column: str) -> Nanos:
+    return int(pc.max(pc.cast(block.rows.column(time_column), pa.int64())).as_py() or 0)
 
 
 def _only(block: Block, keep: np.ndarray[Any, np.dtype[np.bool_]]) -> Block:
