@@ -1,0 +1,348 @@
+"""A user's function per key with typed state and event-time timers; and the fold it stands on.
+
+`KeyedFold` takes rows in the Sequencer's canonical order and lets timers go off between them: a timer at T
+before the rows at T, timers of one instant by key and tag. Once the watermark is W every row before T <= W
+was seen, so the timer is due. Nothing asks the clock, and any cut of the stream gives the same rows.
+Timers as in Akidau et al., "The Dataflow Model", VLDB 2015.
+"""
+
+import heapq
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+from msgspec import Struct, msgpack
+
+from boucle.block import Block, as_dicts, as_rows
+from boucle.clock import SECOND, Nanos
+from boucle.errors import BoucleError
+from boucle.product.duration import seconds
+from boucle.stream.expression import plain_column
+from boucle.stream.rows import late_blocks, require
+from boucle.stream.sequence import Order, Sequencer, state_of
+
+__all__ = ["Context", "KeyedFold", "Stateful", "in_ns"]
+
+
+class _Held(Struct, array_like=True):
+    version: int
+    input: str
+    told: Nanos
+    late_rows: int
+    sequencer: bytes
+    timers: list[tuple[bytes, Nanos, str]]
+    own: bytes
+
+
+class KeyedFold:
+    """One input, folded from left to right per key; what it gives has the column `at`.
+
+    Rows that come after their turn go out as Blocks of `<stream>/late` and are counted in `late_rows`.
+    With `order="arrival"` a key's timers go off before its next row, others when the watermark passes.
+    """
+
+    version: ClassVar[int] = 1
+
+    def __init__(self, stream: str, *, keys: Sequence[str], time: str = "at", order: Order = "time") -> None:
+        if isinstance(keys, str):
+            raise BoucleError("B220", f"{stream}: keys is one name", fix=f"write [{keys}]")
+        if order not in ("time", "arrival"):
+            raise BoucleError("B220", f"{stream}: order: {order!r}", fix="write time or arrival")
+        self._stream, self._keys, self._time, self._order = stream, tuple(keys), time, order
+        self._input, self._sequencer = "", Sequencer((), time=time, order=order)
+        self._told: Nanos = 0
+        self._timers: dict[bytes, set[tuple[Nanos, str]]] = {}
+        self._heap: list[tuple[Nanos, bytes, str]] = []
+        self._given: list[dict[str, Any]] = []
+        self._schema: pa.Schema | None = None
+        self._output: pa.Schema | None = None
+
+    @property
+    def late_rows(self) -> int:
+        """Rows that came after their turn."""
+        return self._sequencer.late_rows
+
+    def step(self, block: Block) -> Sequence[Block]:
+        """Take a Block; give the rows that its watermark settled."""
+        if not self._input:
+            self._listen(block.stream)
+        if self._schema is None or self._schema != block.rows.schema:
+            require(self._stream, [*self._keys, self._time], block.rows.schema)
+            self._output = self.bind(block.rows.schema)
+            self._schema = block.rows.schema
+        ready = self._sequencer.take(block)
+        if ready.rows[0] is not None:
+            self._fold(ready.rows[0], ready.at[0].tolist())
+        self._fire(ready.watermark)
+        out = late_blocks(self._stream, ready, block.position)
+        if self._given or ready.watermark > self._told:
+            self._told = max(self._told, ready.watermark)
+            rows, self._given = self._given, []
+            out.append(Block(self._stream, self._made(rows), self._told, block.position))
+        return out
+
+    def _made(self, rows: list[dict[str, Any]]) -> pa.RecordBatch:
+        try:
+            return as_rows(rows, self._output)
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            what = f"{self._stream} gave rows that are not of its output"
+            raise BoucleError(
+                "B221", what, why=str(error), fix="give the declared columns and types"
+            ) from error
+
+    def _listen(self, stream: str) -> None:
+        self._input = stream
+        self._sequencer = Sequencer((stream,), time=self._time, order=self._order)
+
+    def _fold(self, rows: pa.RecordBatch, at: list[Nanos]) -> None:
+        self.take(rows)
+        columns = [plain_column(rows, name).to_pylist() for name in self._keys]
+        known: dict[Any, bytes] = {}
+        for index, values in enumerate(zip(*columns, strict=True) if columns else [()] * len(at)):
+            key = known.get(values)
+            # 1, 1.0 and True are one dict key, but a column holds only one type.
+            if key is None:
+                key = known[values] = msgpack.encode(values)
+            if self._order == "time":
+                self._fire(at[index])
+            else:
+                self._fire_own(key, at[index])
+            self.on_row(index, key, at[index])
+
+    def _fire(self, upto: Nanos) -> None:
+        while self._heap and self._heap[0][0] <= upto:
+            at, key, tag = heapq.heappop(self._heap)
+            if (at, tag) in self._timers.get(key, ()):
+                self.unset(key, at, tag)
+                self.on_timer(key, at, tag)
+
+    def _fire_own(self, key: bytes, upto: Nanos) -> None:
+        while (own := self._timers.get(key)) and (due := min(own))[0] <= upto:
+            self.unset(key, *due)
+            self.on_timer(key, *due)
+
+    def set(self, key: bytes, at: Nanos, tag: str = "") -> None:
+        """Set a timer; the same one twice goes off once."""
+        own = self._timers.setdefault(key, set())
+        if (at, tag) not in own:
+            own.add((at, tag))
+            heapq.heappush(self._heap, (at, key, tag))
+
+    def unset(self, key: bytes, at: Nanos, tag: str = "") -> None:
+        """Take a timer back."""
+        own = self._timers.get(key)
+        if own is not None:
+            own.discard((at, tag))
+            if not own:
+                del self._timers[key]
+
+    def give(self, row: dict[str, Any]) -> None:
+        """One row of output."""
+        self._given.append(row)
+
+    def named(self, key: bytes) -> dict[str, Any]:
+        """The key columns and their values."""
+        return dict(zip(self._keys, msgpack.decode(key), strict=True))
+
+    def heads(self, schema: pa.Schema) -> list[pa.Field]:
+        """The columns that every row of output has: `at`, then the keys."""
+        kinds = [in_ns(schema.field(name).type) for name in (self._time, *self._keys)]
+        return [pa.field(name, kind) for name, kind in zip(("at", *self._keys), kinds, strict=True)]
+
+    def bind(self, schema: pa.Schema) -> pa.Schema:
+        """Called with the schema of the input: the schema of the output."""
+        raise NotImplementedError
+
+    def take(self, rows: pa.RecordBatch) -> None:
+        """Called before the rows of a batch."""
+        raise NotImplementedError
+
+    def on_row(self, index: int, key: bytes, at: Nanos) -> None:
+        """One row of the batch."""
+        raise NotImplementedError
+
+    def on_timer(self, key: bytes, at: Nanos, tag: str) -> None:
+        """A timer that is due."""
+        raise NotImplementedError
+
+    def save(self) -> bytes:
+        """What the fold itself remembers."""
+        raise NotImplementedError
+
+    def load(self, own: bytes) -> None:
+        """Continue from what `save` gave."""
+        raise NotImplementedError
+
+    def snapshot(self) -> bytes:
+        """Rows that wait, timers, and the state of every key."""
+        timers = sorted((key, at, tag) for key, own in self._timers.items() for at, tag in own)
+        held = _Held(
+            self.version,
+            self._input,
+            self._told,
+            self.late_rows,
+            self._sequencer.snapshot(),
+            timers,
+            self.save(),
+        )
+        return msgpack.encode(held)
+
+    def restore(self, state: bytes) -> None:
+        """Continue from a snapshot; B602 when another version of it wrote it."""
+        kind = tuple[int, str, int, int, bytes, list[tuple[bytes, int, str]], bytes]
+        held = state_of(kind, state, self.version, self._stream)
+        _, name, self._told, _, sequencer, timers, own = held
+        if name:
+            self._listen(name)
+            self._sequencer.restore(sequencer)
+        self._timers, self._heap = {}, []
+        for key, at, tag in timers:
+            self.set(key, at, tag)
+        self.load(own)
+
+
+def in_ns(kind: pa.DataType) -> pa.DataType:
+    """The type, a timestamp in ns: inside a fold times are ns."""
+    return pa.timestamp("ns", kind.tz) if pa.types.is_timestamp(kind) else kind
+
+
+class Context:
+    """What a user's function sees of the engine: its key, its time, its state, its timers."""
+
+    def __init__(self, fold: "Stateful") -> None:
+        self._fold = fold
+        self._key = b""
+        self.at: Nanos = 0
+        """Event time of the row or of the timer, ns."""
+        self.key: dict[str, Any] = {}
+        self.state: Any = None
+
+    def timer(self, at: Nanos, tag: str = "") -> None:
+        """Call `on_timer` when the watermark passes `at` (ns); B221 unless that is still to come."""
+        if at <= self.at:
+            what = f"a timer {tag!r} at {at} is not after the row at {self.at}"
+            raise BoucleError("B221", what, fix="what is due now, do now")
+        self._fold.set(self._key, at, f"+{tag}")
+
+    def cancel(self, at: Nanos, tag: str = "") -> None:
+        """Take a timer back; one that was never set is no mistake."""
+        self._fold.unset(self._key, at, f"+{tag}")
+
+
+Rows = Iterable[Mapping[str, Any]] | None
+
+
+class Stateful(KeyedFold):
+    """A function per key, with state that outlives the row.
+
+    `on_row(context, row)` and `on_timer(context, tag)` return rows (or None); the engine adds the key
+    columns and `at`, the time of the row or timer. `state` is a msgspec Struct class, all of whose fields
+    have defaults, or a numpy structured dtype (then `context.state["field"]`). A key not seen for `ttl` is
+    forgotten at last row + ttl, before the rows of that instant; its timers stay and would find fresh state.
+
+        def on_row(context, row):
+            context.state.total += row["amount"]
+            context.timer(context.at + 60 * SECOND, "quiet")
+    """
+
+    def __init__(
+        self,
+        stream: str,
+        *,
+        keys: Sequence[str],
+        on_row: Callable[[Context, dict[str, Any]], Rows],
+        state: Any,
+        output: pa.Schema,
+        on_timer: Callable[[Context, str], Rows] | None = None,
+        ttl: str | float | None = None,
+        time: str = "at",
+        order: Order = "time",
+    ) -> None:
+        super().__init__(stream, keys=keys, time=time, order=order)
+        self._on_row, self._on_timer, self._own = on_row, on_timer, output
+        self._dtype = state if isinstance(state, np.dtype) else None
+        if self._dtype is None and not (isinstance(state, type) and issubclass(state, Struct)):
+            fix = "give a msgspec Struct class or a numpy structured dtype"
+            raise BoucleError("B220", f"{stream}: state {state!r} has no type", fix=fix)
+        if self._dtype is None:
+            try:
+                state()
+            except TypeError as error:
+                fix = "give every field a default"
+                raise BoucleError("B220", f"{stream}: no first state", why=str(error), fix=fix) from error
+        clash = [name for name in ("at", *keys) if name in output.names]
+        if clash:
+            fix = "leave it out of output"
+            raise BoucleError("B220", f"{stream}: {clash[0]} is added by the engine", fix=fix)
+        self._kind = state
+        self._ttl = None if ttl is None else round(seconds(ttl) * SECOND)
+        self._states: dict[bytes, Any] = {}
+        self._until: dict[bytes, Nanos] = {}
+        self._rows: list[dict[str, Any]] = []
+        self._context = Context(self)
+
+    def bind(self, schema: pa.Schema) -> pa.Schema:
+        """`at`, the keys, then the declared columns."""
+        return pa.schema([*self.heads(schema), *self._own])
+
+    def take(self, rows: pa.RecordBatch) -> None:
+        """Rows as dictionaries."""
+        self._rows = as_dicts(rows)
+
+    def on_row(self, index: int, key: bytes, at: Nanos) -> None:
+        """Let the user's function see the row."""
+        if self._ttl is not None:
+            if key in self._until:
+                self.unset(key, self._until[key], "-")
+            self._until[key] = at + self._ttl
+            self.set(key, at + self._ttl, "-")
+        context = self._enter(key, at)
+        self._tell(context, self._on_row(context, self._rows[index]))
+
+    def on_timer(self, key: bytes, at: Nanos, tag: str) -> None:
+        """Forget the key, or let the user's function know."""
+        if tag == "-":
+            self._states.pop(key, None)
+            self._until.pop(key, None)
+        elif self._on_timer is not None:
+            context = self._enter(key, at)
+            self._tell(context, self._on_timer(context, tag[1:]))
+
+    def _enter(self, key: bytes, at: Nanos) -> Context:
+        if key not in self._states:
+            self._states[key] = self._kind() if self._dtype is None else np.zeros((), self._dtype)
+        context = self._context
+        context.at, context.key, context.state = at, self.named(key), self._states[key]
+        context._key = key  # noqa: SLF001 - the two belong together
+        return context
+
+    def _tell(self, context: Context, rows: Rows) -> None:
+        # A function may put a new value in place of the old one.
+        self._states[context._key] = context.state  # noqa: SLF001
+        for row in rows or ():
+            self.give({**row, **context.key, "at": context.at})
+
+    def save(self) -> bytes:
+        """The state of every key."""
+        if self._dtype is None:
+            told = [(key, msgpack.encode(state)) for key, state in self._states.items()]
+        else:
+            told = [(key, np.asarray(state).tobytes()) for key, state in self._states.items()]
+        return msgpack.encode((told, self._until))
+
+    def load(self, own: bytes) -> None:
+        """The state of every key; B602 when its type has changed."""
+        told, self._until = msgpack.decode(own, type=tuple[list[tuple[bytes, bytes]], dict[bytes, int]])
+        try:
+            self._states = {key: self._revive(state) for key, state in told}
+        except (msgspec.DecodeError, ValueError) as error:
+            what = f"the state of {self._stream} is of another type"
+            fix = "remove the checkpoint to start afresh"
+            raise BoucleError("B602", what, why=str(error), fix=fix) from error
+
+    def _revive(self, state: bytes) -> Any:
+        if self._dtype is None:
+            return msgpack.decode(state, type=self._kind)
+        return np.frombuffer(state, self._dtype)[0:1].copy().reshape(())
