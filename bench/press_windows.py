@@ -182,26 +182,26 @@ def duckdb_sql(folder: str, answer: str) -> None:
     offsets = pa.array(np.arange(len(order) + 1, dtype=np.int32) * CHUNK)
     columns = {
         "sensor": pa.array(sensors),
-        "at": pa.array(ticks.astype(np.int64) * (CHUNK * 1000 // RATE)),
+        "ms": pa.array(ticks.astype(np.int64) * (CHUNK * 1000 // RATE)),
         "samples": pa.ListArray.from_arrays(offsets, pa.array(lists.ravel())),
     }
     database = duckdb.connect()
-    database.execute("SET threads = 2")
+    database.execute("SET threads = 2; SET enable_progress_bar = false")
     database.register("arrived", pa.table(columns))
     database.execute("CREATE TABLE messages AS SELECT * FROM arrived")
     query = """
         WITH windows AS (
-            SELECT sensor, at // 1000 AS second, flatten(list(samples ORDER BY at)) AS held
+            SELECT sensor, ms // 1000 AS second, flatten(list(samples ORDER BY ms)) AS held
             FROM messages GROUP BY ALL),
         moments AS (
             SELECT sensor, second, count(*) AS n, avg(v::DOUBLE) AS mean, min(v) AS low, max(v) AS high,
                    stddev_pop(v::DOUBLE) AS rms, kurtosis_pop(v::DOUBLE) + 3 AS kurtosis
-            FROM (SELECT sensor, at // 1000 AS second, unnest(samples) AS v FROM messages) GROUP BY ALL)
+            FROM (SELECT sensor, ms // 1000 AS second, unnest(samples) AS v FROM messages) GROUP BY ALL)
         SELECT moments.*, held FROM moments JOIN windows USING (sensor, second)"""
     edges = np.array(BANDS)
 
     def work() -> Any:
-        told = database.execute(query).to_arrow_table().combine_chunks()
+        told = database.sql(query).to_arrow_table().combine_chunks()
         held = told["held"].combine_chunks()
         held = held.chunk(0) if isinstance(held, pa.ChunkedArray) else held
         waves = held.flatten().to_numpy().reshape(-1, RATE)

@@ -23,10 +23,14 @@ from numpy.typing import NDArray
 
 __all__ = [
     "BANDS",
+    "CARDS",
+    "CARD_WINDOWS_MS",
     "CHUNK",
     "RATE",
     "SENSORS",
     "START_MS",
+    "TERMINALS",
+    "TERMINAL_WINDOW_MS",
     "Verdict",
     "check_cards",
     "check_windows",
@@ -163,7 +167,7 @@ def expected_cards(folder: Path) -> CardAnswers:
     columns = {name: np.load(folder / f"{name}.npy") for name in names}
     columns["number"] = np.arange(len(columns["at"]))
     database = duckdb.connect()
-    database.execute("SET threads = 2")
+    database.execute("SET threads = 2; SET enable_progress_bar = false")
     database.register("given", columns)
     database.execute("CREATE TABLE events AS SELECT * FROM given")
     sums = ", ".join(

@@ -38,7 +38,7 @@ class Engine(Struct, frozen=True):
     """`peer/w1`, or a function of the benchmark's own module."""
     arguments: tuple[str, ...] = ()
     goal: float = 0.0
-    """Our rate over its rate that is asked for; 0: nothing is."""
+    """Our rate over its rate that is asked for (of ourselves: the rate); 0: nothing is."""
     quick: bool = True
     """Whether it fits into a quick run."""
     timeout: float = 240.0
@@ -178,7 +178,8 @@ def rows(measured: Sequence[Measured], ours: str, unit: str) -> list[Figure]:
         if not one.verdict.right:
             label += f": wrong by {100 * one.verdict.wrong_share:.2g} %"
         if engine.name == ours or not found:
-            figures.append(figure(f"{engine.name}_{kind}_per_s", one.rate, unit, peer=label))
+            asked = f">= {engine.goal:.4g}" if engine.goal and one.verdict.right else ""
+            figures.append(figure(f"{engine.name}_{kind}_per_s", one.rate, unit, goal=asked, peer=label))
             continue
         goal = f">= {engine.goal * one.rate:.4g}" if engine.goal and one.verdict.right else ""
         name = f"{ours}_{kind}_per_s_beside_{engine.name}"
