@@ -1,0 +1,195 @@
+"""Windows: equal to SQL's GROUP BY, whatever the cut, the arrival and the crash; late rows change nothing."""
+
+from collections.abc import Callable
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from boucle.errors import BoucleError
+from boucle.ports import Operator
+from boucle.stream.window import Counted, Hopping, Session, Tumbling
+from tests.stream.laws import block, cuts, feed, shuffled, table
+
+SECOND = 1_000_000_000
+VALUES = {
+    "rows": "count",
+    "known": "count(value)",
+    "total": "sum(value)",
+    "whole": "sum(number)",
+    "mean": "mean(value)",
+    "low": "min(value)",
+    "high": "max(number)",
+    "spread": "std(value)",
+    "kinds": "distinct(value)",
+    "median": "quantile(value, 0.5)",
+    "first": "first(number)",
+    "last": "last(number)",
+}
+MAKERS: dict[str, Callable[[], Operator]] = {
+    "tumbling": lambda: Tumbling("w", size="5s", by=["machine"], values=VALUES),
+    "tumbling, no key": lambda: Tumbling("w", size="7s", offset="2s", values=VALUES),
+    "hopping": lambda: Hopping("w", size="10s", every="3s", by="machine", values=VALUES),
+    "hopping with gaps": lambda: Hopping("w", size="2s", every="3s", by="machine", values=VALUES),
+    "session": lambda: Session("w", gap="4s", by=["machine", "mode"], values=VALUES),
+    "counted": lambda: Counted("w", size=3, by="machine", values=VALUES),
+}
+
+rows_of = st.lists(
+    st.tuples(
+        st.integers(0, 600),
+        st.sampled_from(["a", "b", "c"]),
+        st.integers(0, 1),
+        st.one_of(st.none(), st.integers(-50, 50)),
+    ),
+    min_size=1,
+    max_size=60,
+)
+
+
+def readings(rows: list[tuple[int, str, int, int | None]]) -> pa.RecordBatch:
+    """(tenths of a second, machine, mode, value in tenths)"""
+    return pa.record_batch(
+        {
+            "at": pa.array([100 * SECOND + row[0] * SECOND // 10 for row in rows], pa.timestamp("ns", "UTC")),
+            "machine": pa.array([row[1] for row in rows]),
+            "mode": pa.array([row[2] for row in rows], pa.int64()),
+            "value": pa.array([None if row[3] is None else row[3] / 10 for row in rows], pa.float64()),
+            "number": pa.array(range(len(rows)), pa.int32()),
+        }
+    )
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+@settings(max_examples=30, deadline=None)
+@given(data=st.data(), rows=rows_of, jitter=st.lists(st.integers(0, 4 * SECOND), min_size=1, max_size=20))
+def test_cut_arrival_and_crash_change_nothing(
+    kind: str, data: st.DataObject, rows: Any, jitter: list[int]
+) -> None:
+    make, batch = MAKERS[kind], readings(rows)
+    whole = table(feed(make(), "in", batch, [0, len(batch)], 10**15), "w")
+    cut, crash = data.draw(cuts(len(batch))), data.draw(st.integers(0, 8))
+    again = feed(make(), "in", shuffled(batch, jitter), cut, 4 * SECOND, make, crash)
+    assert table(again, "w/late") == []
+    told = table(again, "w")
+    assert told == sorted(told, key=lambda row: row["window_end"]) or kind == "counted"
+    assert sorted(told, key=str) == sorted(whole, key=str)
+
+
+@settings(max_examples=25, deadline=None)
+@given(rows=rows_of)
+def test_it_says_what_sql_says(rows: Any) -> None:
+    batch = readings(rows)
+    told = {
+        (r["machine"], r["window_start"]): r
+        for r in table(feed(MAKERS["tumbling"](), "in", batch, [0, len(batch)], 0), "w")
+    }
+    tx = pa.table([batch.column("at").cast(pa.int64()), *batch.columns[1:]], names=batch.schema.names)
+    sql = f"""
+        SELECT machine, "at" // {5 * SECOND} * {5 * SECOND} start, count(*), count(value), sum(value), sum(number)::BIGINT,
+          avg(value), min(value), max(number), stddev_samp(value), count(DISTINCT value), quantile_cont(value, 0.5),
+          arg_min(number, ("at", machine, mode, value IS NULL, value, number)),
+          arg_max(number, ("at", machine, mode, value IS NULL, value, number))
+        FROM tx GROUP BY ALL"""
+    expected = duckdb.connect().register("tx", tx).execute(sql).fetchall()
+    assert len(told) == len(expected)
+    for machine, start, *values in expected:
+        row = told[machine, start]
+        for name, value in zip(VALUES, values, strict=True):
+            assert row[name] == (None if value is None else pytest.approx(value, abs=1e-9)), name
+
+
+@settings(max_examples=25, deadline=None)
+@given(rows=rows_of)
+def test_sessions_and_hops_hold_the_rows_they_should(rows: Any) -> None:
+    batch = readings(rows)
+    times = sorted((100 * SECOND + t * SECOND // 10, m, mode) for t, m, mode, _ in rows)
+    sessions: dict[Any, list[list[int]]] = {}
+    for at, machine, mode in times:
+        mine = sessions.setdefault((machine, mode), [])
+        if mine and at - mine[-1][-1] < 4 * SECOND:
+            mine[-1].append(at)
+        else:
+            mine.append([at])
+    told = table(feed(MAKERS["session"](), "in", batch, [0, len(batch)], 0), "w")
+    assert sorted(
+        (r["machine"], r["mode"], r["window_start"], r["window_end"], r["rows"]) for r in told
+    ) == sorted(
+        (*key, held[0], held[-1] + 4 * SECOND, len(held)) for key, many in sessions.items() for held in many
+    )
+    for row in table(feed(MAKERS["hopping"](), "in", batch, [0, len(batch)], 0), "w"):
+        inside = [
+            1
+            for at, machine, _ in times
+            if machine == row["machine"] and row["window_start"] <= at < row["window_end"]
+        ]
+        assert row["rows"] == len(inside)
+
+
+def test_a_late_row_changes_no_closed_window() -> None:
+    op = Tumbling("w", size="5s", by="machine", values={"rows": "count"})
+    batch = readings([(10, "a", 0, 1), (80, "a", 0, 1), (20, "a", 0, 1)])
+    given = [
+        *op.step(block("in", batch.slice(0, 2), 106 * SECOND)),
+        *op.step(block("in", batch.slice(2), 120 * SECOND)),
+    ]
+    assert [(r["window_start"] // SECOND, r["rows"], r["revision"]) for r in table(given, "w")] == [
+        (100, 1, 0),
+        (105, 1, 0),
+    ]
+    (late,) = table(given, "w/late")
+    assert (late["number"], late["late_by_ns"]) == (2, 4 * SECOND)
+    assert op.late_rows == 1
+
+
+def test_allowed_lateness_gives_a_marked_correction() -> None:
+    op = Tumbling("w", size="5s", by="machine", values={"rows": "count"}, allowed="10s")
+    batch = readings([(10, "a", 0, 1), (20, "a", 0, 1), (30, "b", 0, 1), (40, "a", 0, 1)])
+    given = list(op.step(block("in", batch.slice(0, 1), 106 * SECOND)))
+    given += op.step(block("in", batch.slice(1, 2), 114 * SECOND))
+    given += op.step(block("in", batch.slice(3), 116 * SECOND))
+    told = [(r["machine"], r["rows"], r["revision"]) for r in table(given, "w")]
+    assert told == [("a", 1, 0), ("a", 2, 1), ("b", 1, 1), ("a", 3, 2)]
+    given = list(op.step(block("in", batch.slice(1, 1), 130 * SECOND)))
+    assert [row["number"] for row in table(given, "w/late")] == [1]
+    assert op.keys == 0
+
+
+def test_many_values_are_sketched_within_one_percent() -> None:
+    values = np.random.default_rng(1).lognormal(2, 1.5, 20_000) * np.where(np.arange(20_000) % 5 == 0, -1, 1)
+    batch = pa.record_batch(
+        {"at": pa.array(np.arange(20_000) * 1000, pa.timestamp("ns", "UTC")), "value": pa.array(values)}
+    )
+    quantiles = {f"q{q}": f"quantile(value, {q})" for q in (0.01, 0.5, 0.95, 0.999)}
+    (row,) = table(
+        feed(Tumbling("w", size="1s", values=quantiles), "in", batch, [0, 7000, 20_000], 10**9), "w"
+    )
+    for q in (0.01, 0.5, 0.95, 0.999):
+        assert row[f"q{q}"] == pytest.approx(np.quantile(values, q, method="lower"), rel=0.011)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Tumbling("w", size="0s", values={"n": "count"}), "size"),
+        (lambda: Tumbling("w", size="1s", values={}), "no values"),
+        (lambda: Tumbling("w", size="1s", values={"n": "average(value)"}), "no aggregate"),
+        (lambda: Tumbling("w", size="1s", values={"n": "quantile(value)"}), "no aggregate"),
+        (lambda: Counted("w", size=0, values={"n": "count"}), "0 rows"),
+    ],
+)
+def test_what_cannot_be_is_told(make: Callable[[], Operator], said: str) -> None:
+    with pytest.raises(BoucleError, match=rf"B221 .*{said}.*Fix: "):
+        make()
+
+
+def test_columns_that_do_not_fit_are_told() -> None:
+    batch = readings([(1, "a", 0, 1)])
+    with pytest.raises(BoucleError, match="B221 w: in has no column pressure"):
+        feed(Tumbling("w", size="1s", values={"n": "mean(pressure)"}), "in", batch, [0, 1], 0)
+    with pytest.raises(BoucleError, match=r"B221 mean\(machine\): the column is string"):
+        feed(Tumbling("w", size="1s", values={"n": "mean(machine)"}), "in", batch, [0, 1], 0)
