@@ -182,7 +182,7 @@ class Expression:
         one = self._read(left, depth - 1)
         if isinstance(op, ast.In | ast.NotIn):
             if not isinstance(right, ast.Tuple | ast.List) or not 0 < len(right.elts) < _DEEPEST:
-                self._refuse(place, "`in` wants a list", "write: x in ('a', 'b')")
+                self._refuse(place, "`in` wants a list", "write: x in ('a', 'b'), or x == 'a'")
             others = [Node("==", (one, self._read(item, depth - 1)), place=place) for item in right.elts]
             found = Node("or", tuple(others), place=place)
             return Node("not", (found,), place=place) if isinstance(op, ast.NotIn) else found
