@@ -90,7 +90,8 @@ def test_it_says_what_sql_says(rows: Any) -> None:
     }
     tx = pa.table([batch.column("at").cast(pa.int64()), *batch.columns[1:]], names=batch.schema.names)
     sql = f"""
-        SELECT machine, "at" // {5 * SECOND} * {5 * SECOND} start, count(*), count(value), sum(value), sum(number)::BIGINT,
+        SELECT machine, "at" // {5 * SECOND} * {5 * SECOND} start, count(*), count(value), sum(value),
+          sum(number)::BIGINT,
           avg(value), min(value), max(number), stddev_samp(value), count(DISTINCT value), quantile_cont(value, 0.5),
           arg_min(number, ("at", machine, mode, value IS NULL, value, number)),
           arg_max(number, ("at", machine, mode, value IS NULL, value, number))
