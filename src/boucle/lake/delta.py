@@ -7,6 +7,7 @@ What delta-rs leaves to its caller, and this file does (measured on deltalake 1.
 - commits slow down as the log grows unless `delta.checkpointInterval` is small: it is 10;
 - statistics hold milliseconds, cut off: a file's last row may lie up to 1 ms after its stated maximum;
 - `DeltaTable.to_pyarrow_table()` aborts short processes at exit: Parquet files are read one by one;
+- a full disk comes as a plain DeltaError, or as an OSError, or as a commit that failed: all mean "not now";
 - nothing is ever fsync'ed: `sync` does, and says up to which version the table survives a power cut;
 - deletion vectors are never enabled, because delta-rs itself then refuses to read the table.
 """
@@ -116,7 +117,7 @@ class LakeTable:
         with self._lock:
             try:
                 return self._append([one.rows for one in blocks], app, transaction, after)
-            except (CommitFailedError, OSError) as error:
+            except (DeltaError, OSError) as error:
                 raise self._unavailable(error) from error
 
     def _append(
@@ -227,7 +228,7 @@ class LakeTable:
             return -1
         try:
             table.optimize.compact(target_size=target_bytes)
-        except (CommitFailedError, OSError) as error:
+        except (DeltaError, OSError) as error:
             raise self._unavailable(error) from error
         return int(table.version())
 
@@ -246,6 +247,12 @@ class LakeTable:
 
         The log that feeds the table may forget only what lies before it.
         """
+        try:
+            return self._sync()
+        except OSError as error:
+            raise self._unavailable(error) from error
+
+    def _sync(self) -> int:
         with self._lock:
             table = self._refresh()
             if table is None:
