@@ -161,6 +161,7 @@ class EventLog:
                 self.flush()
             else:
                 self._roll(rows.schema)
+                self._retain_beside()
 
     def write(self, block: Block) -> None:
         """Take a Block, as a Sink does."""
@@ -331,7 +332,6 @@ class EventLog:
                 except OSError as error:
                     raise refused(self.folder, error) from error
                 self._size = self._segment.size
-            self._retain_beside()
 
     def _retain_beside(self) -> None:
         """Retention must neither wait for a compaction nor stop rows from being taken."""

@@ -43,6 +43,8 @@ __all__ = [
 ]
 
 _SUFFIX = ".seg"
+_UNREADABLE = (pa.ArrowException, OSError, EOFError)
+"""What Arrow raises for a message that it did not write."""
 
 
 class Head(NamedTuple):
@@ -116,7 +118,7 @@ def _head(file: Path, data: memoryview, first: int) -> Head | None:
         return None
     try:
         schema = pa.ipc.read_schema(pa.py_buffer(frame.body))
-    except pa.ArrowInvalid as error:
+    except _UNREADABLE as error:
         raise damaged(file, 0, f"its schema cannot be read: {error}") from error
     # Logs of before retention tell no time: their file was last written after their newest row.
     return Head(schema, frame.mark, frame.watermark or file.stat().st_mtime_ns, frame.end)
@@ -235,7 +237,7 @@ def rows_in(
         raise damaged(file, frame.end, "another head stands between its rows")
     try:
         batch = pa.ipc.read_record_batch(pa.py_buffer(frame.body), schema)
-    except (pa.ArrowInvalid, OSError) as error:
+    except _UNREADABLE as error:
         raise damaged(file, frame.end, f"its rows cannot be read: {error}") from error
     expected = frame.rows if numbers is None else len(numbers)
     if batch.num_rows != expected:
