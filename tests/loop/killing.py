@@ -28,7 +28,8 @@ from tests.loop.killed_product.victim import MOMENTS, Ended, Life
 __all__ = ["TABLES", "Difference", "Killer", "Recorded", "Round", "compare", "read_tables", "record"]
 
 START = 1_790_000_000_000_000_000
-_STEP = 200_000_000
+STEP = 200_000_000
+"""Nanoseconds between two readings."""
 _BLOCK = 20
 _MACHINES = ("pump-1", "pump-2", "pump-3")
 
@@ -52,7 +53,7 @@ class Recorded(Struct, frozen=True):
     duplicates: int
 
 
-def record(file: Path, rows: int, seed: int = 1) -> Recorded:
+def record(file: Path, rows: int, seed: int = 1, step: int = STEP) -> Recorded:
     """Write `rows` messages as an Arrow file; one in ten is a duplicate, late, or no reading at all."""
     chance = random.Random(seed)
     sent: list[bytes] = []
@@ -63,7 +64,7 @@ def record(file: Path, rows: int, seed: int = 1) -> Recorded:
         told: dict[str, Any] = {
             "machine": _MACHINES[number % 3],
             "seq": number,
-            "at": START + number * _STEP,
+            "at": START + number * step,
             "value": round(chance.gauss(10, 3), 3),
         }
         lot = chance.random()
@@ -73,7 +74,7 @@ def record(file: Path, rows: int, seed: int = 1) -> Recorded:
             text = good[-chance.randint(1, min(back, len(good)))][1]
             duplicates += 1
         elif number > 300 and lot < 0.06:
-            told["at"] -= chance.randint(60, 300) * 5 * _STEP
+            told["at"] -= chance.randint(60, 300) * 5 * step
             text = _text(told)
             late.append(text)
         elif late and lot < 0.065:
@@ -91,7 +92,7 @@ def record(file: Path, rows: int, seed: int = 1) -> Recorded:
     columns = {
         "topic": [f"pumps/{number % 3}" for number in range(rows)],
         "payload": sent,
-        "received": [START + number * _STEP for number in range(rows)],
+        "received": [START + number * step for number in range(rows)],
         "retained": [False] * rows,
     }
     with pa.OSFile(str(file), "wb") as out, pa.ipc.new_file(out, WIRE) as writer:

@@ -30,6 +30,8 @@ class Checkpoint(Struct, frozen=True):
     """Per source, up to where it was told that all is durable."""
     path: bytes
     policy: bytes
+    derived: dict[str, Position] | None = None
+    """Per derived stream, where its log ended when the state was taken."""
 
 
 def save_checkpoint(file: Path, checkpoint: Checkpoint) -> None:

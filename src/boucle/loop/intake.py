@@ -10,6 +10,7 @@ replayable source gave besides is durable, and counted, before the rows beside i
 lost), and what is read again is not put aside again (else it would be there twice).
 """
 
+import heapq
 import inspect
 import threading
 import time
@@ -115,11 +116,14 @@ class Intake:
             self._learn(self._aside, self.committed)
             late = Position(late.partition, self._counts.late)
         horizon = seconds(self.spec.horizon) + seconds(self.spec.lateness)
-        for block in recent(self.log, self.contract.time, horizon):
+        moment = self.contract.time
+        taken = ((True, block) for block in recent(self.log, moment, horizon))
+        aside = ((False, block) for block in recent(self.late, moment, horizon, late))
+        # In the order they came in, so that each identity is forgotten when it would have been.
+        for accepted, block in heapq.merge(taken, aside, key=lambda one: one[1].watermark):
             self._dedupe.duplicates(block.rows)
-            self._watermarks.observe(block.rows)
-        for block in recent(self.late, self.contract.time, horizon, late):
-            self._dedupe.duplicates(block.rows)
+            if accepted:
+                self._watermarks.observe(block.rows)
         self.source.open(self.committed)
 
     def _learn(self, aside: Aside, resume: Position | None) -> None:

@@ -1,23 +1,27 @@
 """Streams that end in tables: each has a durable log, and the lake follows the logs.
 
 Derived streams (edge output, verdicts, events) are deduplicated by their declared key before they
-are logged, so that what a restart works through again adds no row twice.
+are logged. A restart works through again what came after its checkpoint: the rows logged since then
+are known, by key or as a whole, and each is dropped once when it comes again.
 """
 
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
-from msgspec import Struct
+from msgspec import Struct, field
 
-from boucle.block import Block, Position, as_rows
+from boucle.block import Block, Position, as_dicts, as_rows
 from boucle.bus.log import EventLog
 from boucle.clock import Clock
 from boucle.event import Event
 from boucle.lake.delta import LakeTable
 from boucle.lake.writer import Feed, LakeWriter
 from boucle.loop.feeds import QUARANTINE_TABLE, Fed, feed, quarantine_feed
+from boucle.loop.intake import recent
 from boucle.loop.lakekeeper import LakeKeeper
 from boucle.loop.view import TablesView
 from boucle.product.document import LoopDocument, TableSpec
@@ -30,7 +34,7 @@ EVENTS = "events"
 """The stream, and the table, of everything the loop said."""
 
 _HORIZON = 3600.0
-_PRIME_ROWS = 10_000
+"""Seconds of event time for which the keys of a derived stream are remembered."""
 
 _EVENT_SCHEMA = pa.schema(
     [
@@ -61,6 +65,15 @@ def event_block(event: Event) -> Block:
 class _Derived(Struct):
     log: EventLog
     seen: Dedupe | None
+    key: Sequence[str]
+    again: Counter[Any] = field(default_factory=Counter)
+    """Rows that were logged after the last checkpoint and have not come again yet."""
+
+
+def _identities(rows: pa.RecordBatch, key: Sequence[str]) -> list[Any]:
+    if key:
+        return [tuple(row[name] for name in key) for row in as_dicts(rows.select(list(dict.fromkeys(key))))]
+    return [repr(row) for row in as_dicts(rows)]
 
 
 class Tables:
@@ -89,7 +102,7 @@ class Tables:
             if spec.from_ not in logs and spec.from_ not in self._derived:
                 log = EventLog(folder / "log" / spec.from_)
                 seen = Dedupe("at", spec.key, _HORIZON) if spec.key else None
-                self._derived[spec.from_] = _Derived(log, seen)
+                self._derived[spec.from_] = _Derived(log, seen, spec.key)
         logs |= {stream: derived.log for stream, derived in self._derived.items()}
         lake = folder / "lake"
         self.zones: dict[str, str] = {name: spec.zone for name, spec in declared.items()}
@@ -112,19 +125,30 @@ class Tables:
         """The streams of the path that must be given to `write`."""
         return set(self._derived)
 
-    def open(self) -> None:
-        """Open the derived logs and learn from their tails what they already hold."""
-        for derived in self._derived.values():
+    def open(self, since: Mapping[str, Position] | None = None) -> None:
+        """Open the derived logs and learn what they already hold.
+
+        `since` are the `ends` that belong to the checkpoint a restart goes on from: whatever the path gives
+        again after it, it gives no row twice. None: only the keys of the logs' last rows are known.
+        """
+        for stream, derived in self._derived.items():
             derived.log.open()
             if derived.seen is not None:
-                end = derived.log.end()
-                for block in derived.log.read(Position(end.partition, max(0, end.offset - _PRIME_ROWS))):
+                for block in recent(derived.log, "at", _HORIZON):
                     derived.seen.duplicates(block.rows)
+            if since is not None:
+                start = since.get(stream) or derived.log.start()
+                for block in derived.log.read(start):
+                    derived.again.update(_identities(block.rows, derived.key))
+
+    def ends(self) -> dict[str, Position]:
+        """Where each derived log ends now; a checkpoint taken in the path's thread keeps them for `open`."""
+        return {stream: derived.log.end() for stream, derived in self._derived.items()}
 
     def write(self, block: Block) -> None:
         """Log a Block of a derived stream; durable after `flush`."""
         derived = self._derived[block.stream]
-        rows = block.rows
+        rows = _once(derived, block.rows)
         if derived.seen is not None:
             repeated = derived.seen.duplicates(rows)
             if repeated.any():
@@ -190,3 +214,16 @@ class Tables:
         """Flush and close the derived logs."""
         for derived in self._derived.values():
             derived.log.close()
+
+
+def _once(derived: _Derived, rows: pa.RecordBatch) -> pa.RecordBatch:
+    if not derived.again:
+        return rows
+    new = []
+    for row in _identities(rows, derived.key):
+        new.append(row not in derived.again)
+        if not new[-1]:
+            derived.again[row] -= 1
+            if not derived.again[row]:
+                del derived.again[row]
+    return rows if all(new) else rows.filter(pa.array(new))
