@@ -1,12 +1,15 @@
 """Patterns: against regular expressions, against a search by hand, and whatever the cut of the stream."""
 
+import importlib
 import re
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -463,3 +466,77 @@ def test_cut_shuffle_and_restart_change_nothing(
     expected = play(make, rows)
     assert play(make, [rows[index] for index in order], cuts, restart=restart) == expected
     assert [row["at"] for row in expected] == sorted(row["at"] for row in expected)
+
+
+def from_page(name: str) -> Callable[[], Pattern]:
+    """A step of the how-to, as it stands there."""
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "patterns.md"
+    texts = re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    (declared,) = (one for text in texts for one in yaml.safe_load(text) if one["id"] == name)
+    module, _, made = declared["use"].partition(":")
+    factory = getattr(importlib.import_module(module), made)
+    return lambda: factory(stream=declared["id"], **declared["with"])
+
+
+def told(
+    make: Callable[[], Pattern], schema: dict[str, pa.DataType], rows: list[tuple[Any, ...]]
+) -> list[Row]:
+    names = list(schema)
+    kinds = pa.schema(list(schema.items()))
+    batch = as_rows([dict(zip(names, (row[0] * SECOND, *row[1:]), strict=True)) for row in rows], kinds)
+    return [
+        row
+        for out in make().step(Block("in", batch, 10**15, Position("in", 1)))
+        for row in as_dicts(out.rows)
+    ]
+
+
+PLANT_SCHEMA = {
+    "at": pa.timestamp("ns", tz="UTC"),
+    "machine": pa.string(),
+    "temperature": pa.float64(),
+    "pressure": pa.float64(),
+    "event": pa.string(),
+}
+
+
+def test_the_plant_of_the_how_to() -> None:
+    make = from_page("pressure_lost")
+    readings = [
+        (1, "p", 85.0, None, None),
+        (20, "p", None, 99.0, None),
+        (25, "p", 91.0, None, None),
+        (40, "p", None, 100.0, None),
+        (50, "p", None, 94.0, None),
+    ]
+    assert told(make, PLANT_SCHEMA, readings) == [
+        {
+            "at": 50 * SECOND,
+            "machine": "p",
+            "first_at": SECOND,
+            "last_at": 50 * SECOND,
+            "hot_since": SECOND,
+            "hottest": 91.0,
+            "before": 100.0,
+            "after": 94.0,
+        }
+    ]
+    stopped = [*readings[:4], (45, "p", None, None, "stop"), readings[4]]
+    assert told(make, PLANT_SCHEMA, stopped) == []
+    cooled = [*readings[:2], (25, "p", 79.0, None, None), *readings[3:]]
+    assert told(make, PLANT_SCHEMA, cooled) == []
+
+
+def test_the_bank_of_the_how_to() -> None:
+    schema = {"at": pa.timestamp("ns", tz="UTC"), "card": pa.string(), "amount": pa.float64()}
+    paid = [(1, "c", 1.0), (30, "c", 2.0), (40, "d", 1.0), (60, "c", 60.0), (90, "c", 3.0), (200, "c", 900.0)]
+    (match,) = told(from_page("card_testing"), schema, paid)
+    assert (match["card"], match["tries"], match["amount"], match["at"]) == ("c", 3, 900.0, 200 * SECOND)
+    assert told(from_page("card_testing"), schema, [*paid[:-1], (601, "c", 900.0)]) == []
+
+
+def test_the_absence_of_the_how_to() -> None:
+    schema = {"at": pa.timestamp("ns", tz="UTC"), "order": pa.string(), "state": pa.string()}
+    rows = [(1, "a", "sent"), (2, "b", "sent"), (9, "a", "done")]
+    (match,) = told(from_page("order_forgotten"), schema, rows)
+    assert (match["order"], match["at"]) == ("b", 3602 * SECOND)
