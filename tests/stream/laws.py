@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from boucle.block import Block, Position
 from boucle.ports import Operator
 
-FOREVER = 2**61
+FOREVER = 2**62
 """A watermark after everything."""
 
 

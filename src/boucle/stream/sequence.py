@@ -51,12 +51,13 @@ class Ready(Struct, frozen=True):
 class Sequencer:
     """Holds rows of one or more inputs until the least of their watermarks has passed them.
 
-    An input that falls more than `idle` seconds behind the leading one no longer holds the others back;
-    what it sends then may be late.
+    With `idle` an input that falls more than so many seconds of event time behind the leading one no longer holds
+    the others back, and what it sends then may be late: for sources that may fall silent, not for two branches
+    of one source.
     """
 
     def __init__(
-        self, inputs: Sequence[str], *, time: str = "at", order: Order = "time", idle: float = 60.0
+        self, inputs: Sequence[str], *, time: str = "at", order: Order = "time", idle: float | None = None
     ) -> None:
         if order == "arrival" and len(inputs) > 1:
             raise BoucleError(
@@ -66,7 +67,8 @@ class Sequencer:
                 fix="use order: time, or one input",
             )
         self._inputs = tuple(inputs)
-        self._time, self._order, self._idle = time, order, int(idle * SECOND)
+        self._time, self._order = time, order
+        self._idle = None if idle is None else int(idle * SECOND)
         self._pending: dict[str, list[pa.RecordBatch]] = {name: [] for name in inputs}
         self._marks: dict[str, Nanos] = dict.fromkeys(inputs, _NEVER)
         self._released: Nanos = _NEVER
@@ -114,6 +116,8 @@ class Sequencer:
         return rows.filter(pa.array(~late)), (told,)
 
     def _bound(self) -> Nanos:
+        if self._idle is None:
+            return min(self._marks.values())
         leading = max(self._marks.values())
         return min(mark for mark in self._marks.values() if mark >= leading - self._idle or mark == _NEVER)
 
