@@ -61,7 +61,7 @@ def follow(folder: str, group: str, done: "multiprocessing.Queue[tuple[str, list
     log = EventLog(folder, stream="readings")
     own = log.group(group) if group.startswith("group") else None
     source = LogSource(log, look_every=0.001)
-    source.open(own.position() if own else Position("readings", 0))
+    source.open(own.position() if own else None)
     seen: list[int] = []
     at, lost = 0, 0
     while at < ROWS:

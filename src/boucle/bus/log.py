@@ -100,6 +100,7 @@ class EventLog:
         self._producers = Producers()
         self._waiting: deque[_Waiting] = deque()
         self._waiting_bytes = 0
+        self._full = threading.Event()  # set while appending waits for the disk
         self._segment: Segment | None = None
         self._handle = -1
         self._folder_lock = -1
@@ -178,7 +179,7 @@ class EventLog:
                 return
             pause = self._last_sync + self._interval - time.monotonic()
             if pause > 0:
-                time.sleep(pause)
+                self._full.wait(pause)  # a full buffer has nothing to gain by waiting
             self._sync()
 
     def end(self) -> Position:
@@ -262,6 +263,7 @@ class EventLog:
                 self._handle = self._folder_lock = -1
                 self._segment = None
                 self._waiting.clear()
+                self._full.clear()
                 self._waiting_bytes = 0
 
     def _recover(self) -> None:
@@ -309,6 +311,8 @@ class EventLog:
         self._end += rows
         self._waiting.append(_Waiting(frame, self._end, block.position))
         self._waiting_bytes += frame.size
+        if self._waiting_bytes >= self._buffer_bytes:
+            self._full.set()
         return Position(self.stream, self._end)
 
     def _roll(self, schema: pa.Schema) -> None:
@@ -359,6 +363,8 @@ class EventLog:
             for _ in frames:
                 self._waiting.popleft()
             self._waiting_bytes -= end - size
+            if self._waiting_bytes < self._buffer_bytes:
+                self._full.clear()
             self._size = end
             self._durable = frames[-1].end
             self._source = frames[-1].source

@@ -52,8 +52,9 @@ class _Closed(NamedTuple):
 
 def remove_unfinished(folder: Path) -> None:
     """Remove what a killed compaction left beside the segments."""
-    for file in folder.glob(f"*{_SUFFIX}"):
-        file.unlink()
+    for name in os.listdir(folder):  # noqa: PTH208 - a Path each costs more, and there are thousands
+        if name.endswith(_SUFFIX):
+            (folder / name).unlink()
 
 
 def compact_segments(folder: Path, key: Sequence[str]) -> Compacted:

@@ -1,5 +1,7 @@
 """Reading the event log, in the process that writes it or any other."""
 
+import time
+from bisect import bisect_right
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,13 +12,15 @@ import pyarrow as pa
 from boucle.block import Block, Position
 from boucle.bus.frames import Frame
 from boucle.bus.log_disk import DurableMark
-from boucle.bus.segments import Place, repair, rows_in, segment_files, walk
+from boucle.bus.segments import Place, first_row, repair, rows_in, segment_name, segment_names, walk
 from boucle.errors import PositionLost
 
 __all__ = ["LogReader"]
 
 _PLACES = 8
 """In how many segments a reader remembers where it was."""
+_TICK = 50_000_000
+"""Nanoseconds; the clock of file times moves every 1 to 10 ms."""
 
 
 class LogReader:
@@ -26,31 +30,32 @@ class LogReader:
         self.folder, self.stream = folder, stream
         self._mark = DurableMark(folder)
         self._places: dict[int, Place] = {}
+        self._listed: tuple[int, list[str]] = (0, [])
 
     def durable(self) -> int:
         """How many rows are on disk, as the writing process tells it in the folder."""
         known = self._mark.read()
         if known is not None:
             return known
-        files = segment_files(self.folder)
-        if not files:
+        names = segment_names(self.folder)
+        if not names:
             return 0
-        first, file = files[-1]
-        found, _ = repair(file, first, None)
+        first = first_row(names[-1])
+        found, _ = repair(self.folder / names[-1], first, None)
         return first if found is None else found.end
 
     def start(self) -> int:
         """The number of the first row that retention has left."""
-        files = segment_files(self.folder)
-        return files[0][0] if files else 0
+        names = self._names()
+        return first_row(names[0]) if names else 0
 
     def read(self, after: int | None, upto: int, max_rows: int | None) -> Iterator[Block]:
         """Rows from number `after` on (None: from the first kept) and before `upto`, at most `max_rows`.
 
         PositionLost when they are not all in the log.
         """
-        files = segment_files(self.folder)
-        first = files[0][0] if files else 0
+        names = self._names()
+        first = first_row(names[0]) if names else 0
         start = first if after is None else after
         if not first <= start <= upto:
             raise PositionLost(
@@ -60,20 +65,34 @@ class LogReader:
                 why="retention removed it" if start < first else f"the log ends at {upto}",
                 fix=f"open from {first} on, or from the beginning",
             )
-        return self._between(files, start, upto, max_rows)
+        return self._between(names, start, upto, max_rows)
 
-    def _between(
-        self, files: list[tuple[int, Path]], start: int, upto: int, most: int | None
-    ) -> Iterator[Block]:
-        ends = [first for first, _ in files[1:]] + [upto] * bool(files)
+    def _names(self) -> list[str]:
+        """The segments; listed again only when the folder changed, for a follower asks all the time."""
+        if not self.folder.exists():
+            return []
+        changed = self.folder.stat().st_mtime_ns
+        listed, names = self._listed
+        if changed != listed:
+            names = segment_names(self.folder)
+            # Within one tick of the kernel's clock a second change would show the same time.
+            settled = time.time_ns() - changed > _TICK
+            self._listed = (changed if settled else 0, names)
+        return names
+
+    def _between(self, names: list[str], start: int, upto: int, most: int | None) -> Iterator[Block]:
         left = upto - start if most is None else most
-        for (begin, file), end in zip(files, ends, strict=True):
-            if left <= 0 or begin >= upto:
+        at = max(0, bisect_right(names, segment_name(start)) - 1)
+        while at < len(names) and left > 0:
+            begin = first_row(names[at])
+            end = first_row(names[at + 1]) if at + 1 < len(names) else upto
+            if begin >= upto:
                 return
             if end > start:
-                for block in self._blocks(file, begin, start, min(end, upto), left):
+                for block in self._blocks(self.folder / names[at], begin, start, min(end, upto), left):
                     left -= len(block)
                     yield block
+            at += 1
 
     def _blocks(self, file: Path, begin: int, start: int, stop: int, left: int) -> Iterator[Block]:
         try:

@@ -9,7 +9,7 @@ from boucle.block import Position
 from boucle.bus.log_compact import remove_unfinished
 from boucle.bus.log_disk import sync_folder
 from boucle.bus.log_producers import Producers
-from boucle.bus.segments import Segment, repair, segment_files, walk
+from boucle.bus.segments import Segment, first_row, repair, segment_names, walk
 from boucle.errors import BoucleError
 
 __all__ = ["Recovered", "recover"]
@@ -31,14 +31,14 @@ class Recovered(NamedTuple):
 def recover(folder: Path, durable: int | None) -> Recovered:
     """Cut off a torn tail and open the last segment. B311 when rows before `durable` are not whole."""
     remove_unfinished(folder)
-    files = segment_files(folder)
+    names = segment_names(folder)
     found = Recovered(None, -1, 0, None, Producers(), 0)
-    while files and found.segment is None:
-        found = _resumed(*files[-1], durable, found.torn)
+    while names and found.segment is None:
+        found = _resumed(folder / names[-1], durable, found.torn)
         if found.segment is None:
-            files.pop()
-    if found.source is None and len(files) > 1:
-        found = found._replace(source=_last_source(files))
+            names.pop()
+    if found.source is None and len(names) > 1:
+        found = found._replace(source=_last_source(folder, *names[-2:]))
     if durable is not None and durable > found.end:
         if found.handle >= 0:
             os.close(found.handle)
@@ -47,7 +47,8 @@ def recover(folder: Path, durable: int | None) -> Recovered:
     return found
 
 
-def _resumed(first: int, file: Path, durable: int | None, torn: int) -> Recovered:
+def _resumed(file: Path, durable: int | None, torn: int) -> Recovered:
+    first = first_row(file.name)
     producers = Producers()
     found, cut = repair(file, first, durable, producers)
     if cut or found is None:
@@ -65,9 +66,9 @@ def _resumed(first: int, file: Path, durable: int | None, torn: int) -> Recovere
     return Recovered(found, handle, found.end, source, producers, torn)
 
 
-def _last_source(files: list[tuple[int, Path]]) -> Position | None:
-    (first, file), (end, _) = files[-2:]
-    for frame, *_ in walk(file, first, end - 1, end):
+def _last_source(folder: Path, name: str, following: str) -> Position | None:
+    end = first_row(following)
+    for frame, *_ in walk(folder / name, first_row(name), end - 1, end):
         if frame.rows:
             return Position(frame.label, frame.mark)
     return None

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from boucle.block import Block, Position
 from boucle.bus.log_groups import Log
+from boucle.errors import PositionLost
 from boucle.ports import Facts
 
 __all__ = ["LogSource"]
@@ -25,9 +26,16 @@ class LogSource:
 
     def open(self, resume: Position | None = None) -> None:
         """Deliver after `resume` (None: from the first row kept). PositionLost when it was removed."""
-        at = self._log.start() if resume is None else resume
-        self._blocks = self._log.read(at)
-        self._at = at
+        while True:
+            at = self._log.start() if resume is None else resume
+            try:
+                self._blocks = self._log.read(at)
+            except PositionLost:
+                if resume is None:  # retention was between the two
+                    continue
+                raise
+            self._at = at
+            return
 
     def poll(self, wait: float) -> Block | None:
         """The next Block, or None when nothing more became durable within `wait` seconds."""
