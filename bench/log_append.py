@@ -12,7 +12,6 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -158,51 +157,40 @@ def grown(folder: Path, segments: int) -> EventLog:
     return log
 
 
-def timed(count: int, work: Callable[[], object]) -> float:
-    """Milliseconds, the median."""
-    took = []
-    for _ in range(count):
-        begun = time.perf_counter()
-        work()
-        took.append(time.perf_counter() - begun)
-    return 1000 * percentile(took, 0.5)
-
-
 def growth(folder: Path, quick: bool) -> list[Figure]:
-    """The same work on a log of one segment and of a thousand, in turns."""
-    logs = {1: grown(folder / "1", 1), 1000: grown(folder / "1000", 1000)}
-    one, count = block(4_000, 0), 50 if quick else 300
-    took: dict[str, dict[int, list[float]]] = {"append": {}, "open": {}, "tail_read": {}}
+    """The same work on a log of one segment and of a thousand, one after the other each time."""
+    logs = [grown(folder / "1", 1), grown(folder / "1000", 1000)]
+    readers = [EventLog(log.folder, stream=log.stream) for log in logs]
+    one, count = block(4_000, 0), 100 if quick else 600
 
-    for _ in range(3):
-        for segments, log in logs.items():
+    def append(which: int) -> None:
+        logs[which].append(one)
+        logs[which].flush()
 
-            def append(log: EventLog = log) -> None:
-                log.append(one)
-                log.flush()
+    def reopen(which: int) -> None:
+        logs[which].close()
+        logs[which].open()
 
-            def reopen(log: EventLog = log) -> None:
-                log.close()
-                log.open()
+    def tail(which: int) -> None:
+        reader = readers[which]
+        assert len(list(reader.read(Position(reader.stream, reader.durable().offset - 1)))) == 1
 
-            def tail(log: EventLog = EventLog(log.folder, stream=log.stream)) -> None:  # noqa: B008 - one each
-                assert len(list(log.read(Position(log.stream, log.durable().offset - 1)))) == 1
-
-            for name, work in (("append", append), ("open", reopen), ("tail_read", tail)):
-                took[name].setdefault(segments, []).append(timed(count, work))
-    for log in logs.values():
-        log.close()
-    return [
-        figure(
-            f"log_grown_{name}_ms",
-            percentile(by[1000], 0.5),
-            "ms",
-            goal=f"<= {1.25 * percentile(by[1], 0.5):.4g}",
-            peer="the same with 1 segment",
-            peer_value=percentile(by[1], 0.5),
+    figures = []
+    for name, work in (("append", append), ("open", reopen), ("tail_read", tail)):
+        took: tuple[list[float], list[float]] = ([], [])
+        for number in range(2 * count):
+            begun = time.perf_counter()
+            work(number % 2)
+            took[number % 2].append(1000 * (time.perf_counter() - begun))
+        single, thousand = (percentile(some, 0.5) for some in took)
+        goal = f"<= {1.25 * single:.4g}"
+        peer = "the same with 1 segment"
+        figures.append(
+            figure(f"log_grown_{name}_ms", thousand, "ms", goal=goal, peer=peer, peer_value=single)
         )
-        for name, by in took.items()
-    ]
+    for log in logs:
+        log.close()
+    return figures
 
 
 def main() -> None:

@@ -66,7 +66,7 @@ class EventLog:
     rows asked for were removed. Dictionary-encoded columns are stored plain.
 
     `keep` says what may be removed, by default nothing. It is applied whenever a segment is begun,
-    and by `retain`.
+    and by `retain`. Memory holds up to twice `buffer_bytes`: what waits, and what is being written.
     """
 
     facts = Facts(ordered=True, replayable=True, delivery="at-least-once")
@@ -95,11 +95,14 @@ class EventLog:
         self._reader = LogReader(self.folder, self.stream)
         self._mark = DurableMark(self.folder)
         self._lock = threading.Lock()  # the fields below
+        self._room = threading.Condition(self._lock)  # told when appending need no longer wait
         self._disk = threading.RLock()  # the open segment; taken before _lock
         self._tidy = threading.RLock()  # the closed segments; taken before _disk, or not waited for
         self._producers = Producers()
         self._waiting: deque[_Waiting] = deque()
         self._waiting_bytes = 0
+        self._written_bytes = 0  # of these, on their way to the disk
+        self._flushing = 0  # threads that will sync what waits
         self._full = threading.Event()  # set while appending waits for the disk
         self._segment: Segment | None = None
         self._handle = -1
@@ -158,8 +161,8 @@ class EventLog:
                     if sequence is not None:
                         self._producers.took(producer, sequence, position.offset)
                     return position
-            if self._waiting_bytes >= self._buffer_bytes:
-                self.flush()
+            if self._backed_up():
+                self._make_room()
             else:
                 self._roll(rows.schema)
                 self._retain_beside()
@@ -172,8 +175,16 @@ class EventLog:
         """Return when everything appended before is on disk; callers at the same time share one sync."""
         with self._lock:
             target = self._end
-        if target <= self._durable:
-            return
+            self._flushing += 1
+        try:
+            if target > self._durable:
+                self._flush(target)
+        finally:
+            with self._lock:
+                self._flushing -= 1
+                self._room.notify_all()
+
+    def _flush(self, target: int) -> None:
         with self._disk:
             if target <= self._durable:
                 return
@@ -181,6 +192,19 @@ class EventLog:
             if pause > 0:
                 self._full.wait(pause)  # a full buffer has nothing to gain by waiting
             self._sync()
+
+    def _backed_up(self) -> bool:
+        """Whether as much waits as may wait beside what is being written."""
+        return self._waiting_bytes - self._written_bytes >= self._buffer_bytes
+
+    def _make_room(self) -> None:
+        """Let whoever flushes take what waits, and go on while the disk is busy; flush when nobody does."""
+        with self._lock:
+            while self._flushing and self._backed_up():
+                self._room.wait()
+            if not self._backed_up():
+                return
+        self.flush()
 
     def end(self) -> Position:
         """After the last row appended, durable or not (in a reading process: the last durable)."""
@@ -264,7 +288,7 @@ class EventLog:
                 self._segment = None
                 self._waiting.clear()
                 self._full.clear()
-                self._waiting_bytes = 0
+                self._waiting_bytes = self._written_bytes = 0
 
     def _recover(self) -> None:
         found = recover(self.folder, self._mark.read())
@@ -278,7 +302,7 @@ class EventLog:
     def _fits(self, schema: pa.Schema) -> bool:
         if self._segment is None or not self._segment.schema.equals(schema):
             return False
-        if self._waiting_bytes >= self._buffer_bytes:
+        if self._backed_up():
             return False
         if self._end == self._segment.first:
             return True
@@ -311,7 +335,7 @@ class EventLog:
         self._end += rows
         self._waiting.append(_Waiting(frame, self._end, block.position))
         self._waiting_bytes += frame.size
-        if self._waiting_bytes >= self._buffer_bytes:
+        if self._backed_up():
             self._full.set()
         return Position(self.stream, self._end)
 
@@ -352,19 +376,23 @@ class EventLog:
         with self._lock:
             frames = tuple(self._waiting)
             handle, size = self._handle, self._size
+            self._written_bytes = self._waiting_bytes
+            self._full.clear()
+            self._room.notify_all()
         try:
             end = write_all(handle, [part for waiting in frames for part in waiting.frame.parts], size)
             os.fdatasync(handle)
         except OSError as error:
+            with self._lock:
+                self._written_bytes = 0
             # After a failed sync the kernel may call pages clean that are not on disk: write again.
             os.ftruncate(handle, size)
             raise refused(self.folder, error) from error
         with self._lock:
             for _ in frames:
                 self._waiting.popleft()
-            self._waiting_bytes -= end - size
-            if self._waiting_bytes < self._buffer_bytes:
-                self._full.clear()
+            self._waiting_bytes -= self._written_bytes
+            self._written_bytes = 0
             self._size = end
             self._durable = frames[-1].end
             self._source = frames[-1].source

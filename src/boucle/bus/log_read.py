@@ -1,5 +1,6 @@
 """Reading the event log, in the process that writes it or any other."""
 
+import os
 import time
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -37,7 +38,7 @@ class LogReader:
         known = self._mark.read()
         if known is not None:
             return known
-        names = segment_names(self.folder)
+        names = self._names()
         if not names:
             return 0
         first = first_row(names[-1])
@@ -69,12 +70,13 @@ class LogReader:
 
     def _names(self) -> list[str]:
         """The segments; listed again only when the folder changed, for a follower asks all the time."""
-        if not self.folder.exists():
+        try:
+            changed = self.folder.stat().st_mtime_ns
+        except FileNotFoundError:
             return []
-        changed = self.folder.stat().st_mtime_ns
         listed, names = self._listed
         if changed != listed:
-            names = segment_names(self.folder)
+            names = segment_names(os.listdir(self.folder))  # noqa: PTH208 - a Path each costs more
             # Within one tick of the kernel's clock a second change would show the same time.
             settled = time.time_ns() - changed > _TICK
             self._listed = (changed if settled else 0, names)

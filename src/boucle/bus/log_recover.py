@@ -30,8 +30,9 @@ class Recovered(NamedTuple):
 
 def recover(folder: Path, durable: int | None) -> Recovered:
     """Cut off a torn tail and open the last segment. B311 when rows before `durable` are not whole."""
-    remove_unfinished(folder)
-    names = segment_names(folder)
+    listed = os.listdir(folder)  # noqa: PTH208 - a Path each costs more, and there may be thousands
+    remove_unfinished(folder, listed)
+    names = segment_names(listed)
     found = Recovered(None, -1, 0, None, Producers(), 0)
     while names and found.segment is None:
         found = _resumed(folder / names[-1], durable, found.torn)
