@@ -323,7 +323,9 @@ def main() -> None:
             ENGINES,
             "bench.press_windows",
             folder,
-            lambda told, given: check_windows(expected, given, told["sensors"], told["signal"]),
+            lambda told, given: check_windows(
+                expected, given, told["sensors"], told["signal"], spectra=told.get("spectra", True)
+            ),
             quick=asked.quick,
         )
     publish(rows(measured, "boucle", "samples/s"), asked)

@@ -122,7 +122,11 @@ def measure(
         errors = Path(scratch) / "errors"
         with errors.open("w", encoding="utf-8") as told_errors:
             process = subprocess.Popen(
-                command, cwd=ROOT if not part else scratch, stdout=subprocess.PIPE, stderr=told_errors, text=True
+                command,
+                cwd=ROOT if not part else scratch,
+                stdout=subprocess.PIPE,
+                stderr=told_errors,
+                text=True,
             )
             watch = _Watch(psutil.Process(process.pid))
             try:

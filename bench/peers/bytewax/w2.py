@@ -40,7 +40,9 @@ def branches(events, out):
     flow = Dataflow("features")
     source = op.input("in", flow, TestingSource(events, BATCH))
     cards = op.stateful_map("card", op.map("by_card", source, lambda e: (e[2], e)), sliding(CARD_WINDOWS_MS))
-    places = op.stateful_map("terminal", op.map("by_terminal", source, lambda e: (e[3], e)), sliding((DAY_MS,)))
+    places = op.stateful_map(
+        "terminal", op.map("by_terminal", source, lambda e: (e[3], e)), sliding((DAY_MS,))
+    )
     op.output("out", op.merge("both", cards, places), TestingSink(out))
     return flow
 
@@ -56,7 +58,9 @@ def rekeyed(events, out):
 
 def main(folder, answer, kind):
     columns = [column[:EVENTS].tolist() for column in load(folder, "at", "card", "terminal", "amount")]
-    events = [(n, at, f"c{card}", f"t{place}", amount) for n, (at, card, place, amount) in enumerate(zip(*columns))]
+    events = [
+        (n, at, f"c{card}", f"t{place}", amount) for n, (at, card, place, amount) in enumerate(zip(*columns))
+    ]
     out = []
     flow = (branches if kind == "branches" else rekeyed)(events, out)
     begun = time.perf_counter()

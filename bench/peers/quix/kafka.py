@@ -8,7 +8,12 @@ from quixstreams import Application
 from quixstreams.models import TopicConfig
 
 PARTITIONS = 4
-CONFIG = {"retention.ms": "604800000", "retention.bytes": "-1", "cleanup.policy": "delete", "max.message.bytes": "1048588"}
+CONFIG = {
+    "retention.ms": "604800000",
+    "retention.bytes": "-1",
+    "cleanup.policy": "delete",
+    "max.message.bytes": "1048588",
+}
 
 
 class Cluster:
@@ -56,7 +61,9 @@ def topic(application, name, deserializer):
     """A topic that is there already: the mock cluster does not answer questions about its configuration."""
 
     def found(topic):
-        topic.broker_config = TopicConfig(num_partitions=PARTITIONS, replication_factor=1, extra_config=CONFIG)
+        topic.broker_config = TopicConfig(
+            num_partitions=PARTITIONS, replication_factor=1, extra_config=CONFIG
+        )
         return topic
 
     application._topic_manager._fetch_topic = found

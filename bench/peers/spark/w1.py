@@ -64,6 +64,7 @@ def session(scratch):
         .config("spark.sql.shuffle.partitions", GROUPS)
         .config("spark.driver.memory", "4g")
         .config("spark.ui.enabled", "false")
+        .config("spark.ui.showConsoleProgress", "false")
         .config("spark.sql.warehouse.dir", f"{scratch}/warehouse")
         .config(
             "spark.sql.streaming.stateStore.providerClass",
