@@ -147,21 +147,21 @@ class Search:
     def best(self, index: int, count: int, start: int, last: int) -> int | None:
         told = self.options(index, count)
         skipped = ""
-        cut = next((i for i, (part, _) in enumerate(told) if part == -1), len(told))
+        cut = next((i for i, way in enumerate(told) if way == (-1, "")), len(told))
+        ways = [way for way in told[:cut] if way[0] >= 0]
         for at in range(last + 1, min(len(self.text), start + self.within)):
-            here = [
-                part
-                for part, nots in told[:cut]
-                if not set(nots) & set(skipped) and self.text[at] in self.parts[part][0]
-            ]
+            open_ways = [part for part, nots in ways if not set(nots) & set(skipped)]
+            here = [part for part in open_ways if self.text[at] in self.parts[part][0]]
+            for part in here:
+                end = self.best(part, count + 1 if part == index else 1, start, at)
+                if end is not None:
+                    return end
             if here:
-                for part in here:
-                    end = self.best(part, count + 1 if part == index else 1, start, at)
-                    if end is not None:
-                        return end
-                break
+                # A row that a step takes is not skipped: nothing is absent from here on.
+                return last if cut < len(told) else None
             skipped += self.text[at]
-        return last if cut < len(told) else None
+        absent = any(part == -1 and not set(nots) & set(skipped) for part, nots in told)
+        return last if absent else None
 
     def all(self, *, each: bool) -> Found:
         found, start = [], 0
@@ -377,6 +377,7 @@ def test_too_many_runs_are_told() -> None:
         ({"steps": [step("a", "a"), step("a", "b")], "within": 1}, "two steps are called a"),
         ({"steps": [step("a", "a", "{600}")], "within": 1}, "more than 500"),
         ({"steps": [step("a", "a"), {**step("b", "b"), "not": True}]}, "absence"),
+        ({"steps": [{**step("a", "a"), "not": True}, step("b", "b")], "within": 1}, "nothing comes before"),
         ({"steps": [step("a", "a")], "after": "to first b"}, "after"),
         ({"steps": [step("a", "a")], "measures": {"at": "a.x"}}, "column already"),
         ({"steps": [{**step("a", "a", "+"), "for": "1s"}], "within": 1}, "repeat"),

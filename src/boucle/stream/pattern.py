@@ -26,7 +26,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import msgspec
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from msgspec import Struct, msgpack
 
 from boucle.clock import SECOND, Nanos
@@ -41,6 +43,7 @@ __all__ = ["Pattern", "PatternStep"]
 
 _ACCEPT, _START = -1, -1
 _MOST = 500
+_WORD = 60
 _NEVER: Nanos = 2**62
 _REPEAT = re.compile(r"(?:([?*+])|\{(\d+)(,)?(\d+)?\})(\??)")
 _KINDS = (pa.int64(), pa.float64(), pa.string(), pa.bool_())
@@ -99,6 +102,9 @@ class _Start(Struct, array_like=True):
     at: Nanos
     runs: list[_Run]
     best: Records | None = None
+    due: Nanos = 0
+    listens: int = -1
+    """Mask of the steps that could change anything here; -1: any row does."""
 
 
 class _Key(Struct, array_like=True):
@@ -295,6 +301,9 @@ class Pattern(KeyedFold):
         self._check()
         self.dropped_runs = 0
         self._states: dict[bytes, _Key] = {}
+        self._edges = [n for n in self._hold if not program.steps[n].not_]
+        self._bit = {name: bit for bit, name in enumerate(program.steps)}
+        self._listens = {place: self._heard(place) for place in program.options}
         # Runs at one place with one past are one when nothing they took can be asked for again.
         self._merge = not self._hold and all(map(self._looks_at_row, program.steps))
 
@@ -316,9 +325,20 @@ class Pattern(KeyedFold):
         clash = {"at", "first_at", "last_at", *self._keys} & set(self._measures)
         if clash:
             program.refuse(f"measure {min(clash)} is a column already", "give it another name")
+        if program.code[0][0] == "not":
+            program.refuse("nothing comes before the first step", "let another step come before the `not`")
         for name, text in self._measures.items():
             if any(node.op == "prev" for node in text.leaves()):
                 program.refuse(f"measure {name} asks for a row outside the match", "prev is for conditions")
+
+    def _heard(self, place: int) -> int:
+        """Mask of the steps, and of the `not` steps before them, that may come next."""
+        heard = 0
+        for target, nots in self._program.options[place]:
+            heard |= 0 if target == _ACCEPT else 1 << self._bit[self._program.code[target][1]]
+            for bit in _bits(nots):
+                heard |= 1 << self._bit[self._program.nots[bit].name]
+        return heard
 
     def _next(self, place: int) -> Iterator[tuple[int, int]]:
         return ((target, nots) for target, nots in self._program.options[place] if target != _ACCEPT)
@@ -405,34 +425,65 @@ class Pattern(KeyedFold):
         """The columns that are asked for, and what can be judged for all rows at once."""
         columns = [plain_column(rows, name).to_pylist() for name in self._columns]
         self._rows: list[Row] = list(zip(*columns, strict=True)) if columns else [()] * rows.num_rows
-        self._masks = {name: column_of(one, rows).to_pylist() for name, one in self._by_row.items()}
+        masks = {name: column_of(one, rows) for name, one in self._by_row.items()}
+        # What cannot be judged from the row alone may always fit.
+        always = sum(1 << self._bit[name] for name in self._by_past)
+        fits = np.full(rows.num_rows, always, dtype=object if len(self._bit) > _WORD else np.int64)
+        for name, mask in masks.items():
+            fits[pc.fill_null(mask, fill_value=False).to_numpy(zero_copy_only=False)] |= 1 << self._bit[name]
+        self._fits: list[int] = fits.tolist()
+        self._masks = {name: mask.to_pylist() for name, mask in masks.items()}
 
     def on_row(self, index: int, key: bytes, at: Nanos) -> None:
         """Take the row on every way through the pattern, and begin one with it."""
-        state = self._states.get(key) or _Key()
+        fits = self._fits[index]
+        begins = fits & self._listens[_START]
+        state = self._states.get(key)
+        if state is None:
+            if not begins and not self._asks and not self._edges:
+                return
+            state = _Key()
         now = _Now(self._rows[index], at, index, state.number, state.previous, {}, state.held)
+        changed = False
         for start in state.starts:
+            if start.listens >= 0 and not fits & start.listens:
+                continue
+            changed = True
             runs, start.runs = start.runs, []
             seen: set[tuple[int, ...]] = set()
             for run in runs:
                 if self._advance(start, run, now, seen):
                     break
-        begun = _Start(state.number, at, [])
-        self._advance(begun, _Run(_START, {}, at), now, set())
-        if begun.runs or begun.best is not None:
-            state.starts.append(begun)
+            self._note(start)
+        if begins:
+            begun = _Start(state.number, at, [])
+            self._advance(begun, _Run(_START, {}, at), now, set())
+            if begun.runs or begun.best is not None:
+                self._note(begun)
+                state.starts.append(begun)
+                changed = True
         self._remember(state, now)
-        self._keep(key, state, at)
+        if changed or self._asks or self._edges:
+            self._keep(key, state, at)
+
+    def _note(self, start: _Start) -> None:
+        """What the start waits for, so that it need not be looked at before."""
+        start.due = self._due(start)
+        start.listens = 0
+        for run in start.runs:
+            if run.hold or not run.gap:
+                start.listens = -1
+                return
+            start.listens |= self._listens[run.place]
 
     def _remember(self, state: _Key, now: _Now) -> None:
         state.number += 1
         state.previous = now.row if self._asks else None
         now.records = {}
-        for name in self._hold:
-            if not self._program.steps[name].not_:
-                held = self._judge(name, now, {})[0]
-                if held is not None:
-                    state.held = [*(n for n in state.held if n != name), *([name] if held else [])]
+        for name in self._edges:
+            held = self._judge(name, now, {})[0]
+            if held is not None:
+                state.held = [*(n for n in state.held if n != name), *([name] if held else [])]
 
     def _keep(self, key: bytes, state: _Key, at: Nanos) -> None:
         self._settle(key, state, at)
@@ -448,7 +499,7 @@ class Pattern(KeyedFold):
                 runs -= given_up
                 state.starts[0].runs = []
                 self._settle(key, state, at)
-        due = min((self._due(start) for start in state.starts if start.runs), default=0)
+        due = min([start.due for start in state.starts if start.runs], default=0)
         if due != state.due:
             self.unset(key, state.due)
             state.due = due
@@ -514,6 +565,9 @@ class Pattern(KeyedFold):
         for bit in _bits(possible):
             if self._judge(self._program.nots[bit].name, now, run.records)[0]:
                 hit |= 1 << bit
+        if run.gap and hit == run.hit:
+            self._go_on(start, run, seen)
+            return
         skipped = _Run(run.place, run.records, run.since, gap=True, hit=hit, options=run.options)
         options = self._program.options[run.place]
         left = options if run.options < 0 else options[: run.options]
@@ -561,7 +615,7 @@ class Pattern(KeyedFold):
 
     def _due(self, start: _Start) -> Nanos:
         times = (run.hold or self._absent(start, run)[0] for run in start.runs)
-        return min(self._end(start), *times) if self._hold or self._program.nots else self._end(start)
+        return min([self._end(start), *times]) if self._hold or self._program.nots else self._end(start)
 
     def _absent(self, start: _Start, run: _Run) -> tuple[Nanos, int]:
         """When absence at the end is complete, and which option that is."""
@@ -577,11 +631,14 @@ class Pattern(KeyedFold):
         """Complete what held long enough or stayed away; end what took too long."""
         state = self._states[key]
         for start in state.starts:
+            if start.due > at:
+                continue
             while start.runs and self._due(start) <= at:
                 runs, start.runs = start.runs, []
                 for run in runs:
                     if self._elapsed(start, run, at):
                         break
+            self._note(start)
         self._keep(key, state, at)
 
     def _elapsed(self, start: _Start, run: _Run, at: Nanos) -> bool:

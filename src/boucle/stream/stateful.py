@@ -26,6 +26,9 @@ from boucle.stream.sequence import Order, Sequencer, state_of
 __all__ = ["Context", "KeyedFold", "Stateful", "in_ns"]
 
 
+_SLACK = 1024
+
+
 class _Held(Struct, array_like=True):
     version: int
     input: str
@@ -55,6 +58,7 @@ class KeyedFold:
         self._told: Nanos = 0
         self._timers: dict[bytes, set[tuple[Nanos, str]]] = {}
         self._heap: list[tuple[Nanos, bytes, str]] = []
+        self._live = 0
         self._given: list[dict[str, Any]] = []
         self._schema: pa.Schema | None = None
         self._output: pa.Schema | None = None
@@ -106,7 +110,8 @@ class KeyedFold:
             if key is None:
                 key = known[values] = msgpack.encode(values)
             if self._order == "time":
-                self._fire(at[index])
+                if self._heap and self._heap[0][0] <= at[index]:
+                    self._fire(at[index])
             else:
                 self._fire_own(key, at[index])
             self.on_row(index, key, at[index])
@@ -128,13 +133,18 @@ class KeyedFold:
         own = self._timers.setdefault(key, set())
         if (at, tag) not in own:
             own.add((at, tag))
+            self._live += 1
             heapq.heappush(self._heap, (at, key, tag))
+            if len(self._heap) > 2 * self._live + _SLACK:
+                # Timers that were taken back stay in the heap until their time: not for ever.
+                self._heap = sorted((at, key, tag) for key, own in self._timers.items() for at, tag in own)
 
     def unset(self, key: bytes, at: Nanos, tag: str = "") -> None:
         """Take a timer back."""
         own = self._timers.get(key)
-        if own is not None:
+        if own is not None and (at, tag) in own:
             own.discard((at, tag))
+            self._live -= 1
             if not own:
                 del self._timers[key]
 
@@ -197,7 +207,7 @@ class KeyedFold:
         if name:
             self._listen(name)
             self._sequencer.restore(sequencer)
-        self._timers, self._heap = {}, []
+        self._timers, self._heap, self._live = {}, [], 0
         for key, at, tag in timers:
             self.set(key, at, tag)
         self.load(own)
