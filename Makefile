@@ -5,7 +5,7 @@ PYTHON_ENV := .venv/bin
 READY := .venv/.ready
 ARGS ?=
 
-.PHONY: help setup system check test real demo bench docs assets clean
+.PHONY: help setup system check test real demo bench soak docs assets clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ demo: setup ## The press line, live in a browser; Ctrl-C ends it
 bench: setup ## Run every benchmark and renew docs/figures.md
 	@sh .ci/system mosquitto
 	@$(PYTHON_ENV)/python -m bench.all $(ARGS)
+
+soak: setup ## Kill a running product a thousand times; no row lost, none doubled (ten minutes)
+	@$(PYTHON_ENV)/python -m bench.soak $(ARGS)
 
 docs: setup ## Renew the generated pages of docs/reference
 	@$(PYTHON_ENV)/python docs/generate.py

@@ -40,6 +40,8 @@ LOGGED = {
 """Table → the folder of its log."""
 TABLES = (*LOGGED, "quarantine")
 _WALL_CLOCK = {"quarantine": {"at"}}
+_ONLY = {"events": "where kind = 'high'"}
+"""Not what is said of disks and connections, which each life has its own of."""
 
 Rows = Mapping[str, Counter[tuple[Any, ...]]]
 
@@ -147,7 +149,7 @@ def read_tables(folder: Path) -> dict[str, Counter[tuple[Any, ...]]]:
     found = {}
     there = {table.name for table in lake.tables()}
     for name in TABLES:
-        rows = lake.query(f"select * from {name}") if name in there else pa.table({})
+        rows = lake.query(f"select * from {name} {_ONLY.get(name, '')}") if name in there else pa.table({})
         names = sorted(set(rows.column_names) - _WALL_CLOCK.get(name, set()))
         columns = [rows.column(one).to_pylist() for one in names]
         found[name] = Counter(zip(*columns, strict=True))
@@ -197,7 +199,7 @@ class Round:
         kills: int,
         moments: list[str] | None = None,
         keeper: float = 0.0,
-        longest: float = 0.9,
+        longest: float = 0.8,
     ) -> None:
         self.folder, self.recorded, self.kills = folder, recorded, kills
         self.ended: list[Ended] = []
@@ -213,16 +215,16 @@ class Round:
         return +found
 
     def life(self, number: int) -> Life:
-        """The next life: half of them die at a moment, the others by the clock."""
+        """The next life: most of them die at a moment, the others by the clock."""
         chance = self._chance
-        moment = chance.choice(self._moments) if self._moments and chance.random() < 0.6 else ""
+        moment = chance.choice(self._moments) if self._moments and chance.random() < 0.8 else ""
         keeper = chance.random() < self._keeper
         share = self.recorded.blocks * (number + 1) // (self.kills + 1)
         return Life(
             str(self.folder),
             str(self.recorded.file),
             upto=max(1, share),
-            after=self._longest if moment else chance.uniform(0.02, self._longest),
+            after=2 * self._longest if moment else chance.uniform(0.02, self._longest),
             moment=moment,
             skip=chance.randrange(MOMENTS[moment][1]) if moment else 0,
             keeper=keeper,

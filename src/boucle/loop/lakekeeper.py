@@ -104,7 +104,10 @@ def main() -> None:
         level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
     os.setpriority(os.PRIO_PROCESS, 0, _NICE)
-    task = msgspec.json.decode(sys.stdin.readline(), type=_Task)
+    line = sys.stdin.readline()
+    if not line.endswith("\n"):
+        return  # The loop was killed before it could say what to feed.
+    task = msgspec.json.decode(line, type=_Task)
     feeds = [feed(one, EventLog(Path(one.log), stream=one.stream)) for one in task.fed]
     writer = LakeWriter(feeds, ScaledClock(task.speed, task.now), seconds=task.every)
     ticks = 0

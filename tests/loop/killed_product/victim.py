@@ -25,6 +25,7 @@ from boucle.block import Block, Position
 from boucle.bus.files import FileSource
 from boucle.bus.log import EventLog
 from boucle.clock import SystemClock
+from boucle.errors import BoucleError
 from boucle.lake.delta import LakeTable
 from boucle.loop.intake import Intake
 from boucle.loop.path import Path as LoopPath
@@ -66,6 +67,9 @@ class Ended(Struct, frozen=True):
     killed: str
     status: int
     keepers_killed: int = 0
+    file: str = ""
+    """The segment that was written to last, and how many of its bytes had been synced before."""
+    synced: int = 0
     told: dict[str, int] = {}
     """Its own accounting, when it came to its end."""
     failure: str = ""
@@ -73,13 +77,16 @@ class Ended(Struct, frozen=True):
 
 def die(moment: str) -> None:
     """No word, no flush: the line of pipe is all that is said, and the kernel keeps it."""
-    os.write(_Child.pipe, msgspec.json.encode({"killed": moment}) + b"\n")
+    said = {"killed": moment, "file": _Child.file, "synced": _Child.synced}
+    os.write(_Child.pipe, msgspec.json.encode(said) + b"\n")
     os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(60)
 
 
 class _Child:
     pipe = -1
+    file = ""
+    synced = 0
 
 
 Hook = Callable[[Callable[[], None]], None]
@@ -138,12 +145,14 @@ def _writing(passes: Callable[[], None], *, mark: bool, part: float) -> None:
     def one(handle: int, data: Any, at: int) -> int:
         size = memoryview(data).nbytes
         if (size == _MARK_BYTES) is mark:
+            _Child.file, _Child.synced = str(Path(f"/proc/self/fd/{handle}").readlink()), at
             write(handle, bytes(data)[: int(size * part)], at)
             passes()
         return write(handle, data, at)
 
     def several(handle: int, parts: Any, at: int) -> int:
         if not mark:
+            _Child.file, _Child.synced = str(Path(f"/proc/self/fd/{handle}").readlink()), at
             data = b"".join(bytes(one) for one in parts)
             write(handle, data[: int(len(data) * part)], at)
             passes()
@@ -157,32 +166,32 @@ def _at(*, mark: bool, part: float) -> Hook:
 
 
 MOMENTS: dict[str, tuple[Hook, int]] = {
-    "log: before a write": (_at(mark=False, part=0.0), 60),
-    "log: in the middle of a write": (_at(mark=False, part=0.6), 60),
-    "log: written, not synced": (_before(os, "fdatasync"), 60),
-    "log: synced, not marked": (_at(mark=True, part=0.0), 60),
-    "log: marked": (_at(mark=True, part=1.0), 60),
-    "log: flushed": (_after(EventLog, "flush"), 150),
-    "quarantine: row added": (_after(Quarantine, "add"), 8),
-    "quarantine: not synced": (_before(Ledger, "flush"), 30),
-    "quarantine: synced": (_after(Ledger, "flush"), 30),
-    "source: Block taken": (_after(Intake, "take"), 40),
-    "source: not yet told": (_before(FileSource, "commit"), 20),
-    "source: told": (_after(FileSource, "commit"), 20),
-    "path: step done": (_after(LoopPath, "push"), 60),
+    "log: before a write": (_at(mark=False, part=0.0), 40),
+    "log: in the middle of a write": (_at(mark=False, part=0.6), 40),
+    "log: written, not synced": (_at(mark=False, part=1.0), 40),
+    "log: synced, not marked": (_at(mark=True, part=0.0), 40),
+    "log: marked": (_at(mark=True, part=1.0), 40),
+    "log: flushed": (_after(EventLog, "flush"), 100),
+    "quarantine: row added": (_after(Quarantine, "add"), 6),
+    "quarantine: not synced": (_before(Ledger, "flush"), 15),
+    "quarantine: synced": (_after(Ledger, "flush"), 15),
+    "source: Block taken": (_after(Intake, "take"), 30),
+    "source: not yet told": (_before(FileSource, "commit"), 10),
+    "source: told": (_after(FileSource, "commit"), 10),
+    "path: step done": (_after(LoopPath, "push"), 40),
     "path: state captured": (_after(LoopPath, "snapshot"), 2),
-    "tables: row written": (_after(Tables, "write"), 20),
-    "tables: not flushed": (_before(Tables, "flush"), 3),
-    "tables: flushed": (_after(Tables, "flush"), 3),
+    "tables: row written": (_after(Tables, "write"), 15),
+    "tables: not flushed": (_before(Tables, "flush"), 2),
+    "tables: flushed": (_after(Tables, "flush"), 2),
     "checkpoint: in the middle": (_half_written, 2),
     "checkpoint: not in place": (_before(Path, "replace"), 2),
     "checkpoint: in place": (_after(Path, "replace"), 2),
-    "lake: table made": (_after(LakeTable, "_create"), 3),
-    "lake: before the commit": (_before(LakeTable, "_commit"), 8),
-    "lake: after the commit": (_after(LakeTable, "_commit"), 8),
-    "lake: synced": (_after(LakeTable, "sync"), 8),
-    "lake: before joining files": (_before(LakeTable, "compact"), 1),
-    "lake: files joined": (_after(LakeTable, "compact"), 1),
+    "lake: table made": (_after(LakeTable, "_create"), 6),
+    "lake: before the commit": (_before(LakeTable, "_commit"), 6),
+    "lake: after the commit": (_after(LakeTable, "_commit"), 6),
+    "lake: synced": (_after(LakeTable, "sync"), 6),
+    "lake: before joining files": (_before(LakeTable, "compact"), 2),
+    "lake: files joined": (_after(LakeTable, "compact"), 2),
     "restart: log opened": (_after(EventLog, "open"), 4),
     "restart: state restored": (_after(LoopPath, "restore"), 1),
     "restart: before the source opens": (_before(FileSource, "open"), 1),
@@ -252,7 +261,11 @@ def live(life: Life) -> Ended:
     loop = Loop(plan, clock, sources={"readings": source}, folder=Path(life.folder))
     if not life.keeper:
         loop.tables.start_keeper = _no_keeper  # type: ignore[method-assign]
-    loop.open()
+        loop.tables._writer._compact_every = 4
+    try:
+        loop.open()
+    except BoucleError as error:
+        return Ended("", 0, failure=str(error))
     loop.start()
     if life.keeper:
         assert loop.tables._keeper is not None
@@ -271,7 +284,7 @@ def live(life: Life) -> Ended:
     }  # fmt: skip
     failure = "" if loop.failure is None else repr(loop.failure)
     failure = failure or "; ".join(loop.tables.failures.values())
-    return Ended("", 0, 0, told, failure)
+    return Ended("", 0, told=told, failure=failure)
 
 
 def child(life: Life, pipe: int) -> None:
@@ -334,7 +347,14 @@ class _Watch:
         if "told" in self._last:
             ended = msgspec.convert(self._last, Ended)
             return msgspec.structs.replace(ended, keepers_killed=self._keepers_killed)
-        return Ended(self._last.get("killed", self._killed), status, self._keepers_killed)
+        said = self._last
+        return Ended(
+            said.get("killed", self._killed),
+            status,
+            self._keepers_killed,
+            said.get("file", ""),
+            said.get("synced", 0),
+        )
 
     def _listen(self, pipe: int, text: bytes) -> bytes:
         try:
