@@ -266,7 +266,12 @@ def test_enrich_with_a_changing_stream(
     def make() -> Enrich:
         return Enrich("out", keys=["key"], left="left", right="right", ttl=9 * NS)
 
-    found = play(make, data.draw(interleaved(left, right)), restart=restart)
+    step = make()
+    found = play(
+        lambda: step if not restart else make(), data.draw(interleaved(left, right)), restart=restart
+    )
+    if not restart:
+        assert step.unknown == sum(row["right_at"] is None for row in found)
     for row in found:
         known = [
             one for one in right if one["key"] == row["key"] is not None and 0 <= row["at"] - one["at"] <= 9

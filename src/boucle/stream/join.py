@@ -73,10 +73,12 @@ class _Shelf:
         places = np.searchsorted(np.concatenate([self._ids[one] for one in wanted]), ids)
         return rows.take(pa.array(places, pa.int64(), mask=ids < 0))
 
-    def keep(self, ids: Iterable[int], count: int) -> None:
-        """Forget the other rows, when they are many."""
-        if sum(map(len, self._ids)) <= 2 * count + _SLACK:
-            return
+    def full(self, needed: int) -> bool:
+        """Whether it is time to put rows away, when about so many are still needed."""
+        return sum(map(len, self._ids)) > 2 * needed + _SLACK
+
+    def keep(self, ids: Iterable[int]) -> None:
+        """Forget all other rows."""
         live = np.unique(np.fromiter(ids, np.int64))
         self._batches, self._ids = ([self.get(live)], [live]) if len(live) else ([], [])
 
@@ -121,7 +123,15 @@ class _Join:
     both_times: ClassVar[bool] = False
 
     def __init__(
-        self, stream: str, *, left: str, right: str, keys: Keys, kind: str, time: str, idle: str | float | None
+        self,
+        stream: str,
+        *,
+        left: str,
+        right: str,
+        keys: Keys,
+        kind: str,
+        time: str,
+        idle: str | float | None,
     ) -> None:
         if left == right or kind not in ("inner", "left"):
             fix = "left and right are two streams, kind is inner or left"
@@ -353,9 +363,9 @@ class IntervalJoin(_Join):
     def tidy(self) -> None:
         """Put away rows that are in no queue and not about to be given."""
         for side, queue in enumerate(self._queues):
-            ids = [row for _, row, _ in queue] if len(queue) * 2 < self._shelves[side].next else []
-            given = [one[0 if side == _LEFT else 1] for one in self._found]
-            self._shelves[side].keep([*ids, *(row for row in given if row >= 0)], len(queue) + len(given))
+            if self._shelves[side].full(len(queue) + len(self._found)):
+                given = {one[0 if side == _LEFT else 1] for one in self._found} - {-1}
+                self._shelves[side].keep([*(row for _, row, _ in queue), *given])
 
     def save(self) -> Any:
         """Queues, and who has a partner."""
@@ -466,12 +476,13 @@ class AsOfJoin(_Join):
 
     def tidy(self) -> None:
         """Put away rows that are neither the newest of a key, nor waiting, nor about to be given."""
-        rights = len(self._last) * 2 + len(self._waiting) + len(self._found)
-        lasts = [row for _, first, last in self._last.values() for row in (first, last)]
-        lasts += [wait.candidate for wait in self._waiting.values() if wait.candidate >= 0]
-        self._shelves[_RIGHT].keep([*lasts, *(right for _, right, _ in self._found if right >= 0)], rights)
-        lefts = [*self._waiting, *(left for left, _, _ in self._found)]
-        self._shelves[_LEFT].keep(lefts, len(lefts))
+        found, waits = self._found, self._waiting
+        if self._shelves[_RIGHT].full(len(self._last) * 2 + len(waits) + len(found)):
+            newest = {row for _, first, last in self._last.values() for row in (first, last)}
+            candidates = {wait.candidate for wait in waits.values()} | {right for _, right, _ in found}
+            self._shelves[_RIGHT].keep((newest | candidates) - {-1})
+        if self._shelves[_LEFT].full(len(waits) + len(found)):
+            self._shelves[_LEFT].keep([*waits, *(left for left, _, _ in found)])
 
     def save(self) -> Any:
         """The newest right rows, and the left rows that wait."""
@@ -535,7 +546,11 @@ class Enrich:
     def step(self, block: Block) -> Sequence[Block]:
         """The rows with the other columns of their key."""
         if self._join:
-            return self._join.step(block)
+            told = self._join.step(block)
+            # A late left row has no `right_at`: nobody looked for its partner.
+            made = (out.rows for out in told if out.stream == self._stream)
+            self.unknown += sum(rows.column("right_at").null_count for rows in made)
+            return told
         require(self._stream, list(self._pairs), block.rows.schema)
         if self._places is None:
             self._places = self._index(block.rows.schema)

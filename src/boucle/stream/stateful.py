@@ -72,10 +72,13 @@ class KeyedFold:
         """Take a Block; give the rows that its watermark settled."""
         if not self._input:
             self._listen(block.stream)
-        if self._schema is None or self._schema != block.rows.schema:
+        if self._schema is None:
             require(self._stream, [*self._keys, self._time], block.rows.schema)
             self._output = self.bind(block.rows.schema)
             self._schema = block.rows.schema
+        elif not self._schema.equals(block.rows.schema):
+            what = f"the columns of {block.stream} have changed"
+            raise BoucleError("B221", what, fix="bring them in line with Select or Map")
         ready = self._sequencer.take(block)
         if ready.rows[0] is not None:
             self._fold(ready.rows[0], ready.at[0].tolist())
