@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from typing import Protocol, runtime_checkable
 
 import msgspec
 from msgspec import Struct
@@ -41,6 +42,15 @@ def pieces(block: Block, partition: Sequence[str], watermark: Nanos) -> list[Blo
         )
         for start, end in pairwise(cuts)
     ]
+
+
+@runtime_checkable
+class Closes(Protocol):
+    """An operator that holds something that must be given back."""
+
+    def close(self) -> None:
+        """Give it back. Safe to call twice."""
+        ...
 
 
 class Step(Struct, frozen=True):
@@ -103,6 +113,12 @@ class Path:
         for block in passed:
             for tap in self._beside[block.stream]:
                 tap(block)
+
+    def close(self) -> None:
+        """Let the operators that hold processes or files give them back."""
+        for step in self.steps:
+            if isinstance(step.operator, Closes):
+                step.operator.close()
 
     def snapshot(self) -> bytes:
         """The state of every operator."""

@@ -23,6 +23,8 @@ from boucle.act.guard import Limits, read_limits
 from boucle.act.policy import Policy, Rule, read_rules
 from boucle.errors import BoucleError, DeclarationError, Problem
 from boucle.loop.path import Step
+from boucle.loop.shards import Sharded
+from boucle.ports import Operator
 from boucle.product.document import StepSpec
 from boucle.product.lines import Path_
 from boucle.product.project import Project
@@ -101,7 +103,24 @@ def _step(project: Project, spec: StepSpec, path: Path_, problems: list[Problem]
             _problem(project, (*path, "with"), f"{spec.use} does not take these settings", str(error))
         )
         return None
+    if spec.by:
+        make = _Make(project.folder, spec.use, spec.id, given)
+        workers = min(int(project.settings.get("run.workers").value), spec.groups)
+        operator = Sharded(spec.id, make, by=spec.by, groups=spec.groups, workers=workers)
     return Step(spec.id, spec.use, tuple(spec.from_), operator, spec.title)
+
+
+class _Make(Struct, frozen=True):
+    """Builds a declared operator, here or in another process."""
+
+    folder: Path
+    use: str
+    id: str
+    given: dict[str, Any]
+
+    def __call__(self) -> Operator:
+        made: Operator = _operator(self.folder, self.use)(stream=self.id, **self.given)
+        return made
 
 
 def _operator(folder: Path, use: str) -> Callable[..., Any]:

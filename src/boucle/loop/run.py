@@ -383,6 +383,7 @@ class Loop:
             intake.close()
         self.action.dispatcher.close()
         self.action.journal.close()
+        self.path.close()
         self.tables.close()
         self.quarantine.close()
 

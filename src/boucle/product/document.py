@@ -50,6 +50,10 @@ class StepSpec(Struct, frozen=True, forbid_unknown_fields=True):
     from_: list[str] = field(name="from")
     with_: dict[str, Any] = field(name="with", default_factory=dict)
     title: dict[str, str] = {}
+    by: list[str] = []
+    """Columns whose values may be worked on apart from each other: the step is then spread over `run.workers`."""
+    groups: int = 16
+    """Into how many groups those values fall; fixed for the life of the step's state."""
 
 
 class TableSpec(Struct, frozen=True, forbid_unknown_fields=True):

@@ -25,7 +25,7 @@ from boucle.block import Block
 from boucle.clock import SECOND, Nanos
 from boucle.errors import BoucleError
 
-__all__ = ["Order", "Ready", "Sequencer", "instants", "load_rows", "save_rows", "state_of"]
+__all__ = ["Order", "Ready", "Sequencer", "canonical", "instants", "load_rows", "save_rows", "state_of"]
 
 Order = Literal["time", "arrival"]
 Times = NDArray[np.int64]
@@ -186,6 +186,11 @@ def _sorted(rows: pa.RecordBatch, at: Times, time: str) -> tuple[pa.RecordBatch,
     else:
         places = np.argsort(at)
     return rows.take(pa.array(places)), at[places]
+
+
+def canonical(rows: pa.RecordBatch, time: str = "at") -> pa.RecordBatch:
+    """The rows by event time, those of one instant by their content."""
+    return _sorted(rows, instants(rows, time), time)[0]
 
 
 def save_rows(rows: pa.RecordBatch) -> bytes:

@@ -1,0 +1,269 @@
+"""One step over several processes: its keys in groups, its groups in workers, its answers in one order.
+
+A row's key decides its group (CRC-32 of the key, so that every machine and version agrees), and each group is
+an operator of its own. Which worker holds a group changes nothing in what it computes: the same tables with
+one process or eight, and a checkpoint taken on two restarts on three (key groups, after Carbone et al., "State
+management in Apache Flink", VLDB 2017). State is taken per group, and only of the groups that saw rows since.
+"""
+
+import multiprocessing
+import zlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from boucle.block import Block, Position
+from boucle.errors import BoucleError, Unavailable
+from boucle.ports import Operator
+from boucle.stream.sequence import canonical, load_rows, save_rows, state_of
+
+__all__ = ["Make", "Sharded", "group_of"]
+
+_VERSION = 1
+_ENDING = 5.0
+
+Make = Callable[[], Operator]
+"""Builds the operator of one group; must be picklable when there are workers."""
+
+
+def group_of(rows: pa.RecordBatch, by: Sequence[str], groups: int) -> NDArray[np.int64]:
+    """The group of each row."""
+    columns = [rows.column(name).dictionary_encode() for name in by]
+    codes = np.zeros(rows.num_rows, np.int64)
+    for column in columns:
+        codes = codes * (len(column.dictionary) + 1) + column.indices.fill_null(-1).to_numpy() + 1
+    kinds, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
+    named = [rows.column(name).take(pa.array(first)).to_pylist() for name in by]
+    hashed = [zlib.crc32(repr(key).encode()) % groups for key in zip(*named, strict=True)]
+    assert len(hashed) == len(kinds)
+    return np.array(hashed, np.int64)[inverse]
+
+
+class _Groups:
+    """The operators of some groups, in this process."""
+
+    def __init__(self, make: Make, mine: Sequence[int]) -> None:
+        self._operators = {group: make() for group in mine}
+        self._fresh = dict.fromkeys(mine, True)
+        self._saved: dict[int, bytes] = {}
+
+    def step(
+        self, stream: str, watermark: int, parts: Mapping[int, pa.RecordBatch], empty: pa.RecordBatch
+    ) -> list[Block]:
+        given: list[Block] = []
+        for group, operator in self._operators.items():
+            rows = parts.get(group, empty)
+            self._fresh[group] = self._fresh[group] or rows.num_rows > 0
+            out = operator.step(Block(stream, rows, watermark, Position(stream, 0)))
+            # A watermark can close windows of a group that saw no row.
+            self._fresh[group] = self._fresh[group] or any(len(block) for block in out)
+            given += out
+        return given
+
+    def snapshot(self) -> dict[int, bytes]:
+        for group, fresh in self._fresh.items():
+            if fresh:
+                self._saved[group] = self._operators[group].snapshot()
+                self._fresh[group] = False
+        return dict(self._saved)
+
+    def restore(self, states: Mapping[int, bytes]) -> None:
+        for group, state in states.items():
+            if group in self._operators:
+                self._operators[group].restore(state)
+                self._saved[group], self._fresh[group] = state, False
+
+
+class Sharded:
+    """An operator whose keys are spread over `workers` processes; with 1 it works in this one.
+
+    `groups` is fixed for the life of the state, `workers` is not. Rows that come out together stand in
+    canonical order. `load` says how many rows each group saw, `heavy` which keys saw most.
+    """
+
+    def __init__(
+        self, stream: str, make: Make, *, by: Sequence[str], groups: int = 16, workers: int = 1
+    ) -> None:
+        if groups < 1 or not 1 <= workers <= groups:
+            fix = "workers: from 1 to the number of groups"
+            raise BoucleError("B221", f"{stream}: {groups} groups on {workers} workers", fix=fix)
+        self._stream, self._by, self._groups = stream, tuple(by), groups
+        self.load: Counter[int] = Counter()
+        self.heavy: Counter[tuple[Any, ...]] = Counter()
+        self._make, self._count = make, workers
+        self._here: _Groups | None = None
+        self._workers: list[_Worker] = []
+
+    def _start(self) -> None:
+        """Operators and processes are made when they are first needed: a plan that is only looked at has none."""
+        if self._here is not None or self._workers:
+            return
+        if self._count == 1:
+            self._here = _Groups(self._make, range(self._groups))
+            return
+        shares = [range(worker, self._groups, self._count) for worker in range(self._count)]
+        self._workers = [_Worker(self._stream, self._make, share) for share in shares]
+
+    def step(self, block: Block) -> Sequence[Block]:
+        """Every group takes its rows, and the watermark; what they give, in one order."""
+        self._start()
+        empty = block.rows.slice(0, 0)
+        parts = self._split(block.rows) if block.rows.num_rows else {}
+        if self._here is not None:
+            given = self._here.step(block.stream, block.watermark, parts, empty)
+        else:
+            for worker in self._workers:
+                mine = {group: save_rows(rows) for group, rows in parts.items() if group in worker.groups}
+                worker.ask("step", (block.stream, block.watermark, mine, save_rows(empty)))
+            given = [one for worker in self._workers for one in worker.blocks()]
+        return self._together(given, block.position)
+
+    def _split(self, rows: pa.RecordBatch) -> dict[int, pa.RecordBatch]:
+        groups = group_of(rows, self._by, self._groups)
+        self._weigh(rows, groups)
+        present = np.unique(groups)
+        if len(present) == 1:
+            return {int(present[0]): rows}
+        return {int(group): rows.filter(pa.array(groups == group)) for group in present}
+
+    def _weigh(self, rows: pa.RecordBatch, groups: NDArray[np.int64]) -> None:
+        numbers = np.bincount(groups, minlength=self._groups)
+        self.load.update({group: int(number) for group, number in enumerate(numbers) if number})
+        self.heavy.update(zip(*(rows.column(name).to_pylist() for name in self._by), strict=True))
+        if len(self.heavy) > 10_000:
+            self.heavy = Counter(dict(self.heavy.most_common(1_000)))
+
+    def _together(self, given: Sequence[Block], position: Position) -> list[Block]:
+        streams: dict[str, list[Block]] = {}
+        for block in given:
+            streams.setdefault(block.stream, []).append(block)
+        out = []
+        for stream, blocks in streams.items():
+            full = [block.rows for block in blocks if len(block)]
+            rows = canonical(pa.concat_batches(full)) if full else blocks[0].rows
+            # The least: every group has given what it has before it.
+            out.append(Block(stream, rows, min(block.watermark for block in blocks), position))
+        return out
+
+    def snapshot(self) -> bytes:
+        """State per group, taken anew only where something happened."""
+        self._start()
+        states: dict[int, bytes] = {}
+        if self._here is not None:
+            states = self._here.snapshot()
+        for worker in self._workers:
+            worker.ask("snapshot", None)
+        for worker in self._workers:
+            states |= worker.answer(dict[int, bytes])
+        return msgspec.msgpack.encode((_VERSION, self._groups, states))
+
+    def restore(self, state: bytes) -> None:
+        """Continue on however many workers; B602 when the number of groups was another."""
+        _, groups, states = state_of(tuple[int, int, dict[int, bytes]], state, _VERSION, self._stream)
+        if groups != self._groups:
+            what = f"{self._stream}: its state is of {groups} key groups, {self._groups} are declared"
+            raise BoucleError("B602", what, fix=f"declare groups: {groups}, or start afresh")
+        self._start()
+        if self._here is not None:
+            self._here.restore(states)
+        for worker in self._workers:
+            worker.ask("restore", {group: one for group, one in states.items() if group in worker.groups})
+            worker.answer(None)
+
+    def close(self) -> None:
+        """End the workers. Safe to call twice."""
+        for worker in self._workers:
+            worker.close()
+        self._workers = []
+
+
+class _Worker:
+    """A process that holds some groups, seen from here."""
+
+    def __init__(self, stream: str, make: Make, groups: Sequence[int]) -> None:
+        self.groups = frozenset(groups)
+        self._stream = stream
+        # A fork of this process would carry half of every lock and thread along: it is forked from a clean one,
+        # which has imported what takes long.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(
+            ["boucle.loop.shards", "boucle.stream.sliding", "boucle.stream.window"]
+        )
+        self._line, theirs = context.Pipe()
+        self._process = context.Process(
+            target=_serve, args=(theirs, make, list(groups)), name=f"boucle {stream}", daemon=True
+        )
+        self._process.start()
+        theirs.close()
+
+    def ask(self, verb: str, what: Any) -> None:
+        try:
+            self._line.send_bytes(msgspec.msgpack.encode((verb, what)))
+        except OSError as error:
+            raise self._gone(str(error)) from error
+
+    def answer(self, kind: Any) -> Any:
+        try:
+            failed, told = msgspec.msgpack.decode(self._line.recv_bytes(), type=tuple[str, Any])
+        except (EOFError, OSError) as error:
+            raise self._gone(str(error)) from error
+        if failed:
+            raise BoucleError(
+                "B221", f"{self._stream}: a worker could not go on", why=failed, fix="see its input"
+            )
+        return msgspec.convert(told, kind)
+
+    def blocks(self) -> list[Block]:
+        told = self.answer(list[tuple[str, int, bytes]])
+        return [Block(stream, load_rows(rows), mark, Position(stream, 0)) for stream, mark, rows in told]
+
+    def _gone(self, why: str) -> Unavailable:
+        code = self._process.exitcode
+        why = why or f"it ended with code {code}"
+        return Unavailable(
+            "B316",
+            f"a worker of {self._stream} is gone",
+            why=why,
+            fix="start again: it goes on from its checkpoint",
+        )
+
+    def close(self) -> None:
+        self._line.close()  # it ends when there is nobody to ask it
+        self._process.join(_ENDING)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+        self._process.close()
+
+
+def _serve(line: Connection, make: Make, mine: Sequence[int]) -> None:
+    """The worker: answers until its line is closed, or its parent is gone."""
+    groups = _Groups(make, mine)
+    while True:
+        try:
+            verb, what = msgspec.msgpack.decode(line.recv_bytes())
+        except (EOFError, OSError, KeyboardInterrupt):
+            return
+        failed, told = "", None
+        try:
+            told = _do(groups, verb, what)
+        except BoucleError as error:
+            failed = str(error)
+        line.send_bytes(msgspec.msgpack.encode((failed, told)))
+
+
+def _do(groups: _Groups, verb: str, what: Any) -> Any:
+    if verb == "snapshot":
+        return groups.snapshot()
+    if verb == "restore":
+        return groups.restore(what)
+    stream, watermark, parts, empty = what
+    split = {group: load_rows(rows) for group, rows in parts.items()}
+    given = groups.step(stream, watermark, split, load_rows(empty))
+    return [(block.stream, block.watermark, save_rows(block.rows)) for block in given]
