@@ -98,11 +98,10 @@ class LogReader:
 
     def _blocks(self, file: Path, begin: int, start: int, stop: int, left: int) -> Iterator[Block]:
         try:
-            for frame, head, after in walk(file, begin, start, stop, self._places.get(begin)):
+            for frame, head, place in walk(file, begin, start, stop, self._places.get(begin)):
+                self._remember(begin, place)
                 rows, numbers = rows_in(file, frame, head.schema)
                 block = None if rows is None else self._cut(frame, rows, numbers, start, stop, left)
-                if after.row <= stop and (block is None or block.position.offset == after.row):
-                    self._remember(begin, after)
                 if block is None:
                     continue
                 left -= len(block)

@@ -203,7 +203,7 @@ def _learn(file: Path, at: int, frame: Frame, producers: Producers) -> None:
 def walk(
     file: Path, first: int, start: int, upto: int, known: Place | None = None
 ) -> Iterator[tuple[Frame, Head, Place]]:
-    """The frames with rows from `start` on and before `upto`, and where the next one begins.
+    """The frames with rows from `start` on and before `upto`, each with its head and its own Place.
 
     `known` is a Place told before: what lies ahead of it is not looked at again. B311 when a frame
     is broken or missing.
@@ -232,7 +232,7 @@ def walk(
             if frame is None:
                 why = f"rows from {claimed.offset} on do not match their checksum"
                 raise damaged(file, at - claimed.size, why)
-            yield frame, head, Place(head.salt, expected, at)
+            yield frame, head, Place(head.salt, frame.offset, at - claimed.size)
 
 
 def rows_in(
