@@ -61,7 +61,7 @@ def key_of(row: Row) -> Any:
 
 
 def query(sql: str, left: list[Row], right: list[Row]) -> list[Row]:
-    with duckdb.connect() as connection:
+    with duckdb.connect(config={"threads": 1}) as connection:
         connection.execute("set TimeZone = 'UTC'")
         flat = [
             pa.schema([field.with_type(pa.int64()) if field.name == "at" else field for field in one])

@@ -541,3 +541,45 @@ def test_the_absence_of_the_how_to() -> None:
     rows = [(1, "a", "sent"), (2, "b", "sent"), (9, "a", "done")]
     (match,) = told(from_page("order_forgotten"), schema, rows)
     assert (match["order"], match["at"]) == ("b", 3602 * SECOND)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from(LAWS),
+    st.text("abcd", max_size=20),
+    st.lists(st.integers(0, 25), max_size=6),
+    st.booleans(),
+)
+def test_in_arrival_order_a_key_does_not_depend_on_the_cut(
+    law: dict[str, Any], text: str, cuts: list[int], restart: bool
+) -> None:
+    rows = word(text)
+
+    def make() -> Pattern:
+        return Pattern("out", keys=["key"], order="arrival", **law)
+
+    expected = play(make, rows)
+    assert play(make, rows, cuts, restart=restart) == expected
+    assert expected == play(lambda: Pattern("out", keys=["key"], **law), rows), "one key in order: as by time"
+
+
+def test_what_is_remembered_is_bounded_by_event_time() -> None:
+    operator = Pattern("out", keys=["key"], **LAWS[0])
+    sizes = []
+    for turn in range(50):
+        rows = [
+            {**row, "at": row["at"] + turn * 1000, "key": f"{turn} {index}"}
+            for index, row in enumerate(word("abc" * 9))
+        ]
+        operator.step(block(rows, turn * 1000 + 900))
+        sizes.append(len(operator.snapshot()))
+    assert max(sizes) < 2 * sizes[0]
+
+
+def test_a_key_that_cannot_be_told_apart_is_refused() -> None:
+    schema = pa.schema(
+        [("at", pa.timestamp("ns", tz="UTC")), ("key", pa.list_(pa.int64())), ("s", pa.string())]
+    )
+    operator = Pattern("out", keys=["key"], steps=[step("a", "a")])
+    with pytest.raises(BoucleError, match="key key is list"):
+        operator.step(Block("in", as_rows([], schema), 0, Position("in", 0)))

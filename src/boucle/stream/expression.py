@@ -24,7 +24,17 @@ from msgspec import Struct
 
 from boucle.errors import BoucleError
 
-__all__ = ["AGGREGATES", "FUNCTIONS", "Expression", "Node", "Typed", "column_of", "plain_column", "scalar_of"]
+__all__ = [
+    "AGGREGATES",
+    "FUNCTIONS",
+    "Expression",
+    "Node",
+    "Typed",
+    "column_of",
+    "plain_column",
+    "plain_type",
+    "scalar_of",
+]
 
 FUNCTIONS: Mapping[str, tuple[str, str]] = {
     "abs": ("n", "n"),
@@ -289,7 +299,7 @@ class Expression:
             near = difflib.get_close_matches(name, schema.names, n=1)
             fix = f'did you mean "{near[0]}"?' if near else f"columns: {', '.join(schema.names)}"
             self._refuse(node.place, f"there is no column {name!r}", fix, "B221")
-        return _plain(schema.field(name).type)
+        return plain_type(schema.field(name).type)
 
     def _numbers(self, node: Node, args: list[Typed]) -> list[Typed]:
         for one in args:
@@ -331,7 +341,8 @@ def _combined(tree: ast.expr) -> tuple[str, Sequence[ast.expr]]:
     return "", ()
 
 
-def _plain(kind: pa.DataType) -> pa.DataType:
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """What expressions see of a column of this type."""
     if pa.types.is_integer(kind) or pa.types.is_timestamp(kind) or pa.types.is_duration(kind):
         return _INT
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
@@ -339,14 +350,14 @@ def _plain(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         return _TEXT
     if pa.types.is_dictionary(kind):
-        return _plain(kind.value_type)
+        return plain_type(kind.value_type)
     return kind
 
 
 def plain_column(rows: pa.RecordBatch, name: str) -> pa.Array:
     """A column as expressions see it: int64 (times in ns), float64, string, bool; others as they are."""
     column = rows.column(name)
-    kind = _plain(column.type)
+    kind = plain_type(column.type)
     if kind == column.type:
         return column
     if pa.types.is_timestamp(column.type) and column.type.unit != "ns":

@@ -19,7 +19,7 @@ from boucle.block import Block, as_dicts, as_rows
 from boucle.clock import SECOND, Nanos
 from boucle.errors import BoucleError
 from boucle.product.duration import seconds
-from boucle.stream.expression import plain_column
+from boucle.stream.expression import plain_column, plain_type
 from boucle.stream.rows import late_blocks, require
 from boucle.stream.sequence import Order, Sequencer, state_of
 
@@ -27,6 +27,7 @@ __all__ = ["Context", "KeyedFold", "Stateful", "in_ns"]
 
 
 _SLACK = 1024
+_KEY_KINDS = (pa.int64(), pa.float64(), pa.string(), pa.bool_())
 
 
 class _Held(Struct, array_like=True):
@@ -161,7 +162,13 @@ class KeyedFold:
 
     def heads(self, schema: pa.Schema) -> list[pa.Field]:
         """The columns that every row of output has: `at`, then the keys."""
-        kinds = [in_ns(schema.field(name).type) for name in (self._time, *self._keys)]
+        kinds = [in_ns(schema.field(self._time).type)]
+        for name in self._keys:
+            kind = in_ns(schema.field(name).type)
+            if plain_type(kind) not in _KEY_KINDS:
+                what = f"{self._stream}: key {name} is {kind}"
+                raise BoucleError("B221", what, fix="make it a text or a number with Map")
+            kinds.append(kind if pa.types.is_timestamp(kind) else plain_type(kind))
         return [pa.field(name, kind) for name, kind in zip(("at", *self._keys), kinds, strict=True)]
 
     def bind(self, schema: pa.Schema) -> pa.Schema:
