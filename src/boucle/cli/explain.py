@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from boucle.address import parse_address
+from boucle.clock import SystemClock
+from boucle.product.document import SourceSpec
 from boucle.product.lines import Path_
 from boucle.product.project import Project
 
@@ -49,11 +52,18 @@ def run(options: argparse.Namespace) -> int:
 def _picture(project: Project) -> list[str]:
     loop = project.loop
     lines = [f"{project.id} {project.product.value.get('version', '')}".rstrip()]
-    lines += [
-        f"  ▶ {name}  from {project.settings.fill(source.from_)}  promises {source.schema}"
-        for name, source in loop.sources.items()
-    ]
-    lines += [f"  ├ {step.id}  = {step.use}({', '.join(step.from_)})" for step in loop.steps]
+    for name, source in loop.sources.items():
+        address = project.settings.fill(source.from_)
+        lines.append(f"  ▶ {name}  from {address}  promises {source.schema}")
+        lines.append(
+            f"  │   late after {source.lateness}, idle after {source.idle}; {_delivery(address, source)}"
+        )
+    for step in loop.steps:
+        lines.append(f"  ├ {step.id}  = {step.use}({', '.join(step.from_)})")
+        if step.by:
+            workers = min(int(project.settings.get("run.workers").value), step.groups)
+            spread = f"{step.groups} key groups on {workers} process{'es' if workers > 1 else ''}"
+            lines.append(f"  │   by {', '.join(step.by)}: {spread}")
     for rule in loop.rules:
         targets = [str(command.get("target", "?")) for command in rule.get("commands", [])]
         lines.append(
@@ -66,6 +76,22 @@ def _picture(project: Project) -> list[str]:
             f"  ◆ {name}  to {project.settings.fill(actuator.to)}  limits {', '.join(actuator.limits)}"
         )
     return lines
+
+
+def _delivery(address: str, source: SourceSpec) -> str:
+    """What becomes of a reading that is sent once: from the adapter's facts and what is declared."""
+    from boucle.loop.intake import open_source
+
+    facts = open_source(
+        parse_address(address, "source"), "explained", SystemClock(), "explained", source.with_
+    ).facts
+    if facts.delivery == "at-most-once":
+        return "at most once: what is sent while nobody listens is lost"
+    if facts.replayable:
+        return "exactly once: read again from where the checkpoint stood"
+    if source.dedupe:
+        return f"exactly once: sent again until kept, known by {'+'.join(source.dedupe)} for {source.horizon}"
+    return "at least once: declare dedupe, or a row may be there twice"
 
 
 def _settings(project: Project) -> list[tuple[str, Any, str]]:
