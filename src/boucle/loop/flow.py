@@ -12,7 +12,7 @@ steps:
   with: {where: value > 80}
 - id: hot
   use: boucle.stream.window:Tumbling
-  from: [process]
+  from: [filter-1]
   ...
 
 `flow.run` takes Blocks all the way, without a loop around it: for tests, notebooks and benchmarks.
