@@ -23,6 +23,7 @@ VERBS = {
     "run": "run a product on its real sources",
     "replay": "run recorded input through a product: a file, or the lake",
     "explain": "show the plan, each setting, and where it came from",
+    "state": "what a run remembers: its last checkpoint, step by step",
     "sql": "ask the lake's tables a question in SQL",
     "doctor": "what is installed, reachable or missing, and how to get it",
 }

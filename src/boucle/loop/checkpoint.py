@@ -5,16 +5,27 @@ the source in a small file of its own, because the log of accepted rows alone kn
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from boucle.block import Position
+from boucle.clock import Nanos
 from boucle.errors import BoucleError
 from boucle.quality.ledger import Ledger
 
-__all__ = ["Aside", "Checkpoint", "Counts", "load_checkpoint", "save_checkpoint"]
+__all__ = [
+    "Aside",
+    "Checkpoint",
+    "Counts",
+    "changes",
+    "load_checkpoint",
+    "read_checkpoint",
+    "save_checkpoint",
+]
 
 VERSION = 1
 
@@ -32,6 +43,26 @@ class Checkpoint(Struct, frozen=True):
     policy: bytes
     derived: dict[str, Position] | None = None
     """Per derived stream, where its log ended when the state was taken."""
+
+    taken_at: Nanos = 0
+    steps: dict[str, dict[str, Any]] = {}
+    """The steps as they were declared, so that a later plan can say what is other."""
+
+
+def changes(before: Mapping[str, Any], after: Mapping[str, Any], at: str = "") -> list[str]:
+    """What is other between two declarations, place by place: `features.with.over: 10min → 1h`."""
+    found = []
+    for name in [*before, *(name for name in after if name not in before)]:
+        place = f"{at}.{name}" if at else str(name)
+        if name not in after:
+            found.append(f"{place} is gone")
+        elif name not in before:
+            found.append(f"{place} is new")
+        elif isinstance(before[name], dict) and isinstance(after[name], dict):
+            found += changes(before[name], after[name], place)
+        elif before[name] != after[name]:
+            found.append(f"{place}: {before[name]} → {after[name]}")
+    return found
 
 
 def save_checkpoint(file: Path, checkpoint: Checkpoint) -> None:
@@ -54,12 +85,32 @@ def _replace(file: Path, text: bytes) -> None:
         os.close(folder)
 
 
-def load_checkpoint(file: Path, plan: str) -> Checkpoint | None:
-    """The checkpoint of this plan; None when there is none yet. B602 when it belongs to another plan."""
+def load_checkpoint(
+    file: Path, plan: str, steps: Mapping[str, dict[str, Any]] | None = None
+) -> Checkpoint | None:
+    """The checkpoint of this plan; None when there is none yet. B602 when it belongs to another plan.
+
+    `steps` are those of the plan, as declared: the error then says what is other.
+    """
+    checkpoint = read_checkpoint(file)
+    if checkpoint is not None and (checkpoint.plan != plan or checkpoint.version != VERSION):
+        other = changes(checkpoint.steps, steps) if steps and checkpoint.steps else []
+        raise BoucleError(
+            "B602",
+            "the checkpoint belongs to another version of the plan",
+            where=str(file),
+            why="; ".join(other[:6]) or "its steps or their settings were other than today's",
+            fix="run the old version once more to drain it, or remove the file to start afresh",
+        )
+    return checkpoint
+
+
+def read_checkpoint(file: Path) -> Checkpoint | None:
+    """The checkpoint of whatever plan; None when there is none. B601 when it cannot be read."""
     if not file.exists():
         return None
     try:
-        checkpoint = msgspec.msgpack.decode(file.read_bytes(), type=Checkpoint)
+        return msgspec.msgpack.decode(file.read_bytes(), type=Checkpoint)
     except msgspec.DecodeError as error:
         raise BoucleError(
             "B601",
@@ -68,15 +119,6 @@ def load_checkpoint(file: Path, plan: str) -> Checkpoint | None:
             why=str(error),
             fix="remove it to start afresh",
         ) from error
-    if checkpoint.plan != plan or checkpoint.version != VERSION:
-        raise BoucleError(
-            "B602",
-            "the checkpoint belongs to another version of the plan",
-            where=str(file),
-            why="its steps or their settings were other than today's",
-            fix="run the old version once more to drain it, or remove the file to start afresh",
-        )
-    return checkpoint
 
 
 class Counts(Struct, frozen=True, array_like=True):

@@ -43,6 +43,12 @@ class Plan(Struct, frozen=True):
     fingerprint: str
     """Changes whenever a step or its settings change; checkpoints are tied to it."""
 
+    @property
+    def declared(self) -> dict[str, dict[str, Any]]:
+        """The steps as product.yaml declares them, by id."""
+        steps = msgspec.to_builtins(self.project.loop.steps)
+        return {step["id"]: {name: one for name, one in step.items() if name != "title"} for step in steps}
+
     def policy(self) -> Policy:
         """A fresh policy over the declared rules."""
         return Policy(self.rules, product=self.project.id)

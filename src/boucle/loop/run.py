@@ -171,7 +171,7 @@ class Loop:
         """Restore the last checkpoint, work through what the log holds beyond it, open the sources."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.tables.open()
-        checkpoint = load_checkpoint(self.folder / "checkpoint", self.plan.fingerprint)
+        checkpoint = load_checkpoint(self.folder / "checkpoint", self.plan.fingerprint, self.plan.declared)
         if checkpoint is not None:
             self.path.restore(checkpoint.path)
             self.action.policy.restore(checkpoint.policy)
@@ -325,6 +325,8 @@ class Loop:
             resume=resume,
             path=self.path.snapshot(),
             policy=self.action.policy.snapshot(),
+            taken_at=self.clock.now(),
+            steps=self.plan.declared,
         )
 
     def _keep(self) -> None:

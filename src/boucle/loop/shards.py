@@ -23,7 +23,7 @@ from boucle.errors import BoucleError, Unavailable
 from boucle.ports import Operator
 from boucle.stream.sequence import canonical, load_rows, save_rows, state_of
 
-__all__ = ["Make", "Sharded", "group_of"]
+__all__ = ["Make", "Sharded", "group_of", "stored_groups"]
 
 _VERSION = 1
 _ENDING = 5.0
@@ -43,6 +43,12 @@ def group_of(rows: pa.RecordBatch, by: Sequence[str], groups: int) -> NDArray[np
     hashed = [zlib.crc32(repr(key).encode()) % groups for key in zip(*named, strict=True)]
     assert len(hashed) == len(kinds)
     return np.array(hashed, np.int64)[inverse]
+
+
+def stored_groups(state: bytes) -> dict[int, int]:
+    """The bytes of each key group in a snapshot of a Sharded step."""
+    held = msgspec.msgpack.decode(state, type=tuple[int, int, dict[int, bytes]])
+    return {group: len(one) for group, one in sorted(held[2].items())}
 
 
 class _Groups:
