@@ -11,24 +11,23 @@ import logging
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
 
 import pyarrow as pa
 
 from boucle.block import Block, Position
-from boucle.bus.frames import ROWS_KIND, Encoded, encode
+from boucle.bus.frames import ROWS_KIND, encode
 from boucle.bus.log_compact import Compacted, compact_segments
 from boucle.bus.log_disk import DurableMark, lock_folder, refused, sync_folder, write_all
 from boucle.bus.log_groups import Group
-from boucle.bus.log_producers import Producers, produced
+from boucle.bus.log_producers import Producers, numbered_nothing, produced
 from boucle.bus.log_read import LogReader
 from boucle.bus.log_recover import recover
 from boucle.bus.log_retention import Retention, remove_expired
 from boucle.bus.log_source import LogSource
+from boucle.bus.log_waiting import Waiting
 from boucle.bus.segments import Segment, create_segment, segment_files
 from boucle.clock import Clock, SystemClock
 from boucle.errors import BoucleError, ContractBroken
@@ -37,14 +36,6 @@ from boucle.ports import Facts
 __all__ = ["Compacted", "EventLog", "Group", "LogSource", "Retention"]
 
 _log = logging.getLogger("boucle.bus.log")
-
-
-class _Waiting(NamedTuple):
-    """A frame that is not durable yet; kept until it is, so that a failed disk loses nothing."""
-
-    frame: Encoded
-    end: int
-    source: Position
 
 
 class EventLog:
@@ -89,7 +80,6 @@ class EventLog:
         self.syncs = 0
         self._segment_bytes = segment_bytes
         self._interval = fsync_interval
-        self._buffer_bytes = buffer_bytes
         self._keep = keep or Retention()
         self._clock = clock or SystemClock()
         self._reader = LogReader(self.folder, self.stream)
@@ -99,9 +89,7 @@ class EventLog:
         self._disk = threading.RLock()  # the open segment; taken before _lock
         self._tidy = threading.RLock()  # the closed segments; taken before _disk, or not waited for
         self._producers = Producers()
-        self._waiting: deque[_Waiting] = deque()
-        self._waiting_bytes = 0
-        self._written_bytes = 0  # of these, on their way to the disk
+        self._waiting = Waiting(buffer_bytes)
         self._flushing = 0  # threads that will sync what waits
         self._full = threading.Event()  # set while appending waits for the disk
         self._segment: Segment | None = None
@@ -138,16 +126,10 @@ class EventLog:
         if (sequence is None) == bool(producer):
             raise ValueError("a producer and its sequence are given together")
         rows = _plain(block.rows)
-        if rows.num_rows == 0 and sequence is None:
-            return self.end()
         if rows.num_rows == 0:
-            raise ContractBroken(
-                "B317",
-                f'producer "{producer}" numbered an empty Block {sequence}',
-                where=str(self.folder),
-                why="nothing of it would be stored, not even its number",
-                fix="leave empty Blocks out, and do not count them",
-            )
+            if sequence is not None:
+                raise numbered_nothing(producer, sequence, str(self.folder))
+            return self.end()
         body = rows.serialize()
         while True:
             with self._lock:
@@ -161,7 +143,7 @@ class EventLog:
                     if sequence is not None:
                         self._producers.took(producer, sequence, position.offset)
                     return position
-            if self._backed_up():
+            if self._waiting.full:
                 self._make_room()
             else:
                 self._roll(rows.schema)
@@ -193,16 +175,12 @@ class EventLog:
                 self._full.wait(pause)  # a full buffer has nothing to gain by waiting
             self._sync()
 
-    def _backed_up(self) -> bool:
-        """Whether as much waits as may wait beside what is being written."""
-        return self._waiting_bytes - self._written_bytes >= self._buffer_bytes
-
     def _make_room(self) -> None:
         """Let whoever flushes take what waits, and go on while the disk is busy; flush when nobody does."""
         with self._lock:
-            while self._flushing and self._backed_up():
+            while self._flushing and self._waiting.full:
                 self._room.wait()
-            if not self._backed_up():
+            if not self._waiting.full:
                 return
         self.flush()
 
@@ -288,7 +266,6 @@ class EventLog:
                 self._segment = None
                 self._waiting.clear()
                 self._full.clear()
-                self._waiting_bytes = self._written_bytes = 0
 
     def _recover(self) -> None:
         found = recover(self.folder, self._mark.read())
@@ -302,11 +279,11 @@ class EventLog:
     def _fits(self, schema: pa.Schema) -> bool:
         if self._segment is None or not self._segment.schema.equals(schema):
             return False
-        if self._backed_up():
+        if self._waiting.full:
             return False
         if self._end == self._segment.first:
             return True
-        return self._size + self._waiting_bytes < self._segment_bytes and not self._aged()
+        return self._size + self._waiting.bytes < self._segment_bytes and not self._aged()
 
     def _aged(self) -> bool:
         """Whether the open segment has rows and covers as much time as retention likes it to."""
@@ -333,9 +310,8 @@ class EventLog:
             fix = "cut the Block into smaller ones"
             raise ContractBroken("B314", str(error), where=str(self.folder), fix=fix) from error
         self._end += rows
-        self._waiting.append(_Waiting(frame, self._end, block.position))
-        self._waiting_bytes += frame.size
-        if self._backed_up():
+        self._waiting.add(frame, self._end, block.position)
+        if self._waiting.full:
             self._full.set()
         return Position(self.stream, self._end)
 
@@ -374,9 +350,8 @@ class EventLog:
 
     def _sync(self) -> None:
         with self._lock:
-            frames = tuple(self._waiting)
+            frames = self._waiting.take()
             handle, size = self._handle, self._size
-            self._written_bytes = self._waiting_bytes
             self._full.clear()
             self._room.notify_all()
         try:
@@ -384,15 +359,12 @@ class EventLog:
             os.fdatasync(handle)
         except OSError as error:
             with self._lock:
-                self._written_bytes = 0
+                self._waiting.failed()
             # After a failed sync the kernel may call pages clean that are not on disk: write again.
             os.ftruncate(handle, size)
             raise refused(self.folder, error) from error
         with self._lock:
-            for _ in frames:
-                self._waiting.popleft()
-            self._waiting_bytes -= self._written_bytes
-            self._written_bytes = 0
+            self._waiting.done(len(frames))
             self._size = end
             self._durable = frames[-1].end
             self._source = frames[-1].source

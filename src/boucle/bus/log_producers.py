@@ -12,7 +12,7 @@ import msgspec
 from boucle.bus.frames import PRODUCERS_KIND, ROWS_KIND, Frame
 from boucle.errors import ContractBroken, PositionLost
 
-__all__ = ["PRODUCERS", "SEQUENCES", "Producers", "produced"]
+__all__ = ["PRODUCERS", "SEQUENCES", "Producers", "numbered_nothing", "produced"]
 
 PRODUCERS = 1024
 """How many producers are remembered; the one that has appended nothing for longest is forgotten."""
@@ -25,6 +25,17 @@ _SEQUENCE = struct.Struct("<q")
 def produced(producer: str, sequence: int) -> bytes:
     """The extra of a frame that a producer appended."""
     return _SEQUENCE.pack(sequence) + producer.encode()
+
+
+def numbered_nothing(producer: str, sequence: int, where: str) -> ContractBroken:
+    """The error for an empty Block with a sequence."""
+    return ContractBroken(
+        "B317",
+        f'producer "{producer}" numbered an empty Block {sequence}',
+        where=where,
+        why="nothing of it would be stored, not even its number",
+        fix="leave empty Blocks out, and do not count them",
+    )
 
 
 class Producers:
