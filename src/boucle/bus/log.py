@@ -12,25 +12,23 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
 
 from boucle.block import Block, Position
-from boucle.bus.frames import ROWS_KIND, encode
 from boucle.bus.log_compact import Compacted, compact_segments
-from boucle.bus.log_disk import DurableMark, lock_folder, refused, sync_folder, write_all
+from boucle.bus.log_disk import DurableMark, lock_folder, refused, write_all
 from boucle.bus.log_groups import Group
 from boucle.bus.log_producers import Producers, numbered_nothing, produced
 from boucle.bus.log_read import LogReader
 from boucle.bus.log_recover import recover
-from boucle.bus.log_retention import Retention, remove_expired
+from boucle.bus.log_retention import Retention, remove_before, remove_expired
 from boucle.bus.log_source import LogSource
 from boucle.bus.log_waiting import Waiting
-from boucle.bus.segments import Segment, create_segment, segment_files
+from boucle.bus.segments import Segment, create_segment, encode_rows, plain
 from boucle.clock import Clock, SystemClock
-from boucle.errors import BoucleError, ContractBroken
+from boucle.errors import BoucleError
 from boucle.ports import Facts
 
 __all__ = ["Compacted", "EventLog", "Group", "LogSource", "Retention"]
@@ -125,7 +123,7 @@ class EventLog:
         self.open()
         if (sequence is None) == bool(producer):
             raise ValueError("a producer and its sequence are given together")
-        rows = _plain(block.rows)
+        rows = plain(block.rows)
         if rows.num_rows == 0:
             if sequence is not None:
                 raise numbered_nothing(producer, sequence, str(self.folder))
@@ -234,13 +232,7 @@ class EventLog:
         """Remove the segments whose rows all lie before `before`, whoever may want them; returns how many."""
         self.open()
         with self._tidy:
-            files = segment_files(self.folder)
-            gone = [file for (_, file), (end, _) in pairwise(files) if end <= before.offset]
-            for file in gone:
-                file.unlink()
-            if gone:
-                sync_folder(self.folder)
-            return len(gone)
+            return remove_before(self.folder, before.offset)
 
     def compact(self, key: Sequence[str]) -> Compacted:
         """Keep only the last row per key in all but the newest segment; every row keeps its number.
@@ -294,21 +286,7 @@ class EventLog:
 
     def _accept(self, block: Block, rows: int, body: pa.Buffer, extra: bytes) -> Position:
         assert self._segment is not None
-        try:
-            frame = encode(
-                ROWS_KIND,
-                body,
-                salt=self._segment.salt,
-                rows=rows,
-                offset=self._end,
-                watermark=block.watermark,
-                label=block.position.partition,
-                mark=block.position.offset,
-                extra=extra,
-            )
-        except ValueError as error:
-            fix = "cut the Block into smaller ones"
-            raise ContractBroken("B314", str(error), where=str(self.folder), fix=fix) from error
+        frame = encode_rows(self._segment, self._end, block, rows, body, extra)
         self._end += rows
         self._waiting.add(frame, self._end, block.position)
         if self._waiting.full:
@@ -371,11 +349,3 @@ class EventLog:
             self.syncs += 1
         self._mark.write(self._durable)
         self._last_sync = time.monotonic()
-
-
-def _plain(rows: pa.RecordBatch) -> pa.RecordBatch:
-    for index, field in enumerate(rows.schema):
-        if pa.types.is_dictionary(field.type):
-            plain = pa.field(field.name, field.type.value_type, field.nullable, field.metadata)
-            rows = rows.set_column(index, plain, rows.column(index).dictionary_decode())
-    return rows

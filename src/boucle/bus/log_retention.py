@@ -11,7 +11,7 @@ from boucle.bus.log_groups import committed_rows, groups_held
 from boucle.bus.segments import read_head, segment_files
 from boucle.clock import SECOND, Nanos
 
-__all__ = ["Retention", "remove_expired"]
+__all__ = ["Retention", "remove_before", "remove_expired"]
 
 _log = logging.getLogger("boucle.bus.log")
 
@@ -63,6 +63,16 @@ def remove_expired(folder: Path, keep: Retention, now: Nanos) -> int:
             waits,
             committed[waits],
         )
+    if gone:
+        sync_folder(folder)
+    return len(gone)
+
+
+def remove_before(folder: Path, row: int) -> int:
+    """Remove the segments whose rows all lie before this one; returns how many. Never the newest."""
+    gone = [file for (_, file), (end, _) in pairwise(segment_files(folder)) if end <= row]
+    for file in gone:
+        file.unlink()
     if gone:
         sync_folder(folder)
     return len(gone)

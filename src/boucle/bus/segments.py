@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from msgspec import Struct
 
+from boucle.block import Block
 from boucle.bus.frames import (
     HEAD_KIND,
     HEADER,
@@ -28,14 +29,17 @@ from boucle.bus.frames import (
 from boucle.bus.log_disk import damaged, sync_folder, write_all
 from boucle.bus.log_producers import Producers
 from boucle.clock import Nanos
+from boucle.errors import ContractBroken
 
 __all__ = [
     "Head",
     "Place",
     "Segment",
     "create_segment",
+    "encode_rows",
     "first_row",
     "head_of",
+    "plain",
     "read_head",
     "repair",
     "rows_in",
@@ -128,6 +132,36 @@ def create_segment(
         file.unlink(missing_ok=True)
         raise
     return handle, Segment(file, schema, salt, first, first, size, created, None)
+
+
+def plain(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """The rows as they are stored: dictionary-encoded columns have their values."""
+    for index, field in enumerate(rows.schema):
+        if pa.types.is_dictionary(field.type):
+            values = pa.field(field.name, field.type.value_type, field.nullable, field.metadata)
+            rows = rows.set_column(index, values, rows.column(index).dictionary_decode())
+    return rows
+
+
+def encode_rows(
+    segment: Segment, offset: int, block: Block, rows: int, body: pa.Buffer, extra: bytes
+) -> Encoded:
+    """The frame of a Block, serialized as `body`; ContractBroken (B314) when it is too long for one."""
+    try:
+        return encode(
+            ROWS_KIND,
+            body,
+            salt=segment.salt,
+            rows=rows,
+            offset=offset,
+            watermark=block.watermark,
+            label=block.position.partition,
+            mark=block.position.offset,
+            extra=extra,
+        )
+    except ValueError as error:
+        where, fix = str(segment.file.parent), "cut the Block into smaller ones"
+        raise ContractBroken("B314", str(error), where=where, fix=fix) from error
 
 
 def _head(file: Path, data: memoryview, first: int) -> Head | None:
