@@ -300,7 +300,7 @@ def main() -> None:
     asked = options(__doc__)
     with tempfile.TemporaryDirectory(prefix="boucle-bench-") as name:
         folder = Path(name)
-        make_cards(folder, 500_000 if asked.quick else 2_000_000)
+        make_cards(folder, 250_000 if asked.quick else 2_000_000)
         expected = expected_cards(folder)
         measured = measure_all(
             ENGINES,

@@ -299,7 +299,7 @@ ENGINES = [
     Engine("numpy", "one NumPy + SciPy call a window, no engine", "numpy_loop"),
     Engine("duckdb", "DuckDB 2 threads, moments in SQL, FFT by SciPy", "duckdb_sql"),
     Engine("bytewax_blocks", "Bytewax, whole NumPy blocks", "bytewax/w1", ("blocks",), goal=2),
-    Engine("quix_blocks", "Quix Streams, whole blocks, mock Kafka", "quix/w1", ("blocks",)),
+    Engine("quix_blocks", "Quix Streams, whole blocks, mock Kafka", "quix/w1", ("blocks",), quick=False),
     Engine("spark", "PySpark Structured Streaming, blocks, local[2]", "spark/w1", quick=False, timeout=420),
     Engine("flink_blocks", "PyFlink, blocks, keyed process function", "flink/w1", ("blocks",), quick=False,
            timeout=420),
