@@ -269,7 +269,7 @@ ENGINES = [
     Engine("bytewax", "Bytewax, two keyed branches, subset", "bytewax/w2", ("branches",), goal=40),
     Engine("bytewax_rekeyed", "Bytewax, re-keyed card → terminal, subset", "bytewax/w2", ("rekeyed",), quick=False),
     Engine("quix", "Quix Streams, two topics, mock Kafka, subset", "quix/w2", quick=False),
-    Engine("spark", "PySpark transformWithStateInPandas, key shards, local[2], subset", "spark/w2", goal=25, quick=False,
+    Engine("spark", "PySpark transformWithStateInPandas, shards, local[2], subset", "spark/w2", goal=25, quick=False,
            timeout=420),
     Engine("flink", "Flink SQL over windows, subset", "flink/w2", quick=False, timeout=420),
 ]  # fmt: skip
