@@ -211,6 +211,12 @@ def test_metrics_parse_and_add_up(plant: SocketPlant) -> None:
     reasons = [s.value for s in families["boucle_quarantined"].samples if s.name.endswith("_total")]
     assert sum(reasons) == readings["quarantined"]
     assert families["boucle_automatic"].samples[0].value == 1
+    quantiles = {(s.labels["step"], s.labels["quantile"]) for s in families["boucle_step_seconds"].samples}
+    assert {("health", "0.5"), ("health", "0.95"), ("health", "0.99")} <= quantiles
+    delays = {s.labels["source"]: s.value for s in families["boucle_watermark_delay_seconds"].samples}
+    assert 0 < delays["vibration"] < 60
+    assert all(s.value > 0 for s in families["boucle_step_state_bytes"].samples)
+    assert families["boucle_queue_blocks"].samples[0].value == 0
     health = {s.labels["machine"]: s.value for s in families["boucle_machine_health"].samples}
     assert set(health) == set(plant.line.machines)
     assert health["press-2"] < min(health["press-1"], health["press-3"])

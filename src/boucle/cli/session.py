@@ -113,7 +113,10 @@ def result(loop: Loop, since: float) -> dict[str, Any]:
                 "rows_in": s.rows_in,
                 "rows_out": s.rows_out,
                 "p50_us": _us(s.p50_us),
+                "p95_us": _us(s.p95_us),
                 "p99_us": _us(s.p99_us),
+                "state_bytes": s.state_bytes,
+                "late_rows": s.late_rows,
             }
             for s in view.steps
         ],

@@ -53,20 +53,33 @@ class _Snapshot(Collector):
         view = self._view
         up = GaugeMetricFamily("boucle_source_up", "1 while the source is connected", labels=["source"])
         age = GaugeMetricFamily("boucle_source_age_seconds", "Since the last reading", labels=["source"])
+        delay = GaugeMetricFamily(
+            "boucle_watermark_delay_seconds", "From the watermark worked through to now", labels=["source"]
+        )
         for source in view.sources:
+            if not math.isnan(source.watermark_delay_s):
+                delay.add_metric([source.id], source.watermark_delay_s)
             up.add_metric([source.id], float(source.state == "connected"))
             if not math.isnan(source.age_s):
                 age.add_metric([source.id], source.age_s)
         rows = CounterMetricFamily("boucle_step_rows", "Rows into and out of a step", labels=["step", "side"])
         took = GaugeMetricFamily("boucle_step_seconds", "Time per Block", labels=["step", "quantile"])
+        state = GaugeMetricFamily("boucle_step_state_bytes", "At the last checkpoint", labels=["step"])
+        late = CounterMetricFamily("boucle_step_late_rows", "Rows after their turn", labels=["step"])
         for step in view.steps:
             rows.add_metric([step.id, "in"], step.rows_in)
             rows.add_metric([step.id, "out"], step.rows_out)
             _quantiles(took, step.id, step.p50_us / 1e6, step.p99_us / 1e6)
+            if not math.isnan(step.p95_us):
+                took.add_metric([step.id, "0.95"], step.p95_us / 1e6)
+            state.add_metric([step.id], step.state_bytes)
+            late.add_metric([step.id], step.late_rows)
         behind = GaugeMetricFamily("boucle_table_behind_seconds", "Log to lake", labels=["table"])
         for table in view.tables:
             behind.add_metric([table.name], table.behind_s)
-        yield from (up, age, rows, took, behind)
+        yield from (up, age, delay, rows, took, state, late, behind)
+        queued = max((source.lag for source in view.sources), default=0)
+        yield GaugeMetricFamily("boucle_queue_blocks", "Accepted, not yet worked through", queued)
 
     def _machines(self) -> Iterator[Metric]:
         health = GaugeMetricFamily("boucle_machine_health", "1 new, 0 failed", labels=["machine"])

@@ -80,17 +80,35 @@ class Picture:
         address = loop.plan.project.settings.fill(intake.spec.from_)
         accepted = intake.accounting.received
         return SourceView(
-            name, address, intake.source.state(), age, accepted, intake.meter.rate(), loop.waiting_blocks()
+            name,
+            address,
+            intake.source.state(),
+            age,
+            accepted,
+            intake.meter.rate(),
+            loop.waiting_blocks(),
+            loop.watermark_delay(name),
         )
 
     def _steps(self) -> tuple[StepView, ...]:
         views = []
         for step in self._loop.path.steps:
             meter = self._loop.path.meters[step.id]
-            p50, p99 = meter.micros.at(50, 99)
+            p50, p95, p99 = meter.micros.at(50, 95, 99)
             views.append(
                 StepView(
-                    step.id, step.use, step.inputs, meter.rows_in, meter.rows_out, meter.rate(), p50, p99
+                    step.id,
+                    step.use,
+                    step.inputs,
+                    meter.rows_in,
+                    meter.rows_out,
+                    meter.rate(),
+                    p50,
+                    p99,
+                    step.title,
+                    p95,
+                    self._loop.state_bytes.get(step.id, 0),
+                    int(getattr(step.operator, "late_rows", 0)),
                 )
             )
         return tuple(views)

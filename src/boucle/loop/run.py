@@ -8,6 +8,7 @@ the rest. `pump` does the same work inline, in the caller's thread, for the manu
 
 import gc
 import logging
+import math
 import queue
 import sys
 import threading
@@ -16,10 +17,12 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path as Folder
 
+import msgspec
+
 from boucle.address import adapter, parse_address
 from boucle.block import Block, Position
 from boucle.bus.log import EventLog
-from boucle.clock import Clock, Nanos
+from boucle.clock import SECOND, Clock, Nanos
 from boucle.event import Command, Event, Receipt
 from boucle.loop.action import Action
 from boucle.loop.checkpoint import VERSION, Checkpoint, load_checkpoint, save_checkpoint
@@ -91,6 +94,8 @@ class Loop:
         self._fsync_every = seconds(settings.get("run.fsync_every").value)
         self._checkpoint_every = seconds(settings.get("run.checkpoint_every").value)
         self._queue: queue.Queue[Block | None] = queue.Queue(int(settings.get("run.queue_blocks").value))
+        self.state_bytes: dict[str, int] = {}
+        """Per step, the size of its state at the last checkpoint."""
         self._done: dict[str, Position] = {}
         self._watermarks: dict[str, Nanos] = {}
         self._cause = 0
@@ -315,15 +320,23 @@ class Loop:
         except queue.Empty:
             return None
 
+    def watermark_delay(self, source: str) -> float:
+        """Seconds from the watermark of what was worked through of a source to now; NaN before the first."""
+        mark = self._watermarks.get(source, 0)
+        return (self.clock.now() - mark) / SECOND if mark > 0 else math.nan
+
     def _take_checkpoint(self) -> Checkpoint:
         self.path.settle()
+        path = self.path.snapshot()
+        states = msgspec.msgpack.decode(path, type=dict[str, bytes])
+        self.state_bytes = {step: len(state) for step, state in states.items()}
         resume = {name: intake.committed for name, intake in self.intakes.items() if intake.committed}
         return Checkpoint(
             version=VERSION,
             plan=self.plan.fingerprint,
             positions=dict(self._done),
             resume=resume,
-            path=self.path.snapshot(),
+            path=path,
             policy=self.action.policy.snapshot(),
             taken_at=self.clock.now(),
             steps=self.plan.declared,

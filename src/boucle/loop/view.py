@@ -3,6 +3,7 @@
 A LoopView is a frozen picture taken at one moment. Screens never reach into the running loop.
 """
 
+import math
 from typing import Any, Protocol
 
 import numpy as np
@@ -76,6 +77,8 @@ class SourceView(Struct, frozen=True):
     rows_per_s: float
     lag: int
     """Blocks accepted and not yet processed."""
+    watermark_delay_s: float = math.nan
+    """How far the watermark of what was worked through is behind the clock; NaN before the first."""
 
 
 class StepView(Struct, frozen=True):
@@ -90,6 +93,11 @@ class StepView(Struct, frozen=True):
     p50_us: float
     p99_us: float
     title: dict[str, str] = {}
+    p95_us: float = math.nan
+    state_bytes: int = 0
+    """Size of its state at the last checkpoint."""
+    late_rows: int = 0
+    """Rows that came after their turn."""
 
 
 class ActuatorView(Struct, frozen=True):
