@@ -161,15 +161,15 @@ class FlatMap(_Stateless):
 class Union:
     """Several inputs of the same columns as one stream; its watermark is the least of theirs.
 
-    An input more than `idle` behind the leading one no longer holds the watermark back. B221 when an input
+    With `idle` an input that far behind the leading one no longer holds the watermark back. B221 when an input
     has other columns than the first; they are put in its order.
     """
 
-    def __init__(self, stream: str, *, inputs: Sequence[str], idle: str | float = 60.0) -> None:
+    def __init__(self, stream: str, *, inputs: Sequence[str], idle: str | float | None = None) -> None:
         if len(set(inputs)) < 1 or isinstance(inputs, str):
             raise BoucleError("B220", f"{stream}: no inputs", fix="give inputs: [stream, …]")
         self._stream = stream
-        self._idle = int(seconds(idle) * SECOND)
+        self._idle = 2**63 if idle is None else int(seconds(idle) * SECOND)
         self._marks: dict[str, Nanos] = dict.fromkeys(inputs, 0)
         self._watermark: Nanos = 0
         self._columns: list[tuple[str, str]] = []
