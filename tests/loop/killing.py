@@ -219,16 +219,19 @@ class Round:
         chance = self._chance
         moment = chance.choice(self._moments) if self._moments and chance.random() < 0.8 else ""
         keeper = chance.random() < self._keeper
+        # What happens a few times a second is not met in the shortest lives.
+        rare = moment.startswith(("lake", "tables", "checkpoint"))
+        longest = self._longest * (4 if rare else 2 if moment or keeper else 1)
         share = self.recorded.blocks * (number + 1) // (self.kills + 1)
         return Life(
             str(self.folder),
             str(self.recorded.file),
             upto=max(1, share),
-            after=2 * self._longest if moment else chance.uniform(0.02, self._longest),
+            after=longest if moment else chance.uniform(0.02, longest),
             moment=moment,
             skip=chance.randrange(MOMENTS[moment][1]) if moment else 0,
-            keeper=keeper,
-            keeper_after=chance.uniform(0.3, 1.5) if keeper and chance.random() < 0.5 else None,
+            keeper=keeper and not rare,
+            keeper_after=chance.uniform(0.2, longest) if keeper and chance.random() < 0.5 else None,
             pause=chance.choice((0.0, 0.002, 0.01)),
         )
 

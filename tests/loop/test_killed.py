@@ -40,7 +40,7 @@ from tests.loop.killing import (
 )
 
 PRODUCT = Path(__file__).parent / "killed_product"
-KILLS = 26
+KILLS = 25
 """Of each of the two loops that are killed at the same time."""
 
 
@@ -216,9 +216,9 @@ def test_a_full_disk_loses_nothing(killer: Killer, undisturbed: Undisturbed, sma
             time.sleep(0.05)
         ballast = fill(small_disk)
         # What could still be written into pages that were there already is written by then.
-        time.sleep(1.0)
+        time.sleep(0.6)
         held.append(logged(folder)["readings_raw"])
-        time.sleep(1.0)
+        time.sleep(0.6)
         held.append(logged(folder)["readings_raw"])
         ballast.unlink()
 

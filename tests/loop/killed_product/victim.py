@@ -183,15 +183,15 @@ MOMENTS: dict[str, tuple[Hook, int]] = {
     "tables: row written": (_after(Tables, "write"), 15),
     "tables: not flushed": (_before(Tables, "flush"), 2),
     "tables: flushed": (_after(Tables, "flush"), 2),
-    "checkpoint: in the middle": (_half_written, 2),
+    "checkpoint: in the middle": (_half_written, 1),
     "checkpoint: not in place": (_before(Path, "replace"), 2),
     "checkpoint: in place": (_after(Path, "replace"), 2),
     "lake: table made": (_after(LakeTable, "_create"), 6),
-    "lake: before the commit": (_before(LakeTable, "_commit"), 6),
-    "lake: after the commit": (_after(LakeTable, "_commit"), 6),
-    "lake: synced": (_after(LakeTable, "sync"), 6),
-    "lake: before joining files": (_before(LakeTable, "compact"), 2),
-    "lake: files joined": (_after(LakeTable, "compact"), 2),
+    "lake: before the commit": (_before(LakeTable, "_commit"), 3),
+    "lake: after the commit": (_after(LakeTable, "_commit"), 3),
+    "lake: synced": (_after(LakeTable, "sync"), 3),
+    "lake: before joining files": (_before(LakeTable, "compact"), 1),
+    "lake: files joined": (_after(LakeTable, "compact"), 1),
     "restart: log opened": (_after(EventLog, "open"), 4),
     "restart: state restored": (_after(LoopPath, "restore"), 1),
     "restart: before the source opens": (_before(FileSource, "open"), 1),
@@ -261,7 +261,7 @@ def live(life: Life) -> Ended:
     loop = Loop(plan, clock, sources={"readings": source}, folder=Path(life.folder))
     if not life.keeper:
         loop.tables.start_keeper = _no_keeper  # type: ignore[method-assign]
-        loop.tables._writer._compact_every = 4
+        loop.tables._writer._compact_every = 2
     try:
         loop.open()
     except BoucleError as error:
