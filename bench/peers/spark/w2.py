@@ -1,5 +1,6 @@
-"""W2 in Spark Structured Streaming: transformWithStateInPandas keyed by shards of many cards, a second query by shards of terminals, NumPy within a shard, 24 h of events
-in the engine's state; put together at the end. A subset."""
+"""W2 in Spark Structured Streaming, on a subset: transformWithStateInPandas keyed by shards of many cards, a
+second query by shards of terminals, NumPy within a shard, 24 h of events in the engine's state; put together
+at the end."""
 
 import sys
 import tempfile
