@@ -57,7 +57,8 @@ def rekeyed(events, out):
 
 
 def main(folder, answer, kind):
-    columns = [column[:EVENTS].tolist() for column in load(folder, "at", "card", "terminal", "amount")]
+    whole = load(folder, "at", "card", "terminal", "amount")
+    columns = [column[: min(EVENTS, len(whole[0]) // 5)].tolist() for column in whole]
     events = [
         (n, at, f"c{card}", f"t{place}", amount) for n, (at, card, place, amount) in enumerate(zip(*columns))
     ]
