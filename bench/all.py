@@ -18,7 +18,7 @@ Measured by `make bench` (each: `python -m bench.NAME [--quick] [--json]`); goal
 the values, and a peer was always measured in the same run on the same work. Written by a program:
 text outside the markers stays, tables between them are renewed.
 """
-NOT_BENCHMARKS = {"all", "figures", "workloads"}
+NOT_BENCHMARKS = {"all", "figures", "soak", "workloads"}
 
 
 def names() -> list[str]:

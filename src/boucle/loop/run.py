@@ -23,6 +23,7 @@ from boucle.address import adapter, parse_address
 from boucle.block import Block, Position
 from boucle.bus.log import EventLog
 from boucle.clock import SECOND, Clock, Nanos
+from boucle.errors import Unavailable
 from boucle.event import Command, Event, Receipt
 from boucle.loop.action import Action
 from boucle.loop.checkpoint import VERSION, Checkpoint, load_checkpoint, save_checkpoint
@@ -101,6 +102,7 @@ class Loop:
         self._cause = 0
         self._checkpoint_due = time.monotonic() + self._checkpoint_every
         self._checkpoint: Checkpoint | None = None
+        self._keeping = True
         self._stopping = threading.Event()
         self._closed = False
         self._threads: list[threading.Thread] = []
@@ -175,8 +177,8 @@ class Loop:
     def open(self) -> None:
         """Restore the last checkpoint, work through what the log holds beyond it, open the sources."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.tables.open()
         checkpoint = load_checkpoint(self.folder / "checkpoint", self.plan.fingerprint, self.plan.declared)
+        self.tables.open({} if checkpoint is None else checkpoint.derived)
         if checkpoint is not None:
             self.path.restore(checkpoint.path)
             self.action.policy.restore(checkpoint.policy)
@@ -338,25 +340,42 @@ class Loop:
             resume=resume,
             path=path,
             policy=self.action.policy.snapshot(),
+            derived=self.tables.ends(),
             taken_at=self.clock.now(),
             steps=self.plan.declared,
         )
 
     def _keep(self) -> None:
         while not self._stopping.wait(0.25):
+            kept = self._try_to_keep()
+            if kept and not self._keeping:
+                _log.warning("the disk takes tables and checkpoints again")
+            self._keeping = kept
+
+    def _try_to_keep(self) -> bool:
+        """Tables, lineage and checkpoint; False when the disk takes nothing now: it is tried again."""
+        self.watch.look()
+        try:
             self.tables.flush()
             self.tables.commit()
-            self.watch.look()
             self.lineage.step()
             if self._checkpoint is not None:
                 self._save(self._checkpoint)
                 self._checkpoint_due = time.monotonic() + self._checkpoint_every
                 self._checkpoint = None
+        except (Unavailable, OSError) as error:
+            if self._keeping:
+                _log.warning("tables and checkpoints wait for the disk: %s", error)
+            return False
+        return True
 
     def _save(self, checkpoint: Checkpoint) -> None:
         # The logs first: a checkpoint must never be ahead of what a restart can read.
-        for intake in self.intakes.values():
-            intake.flush()
+        if not self._flush_all():
+            why = "its log could not be made durable first"
+            raise Unavailable(
+                "B315", "the checkpoint waits", where=str(self.folder), why=why, fix="free space"
+            )
         self.tables.flush()
         save_checkpoint(self.folder / "checkpoint", checkpoint)
 
@@ -388,8 +407,12 @@ class Loop:
         self.path.settle()
         self.action.dispatcher.step(0)
         self._flush_all()
-        self._save(self._take_checkpoint())
-        self.tables.commit(force=True)
+        try:
+            self._save(self._take_checkpoint())
+            self.tables.commit(force=True)
+        except (Unavailable, OSError) as error:
+            # What is durable stays; the next start works through the log from the checkpoint before.
+            _log.error("stopped without a last checkpoint: %s", error)
         self.lineage.end(self.failure)
         self.picture.freeze()
         if self.inlet is not None:
