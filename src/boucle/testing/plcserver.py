@@ -112,7 +112,7 @@ class PlcServer:
             return
         if self._server is not None:
             self.logic.unlisten(self._mirror)
-            self._call(self._server.iserver.stop())
+            self._call(_end(self._server))
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop = self._thread = self._server = None
@@ -198,6 +198,15 @@ class PlcServer:
             return refusal.status
         await self._write([self.logic.tag(machine, signal)])
         return "Good"
+
+
+async def _end(server: Server) -> None:
+    # Its clock sleeps a second before it looks whether it should stop.
+    clock, server.iserver.time_task = server.iserver.time_task, None
+    if clock is not None:
+        clock.cancel()
+        await asyncio.gather(clock, return_exceptions=True)
+    await server.iserver.stop()
 
 
 class _GuardedAttributes(AttributeService):  # type: ignore[misc]  # asyncua is not typed here
