@@ -18,7 +18,6 @@ steps:
 `flow.run` takes Blocks all the way, without a loop around it: for tests, notebooks and benchmarks.
 """
 
-import importlib
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -28,6 +27,7 @@ import yaml
 from boucle.block import Block, Position
 from boucle.errors import BoucleError
 from boucle.loop.path import Path, Step
+from boucle.loop.plan import find_operator
 
 __all__ = ["Flow", "Stream"]
 
@@ -134,7 +134,7 @@ class Flow:
 
     def step(self, use: Any, inputs: Sequence[Stream], name: str, settings: Mapping[str, Any]) -> Stream:
         """Add a step; B213 when its name is taken or its operator does not take these settings."""
-        operator = _found(use) if isinstance(use, str) else use
+        operator = find_operator(use) if isinstance(use, str) else use
         step = name or f"{operator.__name__.lower()}-{len(self._steps) + 1}"
         if step in self._settings or step in self.sources:
             raise BoucleError("B213", f"there are two streams {step}", fix="give each step its own name")
@@ -184,8 +184,3 @@ class Flow:
             for name, block in last.items():
                 path.push(Block(name, block.rows.slice(0, 0), FOREVER, Position(name, 0)))
         return given
-
-
-def _found(use: str) -> Any:
-    module, _, name = use.partition(":")
-    return getattr(importlib.import_module(module), name)

@@ -82,6 +82,8 @@ class Path:
         self._passed: list[Block] = []
         self.passed_since: float | None = None
         """When the oldest Block passed that those beside have not been shown (monotonic seconds)."""
+        self.state_bytes: dict[str, int] = {}
+        """Per step, the size of its state at the last snapshot."""
         self._readers: dict[str, list[Step]] = {}
         for step in steps:
             for stream in step.inputs:
@@ -122,7 +124,9 @@ class Path:
 
     def snapshot(self) -> bytes:
         """The state of every operator."""
-        return msgspec.msgpack.encode({step.id: step.operator.snapshot() for step in self.steps})
+        states = {step.id: step.operator.snapshot() for step in self.steps}
+        self.state_bytes = {step: len(state) for step, state in states.items()}
+        return msgspec.msgpack.encode(states)
 
     def restore(self, state: bytes) -> None:
         """Continue from a snapshot of the same plan."""

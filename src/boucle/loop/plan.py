@@ -29,7 +29,7 @@ from boucle.product.document import StepSpec
 from boucle.product.lines import Path_
 from boucle.product.project import Project
 
-__all__ = ["Plan", "build_plan"]
+__all__ = ["Plan", "build_plan", "find_operator"]
 
 
 class Plan(Struct, frozen=True):
@@ -83,7 +83,7 @@ def _problem(
 
 def _step(project: Project, spec: StepSpec, path: Path_, problems: list[Problem]) -> Step | None:
     try:
-        factory = _operator(project.folder, spec.use)
+        factory = find_operator(spec.use, project.folder)
     except (ImportError, AttributeError, ValueError) as error:
         fix = "write module:Class of a module beside product.yaml or of an installed package"
         problems.append(_problem(project, (*path, "use"), f"{spec.use} cannot be imported", str(error), fix))
@@ -125,16 +125,20 @@ class _Make(Struct, frozen=True):
     given: dict[str, Any]
 
     def __call__(self) -> Operator:
-        made: Operator = _operator(self.folder, self.use)(stream=self.id, **self.given)
+        made: Operator = find_operator(self.use, self.folder)(stream=self.id, **self.given)
         return made
 
 
-def _operator(folder: Path, use: str) -> Callable[..., Any]:
+def find_operator(use: str, folder: Path | None = None) -> Callable[..., Any]:
+    """The class that `module:Class` names; a module in `folder` goes before an installed one."""
     module_name, _, name = use.partition(":")
     if not module_name or not name:
         raise ValueError("there is no `:` between module and class")
-    beside = folder / (module_name.replace(".", "/") + ".py")
-    module = _beside(beside, module_name) if beside.exists() else importlib.import_module(module_name)
+    beside = None if folder is None else folder / (module_name.replace(".", "/") + ".py")
+    if beside is not None and beside.exists():
+        module = _beside(beside, module_name)
+    else:
+        module = importlib.import_module(module_name)
     found: Callable[..., Any] = getattr(module, name)
     return found
 

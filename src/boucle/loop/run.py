@@ -17,8 +17,6 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path as Folder
 
-import msgspec
-
 from boucle.address import adapter, parse_address
 from boucle.block import Block, Position
 from boucle.bus.log import EventLog
@@ -95,8 +93,6 @@ class Loop:
         self._fsync_every = seconds(settings.get("run.fsync_every").value)
         self._checkpoint_every = seconds(settings.get("run.checkpoint_every").value)
         self._queue: queue.Queue[Block | None] = queue.Queue(int(settings.get("run.queue_blocks").value))
-        self.state_bytes: dict[str, int] = {}
-        """Per step, the size of its state at the last checkpoint."""
         self._done: dict[str, Position] = {}
         self._watermarks: dict[str, Nanos] = {}
         self._cause = 0
@@ -329,16 +325,13 @@ class Loop:
 
     def _take_checkpoint(self) -> Checkpoint:
         self.path.settle()
-        path = self.path.snapshot()
-        states = msgspec.msgpack.decode(path, type=dict[str, bytes])
-        self.state_bytes = {step: len(state) for step, state in states.items()}
         resume = {name: intake.committed for name, intake in self.intakes.items() if intake.committed}
         return Checkpoint(
             version=VERSION,
             plan=self.plan.fingerprint,
             positions=dict(self._done),
             resume=resume,
-            path=path,
+            path=self.path.snapshot(),
             policy=self.action.policy.snapshot(),
             derived=self.tables.ends(),
             taken_at=self.clock.now(),

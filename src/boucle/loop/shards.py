@@ -34,15 +34,22 @@ Make = Callable[[], Operator]
 
 def group_of(rows: pa.RecordBatch, by: Sequence[str], groups: int) -> NDArray[np.int64]:
     """The group of each row."""
-    columns = [rows.column(name).dictionary_encode() for name in by]
+    keys, which = _keys(rows, by)
+    return _hashed(keys, groups)[which]
+
+
+def _keys(rows: pa.RecordBatch, by: Sequence[str]) -> tuple[list[tuple[Any, ...]], NDArray[np.int64]]:
+    """The different keys, and which of them each row has."""
     codes = np.zeros(rows.num_rows, np.int64)
-    for column in columns:
+    for column in (rows.column(name).dictionary_encode() for name in by):
         codes = codes * (len(column.dictionary) + 1) + column.indices.fill_null(-1).to_numpy() + 1
-    kinds, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
+    _, first, which = np.unique(codes, return_index=True, return_inverse=True)
     named = [rows.column(name).take(pa.array(first)).to_pylist() for name in by]
-    hashed = [zlib.crc32(repr(key).encode()) % groups for key in zip(*named, strict=True)]
-    assert len(hashed) == len(kinds)
-    return np.array(hashed, np.int64)[inverse]
+    return list(zip(*named, strict=True)), which
+
+
+def _hashed(keys: Sequence[tuple[Any, ...]], groups: int) -> NDArray[np.int64]:
+    return np.array([zlib.crc32(repr(key).encode()) % groups for key in keys], np.int64)
 
 
 def stored_groups(state: bytes) -> dict[int, int]:
@@ -131,17 +138,20 @@ class Sharded:
         return self._together(given, block.position)
 
     def _split(self, rows: pa.RecordBatch) -> dict[int, pa.RecordBatch]:
-        groups = group_of(rows, self._by, self._groups)
-        self._weigh(rows, groups)
-        present = np.unique(groups)
+        keys, which = _keys(rows, self._by)
+        hashed = _hashed(keys, self._groups)
+        self._weigh(keys, hashed, np.bincount(which))
+        groups, present = hashed[which], np.unique(hashed)
         if len(present) == 1:
             return {int(present[0]): rows}
         return {int(group): rows.filter(pa.array(groups == group)) for group in present}
 
-    def _weigh(self, rows: pa.RecordBatch, groups: NDArray[np.int64]) -> None:
-        numbers = np.bincount(groups, minlength=self._groups)
-        self.load.update({group: int(number) for group, number in enumerate(numbers) if number})
-        self.heavy.update(zip(*(rows.column(name).to_pylist() for name in self._by), strict=True))
+    def _weigh(
+        self, keys: Sequence[tuple[Any, ...]], hashed: NDArray[np.int64], rows: NDArray[np.int64]
+    ) -> None:
+        for key, group, number in zip(keys, hashed.tolist(), rows.tolist(), strict=True):
+            self.load[group] += number
+            self.heavy[key] += number
         if len(self.heavy) > 10_000:
             self.heavy = Counter(dict(self.heavy.most_common(1_000)))
 

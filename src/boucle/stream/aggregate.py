@@ -8,7 +8,6 @@ at most 1024 values and from there on DDSketch (Masson et al., VLDB 2019): withi
 
 import math
 import re
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -418,8 +417,3 @@ _KINDS: dict[str, Any] = {
     "distinct": _Distinct,
     "quantile": _Quantile,
 }
-
-
-def kinds() -> Sequence[str]:
-    """The names of all aggregates."""
-    return tuple(_KINDS)

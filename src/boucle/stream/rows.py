@@ -4,7 +4,7 @@ They hold no rows back and compute nothing across rows, so any cut of the stream
 rows. A Block that loses all its rows is passed on empty: its watermark is what later steps wait for.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -211,3 +211,10 @@ def require(stream: str, names: Sequence[str], schema: pa.Schema) -> None:
         if schema.names.count(name) != 1:
             fix = f"columns: {', '.join(schema.names)}"
             raise BoucleError("B221", f"{stream}: there is no column {name!r}", fix=fix)
+
+
+def require_of(stream: str, given: str, names: Iterable[str], schema: pa.Schema) -> None:
+    """B221 naming every one of these columns that the input `given` does not have."""
+    if missing := sorted(set(names) - set(schema.names)):
+        what = f"{stream}: {given} has no column {', '.join(missing)}"
+        raise BoucleError("B221", what, fix=f"it has {', '.join(schema.names)}")

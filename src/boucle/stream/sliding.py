@@ -27,6 +27,7 @@ from boucle.errors import BoucleError
 from boucle.product.duration import seconds
 from boucle.stream import tracks
 from boucle.stream.keys import KeyIndex
+from boucle.stream.rows import late_blocks, require_of
 from boucle.stream.sequence import Order, Sequencer, state_of
 from boucle.stream.tracks import Span, Tell, Track
 
@@ -111,7 +112,6 @@ class Sliding:
         stream: str,
         *,
         features: Mapping[str, Mapping[str, Any]],
-        input: str = "",  # noqa: A002 - the field's term
         time: str = "at",
         order: Order = "time",
     ) -> None:
@@ -127,8 +127,8 @@ class Sliding:
             grouped.setdefault((feature.by, feature.column, half_life), []).append((place, feature))
         self._groups = [_Group(members) for members in grouped.values()]
         self._order: Order = order
-        self._input = input
-        self._sequencer = Sequencer([input], time=time, order=order) if input else None
+        self._input = ""
+        self._sequencer: Sequencer | None = None
         self._schema: tuple[pa.Schema, list[pa.Field], pa.Schema] | None = None
         self._newest: Nanos = -(2**62)
         self.late_rows = 0
@@ -140,12 +140,8 @@ class Sliding:
             self._sequencer = Sequencer([block.stream], time=self._time, order=self._order)
         self._check(block.rows.schema)
         ready = self._sequencer.take(block)
-        out = []
-        if ready.late:
-            self.late_rows += sum(rows.num_rows for rows in ready.late)
-            out += [
-                Block(f"{self._stream}/late", rows, ready.watermark, block.position) for rows in ready.late
-            ]
+        self.late_rows += sum(rows.num_rows for rows in ready.late)
+        out = late_blocks(self._stream, ready, block.position)
         rows, at = ready.rows[0], ready.at[0]
         if rows is not None and rows.num_rows:
             if self._order == "arrival":
@@ -167,9 +163,7 @@ class Sliding:
             self._time,
             *(name for f in self.features for name in (*f.by, *([f.column] if f.column else []))),
         }
-        if missing := sorted(needed - set(schema.names)):
-            what = f"{self._stream}: {self._input} has no column {', '.join(missing)}"
-            raise BoucleError("B221", what, fix=f"it has {', '.join(schema.names)}")
+        require_of(self._stream, self._input, needed, schema)
         added = [pa.field(f.name, pa.int64() if f.kind in _WHOLE else pa.float64()) for f in self.features]
         self._schema = (schema, added, pa.schema([*schema, *added], schema.metadata))
 

@@ -27,6 +27,7 @@ from boucle.clock import SECOND, Nanos
 from boucle.errors import BoucleError
 from boucle.product.duration import seconds
 from boucle.stream.aggregate import Aggregate, make, read_aggregates
+from boucle.stream.rows import require_of
 from boucle.stream.sequence import Ready, Sequencer, instants, state_of
 
 __all__ = ["Counted", "Hopping", "Session", "Tumbling"]
@@ -104,9 +105,7 @@ class _Windows:
 
     def _learn(self, schema: pa.Schema) -> None:
         needed = {self._time, *self._by, *(one.column for one in self._declared if one.column)}
-        if missing := sorted(needed - set(schema.names)):
-            what = f"{self._stream}: {self._input} has no column {', '.join(missing)}"
-            raise BoucleError("B221", what, fix=f"it has {', '.join(schema.names)}")
+        require_of(self._stream, self._input, needed, schema)
         kinds = [schema.field(one.column).type if one.column else None for one in self._declared]
         self._folds = [make(one, kind) for one, kind in zip(self._declared, kinds, strict=True)]
         for fold in self._folds:
