@@ -3,7 +3,7 @@
 Each docstring states the hard rule; `boucle.testing.conformance` holds an adapter to it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import pyarrow as pa
@@ -13,7 +13,18 @@ from boucle.block import Block, Position
 from boucle.clock import Nanos
 from boucle.event import Command, Receipt
 
-__all__ = ["WIRE", "Actuator", "Facts", "Model", "Operator", "Sink", "Source", "Table"]
+__all__ = [
+    "WIRE",
+    "Actuator",
+    "Describes",
+    "Facts",
+    "Model",
+    "Operator",
+    "Partial",
+    "Sink",
+    "Source",
+    "Table",
+]
 
 WIRE = pa.schema(
     [
@@ -106,6 +117,38 @@ class Operator(Protocol):
 
     def restore(self, state: bytes) -> None:
         """Continue from a snapshot of the same version."""
+        ...
+
+
+@runtime_checkable
+class Partial(Protocol):
+    """An Operator whose state is taken in parts, so that a checkpoint costs what changed since the one before.
+
+    Hard rule: what `parts` gave is never touched again (it is written while the path goes on), and a fresh
+    operator given the newest of every part ever told continues exactly as the first would.
+    """
+
+    def parts(self, *, everything: bool) -> dict[str, bytes | memoryview]:
+        """State by part: those changed since the last call (all when `everything`); an empty value: the part is gone.
+
+        A name is unique within the operator and not empty: `card/nodes/17`.
+        """
+        ...
+
+    def restore_parts(self, parts: Mapping[str, bytes]) -> None:
+        """Continue from them; each is read when it is asked for. They count as told: next come those that change."""
+        ...
+
+
+@runtime_checkable
+class Describes(Protocol):
+    """An Operator that can say what it remembers, for a person: `boucle state`."""
+
+    def describe(self, key: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """`keys`, `open_windows`, `waiting_rows`, `oldest` and `newest` (event times, ns), as far as they apply.
+
+        With `key` (columns as text: {"card": "42"}) what is remembered of this key, in `remembered`: a list of rows.
+        """
         ...
 
 

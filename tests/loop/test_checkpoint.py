@@ -6,9 +6,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from boucle.block import Position
 from boucle.cli.main import main
 from boucle.errors import BoucleError
-from boucle.loop.checkpoint import changes, load_checkpoint, read_checkpoint, save_checkpoint
+from boucle.loop.checkpoint import Checkpoint, Checkpoints, changes, load_checkpoint, read_checkpoint
 from tests.loop.manual import START, ManualPlant
 
 
@@ -40,8 +41,9 @@ def test_where_there_is_none_it_says_so(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_a_plan_that_changed_says_what_is_other(remembered: Path) -> None:
-    checkpoint = read_checkpoint(remembered / "checkpoint")
-    assert checkpoint is not None
+    kept = read_checkpoint(remembered / "checkpoint")
+    assert kept is not None
+    checkpoint = kept.checkpoint
     assert checkpoint.taken_at >= START
     steps = msgspec.msgpack.decode(msgspec.msgpack.encode(checkpoint.steps))
     steps["vibration_events"]["with"]["z_limit"] = 8
@@ -51,22 +53,56 @@ def test_a_plan_that_changed_says_what_is_other(remembered: Path) -> None:
     ) as told:
         load_checkpoint(remembered / "checkpoint", "another", steps)
     assert told.value.fix
-    assert load_checkpoint(remembered / "checkpoint", checkpoint.plan, steps) == checkpoint
+    assert load_checkpoint(remembered / "checkpoint", checkpoint.plan, steps) == kept
 
 
 def test_a_checkpoint_that_cannot_be_read_is_told(tmp_path: Path) -> None:
-    (tmp_path / "checkpoint").write_bytes(b"\xc1not msgpack")
-    with pytest.raises(BoucleError, match="B601"):
-        read_checkpoint(tmp_path / "checkpoint")
-    (tmp_path / "checkpoint").unlink()
+    (tmp_path / "checkpoint").mkdir()
     assert read_checkpoint(tmp_path / "checkpoint") is None
+    (tmp_path / "checkpoint" / "manifest").write_bytes(b"\xc1not a manifest")
+    with pytest.raises(BoucleError, match=r"B601 .*manifest"):
+        read_checkpoint(tmp_path / "checkpoint")
 
 
-def test_what_was_saved_is_read(remembered: Path, tmp_path: Path) -> None:
-    checkpoint = read_checkpoint(remembered / "checkpoint")
-    assert checkpoint is not None
-    save_checkpoint(tmp_path / "new" / "checkpoint", checkpoint)
-    assert read_checkpoint(tmp_path / "new" / "checkpoint") == checkpoint
+def test_a_checkpoint_of_before_is_told(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint").write_bytes(msgspec.msgpack.encode({"version": 1, "plan": "p", "path": b""}))
+    with pytest.raises(BoucleError, match=r"B602 .*older version"):
+        read_checkpoint(tmp_path / "checkpoint")
+    with pytest.raises(BoucleError, match=r"B602 .*older version"):
+        Checkpoints(tmp_path / "checkpoint").load("p")
+
+
+def taken(number: int) -> Checkpoint:
+    at = {"readings": Position("readings", number)}
+    return Checkpoint("plan", at, at, b"", {}, START + number)
+
+
+def test_what_could_not_be_written_is_written_with_what_changed_since(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint"
+    one = Checkpoints(folder)
+    assert one.load("plan") is None
+    assert (one.everything, one.waiting) == (True, False)
+    one.hold(taken(1), {"s": {"a": b"1", "b": b"1", "c": b"1"}}, everything=True)
+    assert (one.everything, one.waiting) == (False, True)
+    one.write()
+    (folder / "manifest.new").mkdir()  # a disk that refuses
+    one.hold(taken(2), {"s": {"a": b"2", "c": b""}}, everything=False)
+    with pytest.raises(OSError, match=r"manifest\.new"):
+        one.write()
+    assert one.waiting
+    before = load_checkpoint(folder, "plan")
+    assert before is not None
+    assert (before.checkpoint, dict(before.state["s"])) == (taken(1), {"a": b"1", "b": b"1", "c": b"1"})
+    one.hold(taken(3), {"s": {"b": b"3"}}, everything=False)
+    with pytest.raises(OSError, match=r"manifest\.new"):
+        one.write()
+    (folder / "manifest.new").rmdir()
+    one.write()
+    assert (one.everything, one.waiting) == (False, False)
+    after = load_checkpoint(folder, "plan")
+    assert after is not None
+    assert (after.checkpoint, dict(after.state["s"])) == (taken(3), {"a": b"2", "b": b"3"})
+    assert one.store.sizes == {"s": 2}
 
 
 def test_changes_are_told_place_by_place() -> None:

@@ -118,7 +118,8 @@ def test_killed_where_the_clock_would_seldom_meet_it(
     moments = [
         "log: in the middle of a write", "log: written, not synced", "quarantine: synced",
         "lake: after the commit", "checkpoint: in the middle",
-        "checkpoint: not in place", "restart: state restored", "restart: while catching up",
+        "checkpoint: parts there, manifest not", "checkpoint: not in place",
+        "checkpoint: manifest there, old parts too", "restart: state restored", "restart: while catching up",
     ]  # fmt: skip
     assert set(moments) <= set(MOMENTS)
     one = Round(killer, tmp_path, undisturbed.recorded, seed=0, kills=len(moments) + 1)

@@ -17,7 +17,7 @@ import pytest
 from boucle.bus.broker import find_mosquitto
 from boucle.bus.log import EventLog
 from boucle.lake.sql import Sql
-from boucle.loop.checkpoint import Checkpoint, load_checkpoint
+from boucle.loop.checkpoint import Kept, load_checkpoint
 from boucle.loop.plan import build_plan
 from boucle.product.project import load_project
 from tests.loop.plant import PATIENCE, PRESS, SocketPlant, quiet_line, until
@@ -69,7 +69,7 @@ class Victim:
             rows += zip(*(block.rows.column(name).to_pylist() for name in columns), strict=True)
         return rows
 
-    def checkpoint(self) -> Checkpoint | None:
+    def checkpoint(self) -> Kept | None:
         return load_checkpoint(self.folder / "checkpoint", build_plan(load_project(PRESS)).fingerprint)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from boucle.block import Block
 from boucle.errors import BoucleError, Unavailable
-from boucle.loop.shards import Make, Sharded, group_of
+from boucle.loop.shards import Make, Sharded, group_of, stored_groups
 from boucle.stream.sliding import Sliding
 from boucle.stream.window import Session, Tumbling
 from tests.stream.laws import FOREVER, block, shuffled, table
@@ -68,6 +68,27 @@ def test_as_many_processes_as_you_like_say_the_same(kind: str) -> None:
         assert told(given) == expected, f"{workers} workers"
 
 
+@pytest.mark.parametrize(("kind", "workers"), [("sliding", (1, 2, 1)), ("tumbling", (1, 1, 1))])
+def test_parts_go_to_other_workers(kind: str, workers: tuple[int, int, int]) -> None:
+    """Only what changed is taken each time; the newest of every part makes the whole state."""
+    rows = readings()
+    alone = MAKES[kind]()
+    cut = pieces(rows, 30, 5)
+    expected = told([one for piece in cut for one in alone.step(piece)])
+    given: list[Block] = []
+    newest: dict[str, bytes] = {}
+    for part, count in zip((cut[:9], cut[9:17], cut[17:]), workers, strict=True):
+        sharded = Sharded("w", MAKES[kind], by=["machine"], groups=7, workers=count)
+        if newest:
+            sharded.restore_parts(newest)
+        for piece in part:
+            given += sharded.step(piece)
+            newest |= {name: bytes(one) for name, one in sharded.parts(everything=False).items()}
+        sharded.close()
+    assert told(given) == expected
+    assert sum(stored_groups({name: len(one) for name, one in newest.items()}).values()) > 100
+
+
 def test_a_restart_goes_on_with_other_workers() -> None:
     rows = readings()
     alone = MAKES["sliding"]()
@@ -89,11 +110,16 @@ def test_only_groups_that_changed_are_saved_anew() -> None:
     sharded = Sharded("w", MAKES["tumbling"], by=["machine"], groups=8)
     rows = readings(200)
     sharded.step(block("in", rows, 0))
-    first = sharded.snapshot()
-    assert sharded.snapshot() == first
+    first = sharded.parts(everything=False)
+    assert set(first) == {"groups", *(f"{group}/" for group in range(8))}
+    assert sharded.parts(everything=False) == {}
     one = rows.filter(pa.array(np.array(rows.column("machine")) == "press-1"))
     sharded.step(block("in", one, 0))
-    assert sharded.snapshot() != first
+    (group,) = set(group_of(one, ["machine"], 8).tolist())
+    (name,) = changed = sharded.parts(everything=False)
+    assert name == f"{group}/"
+    assert changed[name] != first[name]
+    assert sharded.parts(everything=True) == {**first, **changed}
 
 
 def test_skew_is_shown() -> None:
@@ -137,3 +163,6 @@ def test_other_groups_are_refused() -> None:
     sharded = Sharded("w", MAKES["tumbling"], by=["machine"], groups=4)
     with pytest.raises(BoucleError, match="B602 w: its state is of 4 key groups, 8 are declared"):
         Sharded("w", MAKES["tumbling"], by=["machine"], groups=8).restore(sharded.snapshot())
+    parts = {name: bytes(part) for name, part in sharded.parts(everything=True).items()}
+    with pytest.raises(BoucleError, match="B602 w: its state is of 4 key groups, 8 are declared"):
+        Sharded("w", MAKES["tumbling"], by=["machine"], groups=8).restore_parts(parts)

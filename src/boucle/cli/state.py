@@ -22,21 +22,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the checkpoint: when, how far each source was worked through, and each step's state."""
-    import msgspec
-
     from boucle.loop.checkpoint import read_checkpoint
     from boucle.loop.shards import stored_groups
 
-    checkpoint = read_checkpoint(options.run / "checkpoint")
-    if checkpoint is None:
+    kept = read_checkpoint(options.run / "checkpoint")
+    if kept is None:
         fix = "give the folder of a run (`boucle run` and `boucle demo` say it), or wait for its first checkpoint"
         raise BoucleError("B808", "there is no checkpoint", where=str(options.run), fix=fix)
-    states: dict[str, bytes] = msgspec.msgpack.decode(checkpoint.path, type=dict[str, bytes])
+    checkpoint = kept.checkpoint
     steps = []
-    for step, state in states.items():
+    for step, parts in kept.state.items():
         declared = checkpoint.steps.get(step, {})
-        groups = stored_groups(state) if declared.get("by") else {}
-        steps.append({"id": step, "use": declared.get("use", ""), "bytes": len(state), "groups": groups})
+        groups = stored_groups(parts.sizes) if declared.get("by") else {}
+        size = sum(parts.sizes.values())
+        steps.append({"id": step, "use": declared.get("use", ""), "bytes": size, "groups": groups})
     taken = datetime.fromtimestamp(checkpoint.taken_at / 1e9, UTC).isoformat(timespec="milliseconds")
     sources = {name: position.offset for name, position in checkpoint.positions.items()}
     told: dict[str, Any] = {"taken_at": taken, "plan": checkpoint.plan, "sources": sources, "steps": steps}

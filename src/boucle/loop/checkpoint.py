@@ -1,10 +1,11 @@
 """What a restart needs to know: the state of the path and how far it had read, and what was put aside.
 
-A checkpoint is replaced atomically. What was put aside (late and refused readings) is counted per position of
-the source in a small file of its own, because the log of accepted rows alone knows nothing of it.
+The state is kept in parts (`boucle.loop.parts`): the path's thread gives a Checkpoint those that changed, the
+keeper's writes them. What was put aside (late and refused readings) is counted per position of the source in a
+small file of its own, because the log of accepted rows alone knows nothing of it.
 """
 
-import os
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,31 +16,29 @@ from msgspec import Struct
 from boucle.block import Position
 from boucle.clock import Nanos
 from boucle.errors import BoucleError
+from boucle.loop.parts import Changed, Part, PartStore, Stored, replace_file
 from boucle.quality.ledger import Ledger
 
 __all__ = [
     "Aside",
     "Checkpoint",
+    "Checkpoints",
     "Counts",
+    "Kept",
     "changes",
     "load_checkpoint",
     "read_checkpoint",
-    "save_checkpoint",
 ]
-
-VERSION = 1
 
 
 class Checkpoint(Struct, frozen=True):
     """What a restart needs: `plan` is the fingerprint of the steps the state belongs to."""
 
-    version: int
     plan: str
     positions: dict[str, Position]
     """Per source stream, how far of its log the path had worked through."""
     resume: dict[str, Position]
     """Per source, up to where it was told that all is durable."""
-    path: bytes
     policy: bytes
     derived: dict[str, Position] | None = None
     """Per derived stream, where its log ended when the state was taken."""
@@ -65,60 +64,115 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any], at: str = "") -
     return found
 
 
-def save_checkpoint(file: Path, checkpoint: Checkpoint) -> None:
-    """Write beside, fsync, rename, fsync the folder: there is always one whole checkpoint."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    _replace(file, msgspec.msgpack.encode(checkpoint))
+class Kept(Struct, frozen=True):
+    """A Checkpoint that was read, and the state of the path that belongs to it."""
+
+    checkpoint: Checkpoint
+    state: dict[str, Stored]
+    """Step → its parts, each read when it is asked for."""
 
 
-def _replace(file: Path, text: bytes) -> None:
-    beside = file.with_suffix(".new")
-    with beside.open("wb") as out:
-        out.write(text)
-        out.flush()
-        os.fsync(out.fileno())
-    beside.replace(file)
-    folder = os.open(file.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+class Checkpoints:
+    """The checkpoints of a run, in `folder`: taken by one thread (`hold`), written by another (`write`)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.store = PartStore(folder)
+        self._lock = threading.Lock()
+        self._waiting: Checkpoint | None = None
+        self._changed: dict[str, dict[str, Part]] = {}
+        self._whole = False
+        """What is held is all there is, not what changed."""
+        self._everything = True
+        self._writing = False
+
+    @property
+    def everything(self) -> bool:
+        """Whether the next state must be taken whole: there is none on disk yet, or it is damaged."""
+        return self._everything or self.store.damaged
+
+    @property
+    def waiting(self) -> bool:
+        """A checkpoint was taken and is not yet on disk."""
+        return self._waiting is not None or self._writing
+
+    def load(self, plan: str, steps: Mapping[str, dict[str, Any]] | None = None) -> Kept | None:
+        """The last checkpoint of this plan, see `load_checkpoint`; what is held from now on are its changes."""
+        kept = _of_plan(_kept(self.store), plan, steps, self.folder)
+        self._everything = kept is None
+        return kept
+
+    def hold(self, checkpoint: Checkpoint, changed: Changed, *, everything: bool) -> None:
+        """Take a checkpoint with what changed since the one before, or `everything`; nothing is written yet."""
+        with self._lock:
+            self._waiting = checkpoint
+            self._merge(changed, whole=everything)
+            if everything:
+                self._everything = self.store.damaged = False
+
+    def _merge(self, newer: Changed, *, whole: bool) -> None:
+        if whole:
+            self._changed, self._whole = {}, True
+        for step, parts in newer.items():
+            self._changed.setdefault(step, {}).update(parts)
+
+    def write(self) -> None:
+        """Write what is held; durable when this returns. OSError: all of it is still held, and tried again."""
+        with self._lock:
+            checkpoint, changed, whole = self._waiting, self._changed, self._whole
+            if checkpoint is None:
+                return
+            self._waiting, self._changed, self._whole = None, {}, False
+            self._writing = True
+        try:
+            self.store.write(msgspec.msgpack.encode(checkpoint), changed, whole=whole)
+        except OSError:
+            with self._lock:
+                newer, newer_whole = self._changed, self._whole
+                self._changed, self._whole = changed, whole
+                self._merge(newer, whole=newer_whole)
+                self._waiting = self._waiting or checkpoint
+            raise
+        finally:
+            self._writing = False
 
 
 def load_checkpoint(
-    file: Path, plan: str, steps: Mapping[str, dict[str, Any]] | None = None
-) -> Checkpoint | None:
+    folder: Path, plan: str, steps: Mapping[str, dict[str, Any]] | None = None
+) -> Kept | None:
     """The checkpoint of this plan; None when there is none yet. B602 when it belongs to another plan.
 
     `steps` are those of the plan, as declared: the error then says what is other.
     """
-    checkpoint = read_checkpoint(file)
-    if checkpoint is not None and (checkpoint.plan != plan or checkpoint.version != VERSION):
-        other = changes(checkpoint.steps, steps) if steps and checkpoint.steps else []
+    return _of_plan(read_checkpoint(folder), plan, steps, folder)
+
+
+def _of_plan(
+    kept: Kept | None, plan: str, steps: Mapping[str, dict[str, Any]] | None, folder: Path
+) -> Kept | None:
+    if kept is not None and kept.checkpoint.plan != plan:
+        declared = kept.checkpoint.steps
+        other = changes(declared, steps) if steps and declared else []
         raise BoucleError(
             "B602",
             "the checkpoint belongs to another version of the plan",
-            where=str(file),
+            where=str(folder),
             why="; ".join(other[:6]) or "its steps or their settings were other than today's",
-            fix="run the old version once more to drain it, or remove the file to start afresh",
+            fix="run the old version once more to drain it, or remove the folder to start afresh",
         )
-    return checkpoint
+    return kept
 
 
-def read_checkpoint(file: Path) -> Checkpoint | None:
+def read_checkpoint(folder: Path) -> Kept | None:
     """The checkpoint of whatever plan; None when there is none. B601 when it cannot be read."""
-    if not file.exists():
+    return _kept(PartStore(folder))
+
+
+def _kept(store: PartStore) -> Kept | None:
+    found = store.read()
+    if found is None:
         return None
-    try:
-        return msgspec.msgpack.decode(file.read_bytes(), type=Checkpoint)
-    except msgspec.DecodeError as error:
-        raise BoucleError(
-            "B601",
-            "the checkpoint cannot be read",
-            where=str(file),
-            why=str(error),
-            fix="remove it to start afresh",
-        ) from error
+    return Kept(msgspec.msgpack.decode(found.head, type=Checkpoint), found.parts)
 
 
 class Counts(Struct, frozen=True, array_like=True):
@@ -159,7 +213,7 @@ class Aside:
         ledger = Ledger(beside)
         ledger.append(msgspec.json.encode(now))
         ledger.close()
-        _replace(self._file, beside.read_bytes())
+        replace_file(self._file, beside.read_bytes())
         beside.unlink()
         self._ledger = Ledger(self._file)
         return now

@@ -5,15 +5,16 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Protocol, runtime_checkable
 
-import msgspec
 from msgspec import Struct
 
 from boucle.block import Block
 from boucle.clock import Nanos
+from boucle.errors import BoucleError
 from boucle.loop.measure import Meter
-from boucle.ports import Operator
+from boucle.loop.parts import WHOLE, Part
+from boucle.ports import Operator, Partial
 
-__all__ = ["Path", "Step", "Tap", "pieces"]
+__all__ = ["Path", "Step", "Tap", "pieces", "restore_parts"]
 
 Tap = Callable[[Block], None]
 
@@ -82,8 +83,6 @@ class Path:
         self._passed: list[Block] = []
         self.passed_since: float | None = None
         """When the oldest Block passed that those beside have not been shown (monotonic seconds)."""
-        self.state_bytes: dict[str, int] = {}
-        """Per step, the size of its state at the last snapshot."""
         self._readers: dict[str, list[Step]] = {}
         for step in steps:
             for stream in step.inputs:
@@ -122,15 +121,38 @@ class Path:
             if isinstance(step.operator, Closes):
                 step.operator.close()
 
-    def snapshot(self) -> bytes:
-        """The state of every operator."""
-        states = {step.id: step.operator.snapshot() for step in self.steps}
-        self.state_bytes = {step: len(state) for step, state in states.items()}
-        return msgspec.msgpack.encode(states)
+    def snapshot(self, *, everything: bool = True) -> dict[str, dict[str, Part]]:
+        """The state of every step by its parts: all, or those that changed since the last call.
 
-    def restore(self, state: bytes) -> None:
-        """Continue from a snapshot of the same plan."""
-        states = msgspec.msgpack.decode(state, type=dict[str, bytes])
+        Of an operator that has no parts it is one piece, whether it changed or not.
+        """
+        return {step.id: _parts(step.operator, everything) for step in self.steps}
+
+    def restore(self, states: Mapping[str, Mapping[str, bytes]]) -> None:
+        """Continue from the newest of every part; B602 when a step takes its state in another way now."""
         for step in self.steps:
-            if step.id in states:
-                step.operator.restore(states[step.id])
+            if step.id not in states:
+                continue
+            restore_parts(step.id, step.operator, states[step.id])
+
+
+def _parts(operator: Operator, everything: bool) -> dict[str, Part]:
+    if isinstance(operator, Partial):
+        return operator.parts(everything=everything)
+    return {WHOLE: operator.snapshot()}
+
+
+def restore_parts(step: str, operator: Operator, parts: Mapping[str, bytes]) -> None:
+    """Let an operator continue from its stored parts; B602 when they are not of the kind it gives."""
+    if isinstance(operator, Partial) == (WHOLE in parts):
+        why = "it was taken as a whole" if WHOLE in parts else "it was taken in parts"
+        raise BoucleError(
+            "B602",
+            f"the state of {step} was written by another version",
+            why=why,
+            fix="remove the checkpoint's folder to start afresh",
+        )
+    if isinstance(operator, Partial):
+        operator.restore_parts(parts)
+    else:
+        operator.restore(parts[WHOLE])

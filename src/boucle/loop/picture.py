@@ -107,7 +107,7 @@ class Picture:
                     p99,
                     step.title,
                     p95,
-                    self._loop.path.state_bytes.get(step.id, 0),
+                    self._loop.checkpoints.store.sizes.get(step.id, 0),
                     int(getattr(step.operator, "late_rows", 0)),
                 )
             )

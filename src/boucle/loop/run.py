@@ -24,7 +24,7 @@ from boucle.clock import SECOND, Clock, Nanos
 from boucle.errors import Unavailable
 from boucle.event import Command, Event, Receipt
 from boucle.loop.action import Action
-from boucle.loop.checkpoint import VERSION, Checkpoint, load_checkpoint, save_checkpoint
+from boucle.loop.checkpoint import Checkpoint, Checkpoints
 from boucle.loop.inlet import CommandInlet
 from boucle.loop.intake import Intake, newest_sample, open_source
 from boucle.loop.lineage import LoopLineage
@@ -91,13 +91,13 @@ class Loop:
         self.picture = Picture(self)
         self.lineage = LoopLineage(plan, self.intakes, self.tables, self.folder, clock)
         self._fsync_every = seconds(settings.get("run.fsync_every").value)
+        self.checkpoints = Checkpoints(self.folder / "checkpoint")
         self._checkpoint_every = seconds(settings.get("run.checkpoint_every").value)
         self._queue: queue.Queue[Block | None] = queue.Queue(int(settings.get("run.queue_blocks").value))
         self._done: dict[str, Position] = {}
         self._watermarks: dict[str, Nanos] = {}
         self._cause = 0
         self._checkpoint_due = time.monotonic() + self._checkpoint_every
-        self._checkpoint: Checkpoint | None = None
         self._keeping = True
         self._stopping = threading.Event()
         self._closed = False
@@ -173,12 +173,13 @@ class Loop:
     def open(self) -> None:
         """Restore the last checkpoint, work through what the log holds beyond it, open the sources."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        checkpoint = load_checkpoint(self.folder / "checkpoint", self.plan.fingerprint, self.plan.declared)
+        kept = self.checkpoints.load(self.plan.fingerprint, self.plan.declared)
+        checkpoint = None if kept is None else kept.checkpoint
         self.tables.open({} if checkpoint is None else checkpoint.derived)
-        if checkpoint is not None:
-            self.path.restore(checkpoint.path)
-            self.action.policy.restore(checkpoint.policy)
-            self._done = dict(checkpoint.positions)
+        if kept is not None:
+            self.path.restore(kept.state)
+            self.action.policy.restore(kept.checkpoint.policy)
+            self._done = dict(kept.checkpoint.positions)
         self.action.dispatcher.open()
         for name, intake in self.intakes.items():
             intake.open(checkpoint.resume.get(name) if checkpoint else None)
@@ -293,8 +294,9 @@ class Loop:
                 self.path.settle()
             late = time.monotonic() - self._checkpoint_due
             # Between two bursts rather than within one; but a path that never rests is checkpointed too.
-            if self._checkpoint is None and late >= 0 and (block is None or late > self._checkpoint_every):
-                self._checkpoint = self._take_checkpoint()
+            waits = self.checkpoints.waiting or late < 0
+            if not waits and (block is None or late > self._checkpoint_every):
+                self._take_checkpoint()
 
     def _give_way(self) -> None:
         """Leave the interpreter to a command on its way to a machine, for a moment: it is nearer its end."""
@@ -323,20 +325,20 @@ class Loop:
         mark = self._watermarks.get(source, 0)
         return (self.clock.now() - mark) / SECOND if mark > 0 else math.nan
 
-    def _take_checkpoint(self) -> Checkpoint:
+    def _take_checkpoint(self) -> None:
         self.path.settle()
         resume = {name: intake.committed for name, intake in self.intakes.items() if intake.committed}
-        return Checkpoint(
-            version=VERSION,
+        everything = self.checkpoints.everything
+        taken = Checkpoint(
             plan=self.plan.fingerprint,
             positions=dict(self._done),
             resume=resume,
-            path=self.path.snapshot(),
             policy=self.action.policy.snapshot(),
             derived=self.tables.ends(),
             taken_at=self.clock.now(),
             steps=self.plan.declared,
         )
+        self.checkpoints.hold(taken, self.path.snapshot(everything=everything), everything=everything)
 
     def _keep(self) -> None:
         while not self._stopping.wait(0.25):
@@ -352,17 +354,16 @@ class Loop:
             self.tables.flush()
             self.tables.commit()
             self.lineage.step()
-            if self._checkpoint is not None:
-                self._save(self._checkpoint)
+            if self.checkpoints.waiting:
+                self._save()
                 self._checkpoint_due = time.monotonic() + self._checkpoint_every
-                self._checkpoint = None
         except (Unavailable, OSError) as error:
             if self._keeping:
                 _log.warning("tables and checkpoints wait for the disk: %s", error)
             return False
         return True
 
-    def _save(self, checkpoint: Checkpoint) -> None:
+    def _save(self) -> None:
         # The logs first: a checkpoint must never be ahead of what a restart can read.
         if not self._flush_all():
             why = "its log could not be made durable first"
@@ -370,7 +371,7 @@ class Loop:
                 "B315", "the checkpoint waits", where=str(self.folder), why=why, fix="free space"
             )
         self.tables.flush()
-        save_checkpoint(self.folder / "checkpoint", checkpoint)
+        self.checkpoints.write()
 
     def _listen(self) -> None:
         assert self.inlet is not None
@@ -401,7 +402,8 @@ class Loop:
         self.action.dispatcher.step(0)
         self._flush_all()
         try:
-            self._save(self._take_checkpoint())
+            self._take_checkpoint()
+            self._save()
             self.tables.commit(force=True)
         except (Unavailable, OSError) as error:
             # What is durable stays; the next start works through the log from the checkpoint before.

@@ -3,7 +3,7 @@
 A row's key decides its group (CRC-32 of the key, so that every machine and version agrees), and each group is
 an operator of its own. Which worker holds a group changes nothing in what it computes: the same tables with
 one process or eight, and a checkpoint taken on two restarts on three (key groups, after Carbone et al., "State
-management in Apache Flink", VLDB 2017). State is taken per group, and only of the groups that saw rows since.
+management in Apache Flink", VLDB 2017). State is taken in parts, group by group, and only what changed.
 """
 
 import multiprocessing
@@ -20,12 +20,16 @@ from numpy.typing import NDArray
 
 from boucle.block import Block, Position
 from boucle.errors import BoucleError, Unavailable
-from boucle.ports import Operator
+from boucle.loop.parts import Part
+from boucle.loop.path import restore_parts
+from boucle.ports import Operator, Partial
 from boucle.stream.sequence import canonical, load_rows, save_rows, state_of
 
 __all__ = ["Make", "Sharded", "group_of", "stored_groups"]
 
 _VERSION = 1
+_LAYOUT = "groups"
+"""The part that says how many groups there are."""
 _ENDING = 5.0
 
 Make = Callable[[], Operator]
@@ -52,10 +56,17 @@ def _hashed(keys: Sequence[tuple[Any, ...]], groups: int) -> NDArray[np.int64]:
     return np.array([zlib.crc32(repr(key).encode()) % groups for key in keys], np.int64)
 
 
-def stored_groups(state: bytes) -> dict[int, int]:
-    """The bytes of each key group in a snapshot of a Sharded step."""
-    held = msgspec.msgpack.decode(state, type=tuple[int, int, dict[int, bytes]])
-    return {group: len(one) for group, one in sorted(held[2].items())}
+def stored_groups(sizes: Mapping[str, int]) -> dict[int, int]:
+    """The bytes of each key group, from the sizes of the parts of a Sharded step."""
+    found: Counter[int] = Counter()
+    for name, size in sizes.items():
+        if name != _LAYOUT:
+            found[_group_in(name)] += size
+    return dict(sorted(found.items()))
+
+
+def _group_in(name: str) -> int:
+    return int(name.partition("/")[0])
 
 
 class _Groups:
@@ -64,7 +75,6 @@ class _Groups:
     def __init__(self, make: Make, mine: Sequence[int]) -> None:
         self._operators = {group: make() for group in mine}
         self._fresh = dict.fromkeys(mine, True)
-        self._saved: dict[int, bytes] = {}
 
     def step(
         self, stream: str, watermark: int, parts: Mapping[int, pa.RecordBatch], empty: pa.RecordBatch
@@ -79,18 +89,28 @@ class _Groups:
             given += out
         return given
 
+    def parts(self, everything: bool) -> dict[str, Part]:
+        given: dict[str, Part] = {}
+        for group, operator in self._operators.items():
+            if isinstance(operator, Partial):
+                told = operator.parts(everything=everything)
+                given |= {f"{group}/{name}": part for name, part in told.items()}
+            elif everything or self._fresh[group]:
+                given[f"{group}/"] = operator.snapshot()
+            self._fresh[group] = False
+        return given
+
+    def restore_parts(self, group: int, parts: Mapping[str, bytes]) -> None:
+        restore_parts(f"key group {group}", self._operators[group], parts)
+        self._fresh[group] = False
+
     def snapshot(self) -> dict[int, bytes]:
-        for group, fresh in self._fresh.items():
-            if fresh:
-                self._saved[group] = self._operators[group].snapshot()
-                self._fresh[group] = False
-        return dict(self._saved)
+        return {group: operator.snapshot() for group, operator in self._operators.items()}
 
     def restore(self, states: Mapping[int, bytes]) -> None:
-        for group, state in states.items():
-            if group in self._operators:
-                self._operators[group].restore(state)
-                self._saved[group], self._fresh[group] = state, False
+        for group, operator in self._operators.items():
+            if group in states:
+                operator.restore(states[group])
 
 
 class Sharded:
@@ -110,6 +130,7 @@ class Sharded:
         self.load: Counter[int] = Counter()
         self.heavy: Counter[tuple[Any, ...]] = Counter()
         self._make, self._count = make, workers
+        self._told = False
         self._here: _Groups | None = None
         self._workers: list[_Worker] = []
 
@@ -167,30 +188,65 @@ class Sharded:
             out.append(Block(stream, rows, min(block.watermark for block in blocks), position))
         return out
 
-    def snapshot(self) -> bytes:
-        """State per group, taken anew only where something happened."""
+    def parts(self, *, everything: bool) -> dict[str, Part]:
+        """The parts of every group that changed, `3/…` of group 3."""
+        given: dict[str, Part] = {}
+        if everything or not self._told:
+            given[_LAYOUT] = msgspec.msgpack.encode((_VERSION, self._groups))
+            self._told = True
+        return given | self._asked("parts", everything, dict[str, bytes])
+
+    def restore_parts(self, parts: Mapping[str, bytes]) -> None:
+        """Continue on however many workers; B602 when the number of groups was another."""
+        _, groups = state_of(tuple[int, int], parts.get(_LAYOUT, b""), _VERSION, self._stream)
+        self._same(groups)
         self._start()
-        states: dict[int, bytes] = {}
-        if self._here is not None:
-            states = self._here.snapshot()
-        for worker in self._workers:
-            worker.ask("snapshot", None)
-        for worker in self._workers:
-            states |= worker.answer(dict[int, bytes])
+        named: dict[int, dict[str, str]] = {}
+        for name in parts:
+            if name != _LAYOUT:
+                named.setdefault(_group_in(name), {})[name.partition("/")[2]] = name
+        # Group by group: the state is not held twice.
+        for group, names in named.items():
+            mine = {inner: parts[name] for inner, name in names.items()}
+            if self._here is not None:
+                self._here.restore_parts(group, mine)
+            else:
+                worker = self._workers[group % self._count]
+                worker.ask("restore_parts", (group, mine))
+                worker.answer(None)
+        self._told = True
+
+    def snapshot(self) -> bytes:
+        """The state of every group, as one."""
+        states = self._asked("snapshot", None, dict[int, bytes])
         return msgspec.msgpack.encode((_VERSION, self._groups, states))
 
     def restore(self, state: bytes) -> None:
         """Continue on however many workers; B602 when the number of groups was another."""
         _, groups, states = state_of(tuple[int, int, dict[int, bytes]], state, _VERSION, self._stream)
-        if groups != self._groups:
-            what = f"{self._stream}: its state is of {groups} key groups, {self._groups} are declared"
-            raise BoucleError("B602", what, fix=f"declare groups: {groups}, or start afresh")
+        self._same(groups)
         self._start()
         if self._here is not None:
             self._here.restore(states)
         for worker in self._workers:
             worker.ask("restore", {group: one for group, one in states.items() if group in worker.groups})
             worker.answer(None)
+
+    def _same(self, groups: int) -> None:
+        if groups != self._groups:
+            what = f"{self._stream}: its state is of {groups} key groups, {self._groups} are declared"
+            raise BoucleError("B602", what, fix=f"declare groups: {groups}, or start afresh")
+
+    def _asked(self, verb: str, what: Any, kind: Any) -> dict[Any, Any]:
+        """What all groups answer, wherever they are."""
+        self._start()
+        if self._here is not None:
+            here: dict[Any, Any] = _do(self._here, verb, what)
+            return here
+        for worker in self._workers:
+            worker.ask(verb, what)
+        answers = [worker.answer(kind) for worker in self._workers]
+        return {name: one for answer in answers for name, one in answer.items()}
 
     def close(self) -> None:
         """End the workers. Safe to call twice."""
@@ -275,10 +331,15 @@ def _serve(line: Connection, make: Make, mine: Sequence[int]) -> None:
 
 
 def _do(groups: _Groups, verb: str, what: Any) -> Any:
-    if verb == "snapshot":
-        return groups.snapshot()
-    if verb == "restore":
-        return groups.restore(what)
+    match verb:
+        case "parts":
+            return groups.parts(what)
+        case "restore_parts":
+            return groups.restore_parts(*what)
+        case "snapshot":
+            return groups.snapshot()
+        case "restore":
+            return groups.restore(what)
     stream, watermark, parts, empty = what
     split = {group: load_rows(rows) for group, rows in parts.items()}
     given = groups.step(stream, watermark, split, load_rows(empty))

@@ -1,6 +1,6 @@
 """Two steps with state: what a restart gets wrong shows in every row after it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import pyarrow as pa
@@ -55,11 +55,12 @@ class Sums:
 
 
 class Trend:
-    """Each window beside the one before it, and how many rows its machine ever gave."""
+    """Each window beside the one before it, and how many rows its machine ever gave; its state is taken by machine."""
 
     def __init__(self, stream: str) -> None:
         self._stream = stream
         self._last: dict[str, tuple[int, float]] = {}
+        self._changed: set[str] = set()
 
     def step(self, block: Block) -> Sequence[Block]:
         """One row for each row."""
@@ -67,6 +68,7 @@ class Trend:
         for row in as_dicts(block.rows):
             ever, total = self._last.get(row["machine"], (0, 0.0))
             self._last[row["machine"]] = (ever + row["rows"], row["total"])
+            self._changed.add(row["machine"])
             rise = row["total"] - total
             given.append(
                 {"machine": row["machine"], "at": row["at"], "ever": ever + row["rows"], "rise": rise}
@@ -80,3 +82,14 @@ class Trend:
     def restore(self, state: bytes) -> None:
         """Continue from a snapshot."""
         self._last = msgspec.msgpack.decode(state, type=dict[str, tuple[int, float]])
+
+    def parts(self, *, everything: bool) -> dict[str, bytes | memoryview]:
+        """The last window of each machine that had one since."""
+        told, self._changed = self._changed if not everything else set(self._last), set()
+        return {machine: msgspec.msgpack.encode(self._last[machine]) for machine in sorted(told)}
+
+    def restore_parts(self, parts: Mapping[str, bytes]) -> None:
+        """Continue from them."""
+        self._last = {
+            machine: msgspec.msgpack.decode(part, type=tuple[int, float]) for machine, part in parts.items()
+        }

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-import boucle.loop.run
+import boucle.loop.parts
 from boucle.address import parse_address
 from boucle.block import Block, Position
 from boucle.bus.files import FileSource
@@ -28,6 +28,7 @@ from boucle.clock import SystemClock
 from boucle.errors import BoucleError
 from boucle.lake.delta import LakeTable
 from boucle.loop.intake import Intake
+from boucle.loop.parts import PartStore
 from boucle.loop.path import Path as LoopPath
 from boucle.loop.plan import build_plan
 from boucle.loop.run import Loop
@@ -122,16 +123,16 @@ def _after(owner: Any, name: str) -> Hook:
 
 
 def _half_written(passes: Callable[[], None]) -> None:
-    module: Any = boucle.loop.run
-    real = module.save_checkpoint
+    module: Any = boucle.loop.parts
+    real = module._write
 
-    def instead(file: Path, checkpoint: Any) -> None:
-        text = msgspec.msgpack.encode(checkpoint)
-        file.with_suffix(".new").write_bytes(text[: len(text) // 2])
+    def instead(out: Any, data: Any) -> None:
+        half = len(data) // 2
+        real(out, data[:half])
         passes()
-        real(file, checkpoint)
+        real(out, data[half:])
 
-    module.save_checkpoint = instead
+    module._write = instead
 
 
 _MARK_BYTES = 20
@@ -183,7 +184,10 @@ MOMENTS: dict[str, tuple[Hook, int]] = {
     "tables: row written": (_after(Tables, "write"), 15),
     "tables: not flushed": (_before(Tables, "flush"), 2),
     "tables: flushed": (_after(Tables, "flush"), 2),
-    "checkpoint: in the middle": (_half_written, 1),
+    "checkpoint: in the middle": (_half_written, 4),
+    "checkpoint: parts there, manifest not": (_before(PartStore, "_publish"), 2),
+    "checkpoint: manifest there, old parts too": (_before(PartStore, "_remove"), 2),
+    "checkpoint: old parts gone": (_after(PartStore, "_remove"), 2),
     "checkpoint: not in place": (_before(Path, "replace"), 2),
     "checkpoint: in place": (_after(Path, "replace"), 2),
     "lake: table made": (_after(LakeTable, "_create"), 6),
@@ -259,6 +263,8 @@ def live(life: Life) -> Ended:
     source = Paced(parse_address(f"file://{life.input}", "source"), "readings", clock=clock, **spec.with_)
     source.upto, source.pause = life.upto, life.pause
     loop = Loop(plan, clock, sources={"readings": source}, folder=Path(life.folder))
+    # Its state is small: so that segments end, wear out and are cleared all the same.
+    loop.checkpoints.store._segment_bytes, loop.checkpoints.store._slack_bytes = 400, 0
     if not life.keeper:
         loop.tables.start_keeper = _no_keeper  # type: ignore[method-assign]
         loop.tables._writer._compact_every = 2
