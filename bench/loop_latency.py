@@ -180,7 +180,7 @@ def measure_rate(folder: Path, machines: int, seconds: float) -> float:
         sent = plant.answer()
         intake = loop.intakes["vibration"]
         until = time.time() + 120
-        while (intake.accounting.stored < sent["readings"] or loop.waiting_blocks()) and time.time() < until:
+        while (intake.accounting.stored < sent["readings"] or not loop.backlog.idle) and time.time() < until:
             time.sleep(0.01)
         ended = time.time()
     finally:

@@ -121,6 +121,7 @@ def test_explain_shows_people_the_path(capsys: pytest.CaptureFixture[str]) -> No
         assert f"├ {step}  =" in shown
     assert "← boucle.toml" in shown
     assert "late after 500ms" in shown
+    assert "waits when the path is slower; its log keeps every row" in shown
     assert "exactly once: sent again until kept, known by producer+seq+sensor for 60s" in shown
     assert "at most once: what is sent while nobody listens is lost" in shown, "OPC UA cannot be asked again"
 

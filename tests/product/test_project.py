@@ -12,6 +12,7 @@ from boucle.product.check import official_schema
 from boucle.product.duration import seconds
 from boucle.product.lines import read_documents
 from boucle.product.project import Settings, load_project
+from boucle.product.size import size
 
 PRESS = Path("examples/press")
 STANDARDS = Path("../shared/standards")
@@ -91,6 +92,12 @@ def test_every_problem_is_told_at_once_with_its_line(tmp_path: Path) -> None:
         ("product: press-line\ncontract", "product: presses\ncontract", "'press-line'"),
         ("machines: verdicts", "machines: verdict", 'did you mean "verdicts"'),
         ("physicalType: float32", "physicalType: float12", "float32"),
+        ("    lateness: 500ms", "    shed: {after: 2 sec}", "is not a duration"),
+        ("    lateness: 500ms", "    shed: {after: 0s}", "more than 0"),
+        ("    lateness: 500ms", "    shed: {after: 2s, keep: newest}", "shed.keep: there is no such setting"),
+        ("    lateness: 500ms", "    keep: {bytes: 20 gigs}", "is not a size"),
+        ("    lateness: 500ms", "    keep: 7 days", "is not a duration"),
+        ("    lateness: 500ms", "    keep: 1min", "at least horizon + lateness"),
     ],
 )
 def test_mistakes_say_how_to_mend_them(tmp_path: Path, old: str, new: str, expected: str) -> None:
@@ -98,6 +105,19 @@ def test_mistakes_say_how_to_mend_them(tmp_path: Path, old: str, new: str, expec
     assert len(problems) == 1, [str(problem) for problem in problems]
     assert expected in str(problems[0])
     assert problems[0].line == line_of(tmp_path, new.splitlines()[0])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("20GB", 20 * 10**9), ("512 MiB", 2**29), ("1.5kB", 1500), (7, 7), ("0B", 0)]
+)
+def test_sizes(text: str | int, expected: int) -> None:
+    assert size(text) == expected
+
+
+@pytest.mark.parametrize("text", ["20", "GB", "-1GB", "20 gb", "1e3MB"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(BoucleError, match="B215"):
+        size(text)
 
 
 def test_a_missing_document_and_a_missing_file(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from boucle.address import parse_address
 from boucle.clock import SystemClock
-from boucle.product.document import SourceSpec
+from boucle.product.document import SourceSpec, kept
 from boucle.product.lines import Path_
 from boucle.product.project import Project
 
@@ -58,6 +58,7 @@ def _picture(project: Project) -> list[str]:
         lines.append(
             f"  │   late after {source.lateness}, idle after {source.idle}; {_delivery(address, source)}"
         )
+        lines.append(f"  │   {_load(source)}; {_keeping(source)}")
     for step in loop.steps:
         lines.append(f"  ├ {step.id}  = {step.use}({', '.join(step.from_)})")
         if step.by:
@@ -92,6 +93,19 @@ def _delivery(address: str, source: SourceSpec) -> str:
     if source.dedupe:
         return f"exactly once: sent again until kept, known by {'+'.join(source.dedupe)} for {source.horizon}"
     return "at least once: declare dedupe, or a row may be there twice"
+
+
+def _load(source: SourceSpec) -> str:
+    if source.shed is None:
+        return "waits when the path is slower"
+    return f"shed while the path is more than {source.shed.after} behind"
+
+
+def _keeping(source: SourceSpec) -> str:
+    keep = kept(source.keep)
+    limits = [f"for {keep.age}" if keep.age else "", f"up to {keep.bytes}" if keep.bytes else ""]
+    told = " and ".join(one for one in limits if one)
+    return f"its log keeps rows {told}" if told else "its log keeps every row"
 
 
 def _settings(project: Project) -> list[tuple[str, Any, str]]:

@@ -56,9 +56,14 @@ def open_source(
     """The adapter of an address; one that needs a lasting identity at its server gets `boucle-<product>-<stream>`."""
     factory = adapter(address, "source")
     taken = inspect.signature(factory).parameters
-    identity = {"client_id": f"boucle-{product}-{stream}"} if "client_id" in taken else {}
-    source: Source = factory(address, stream, clock=clock, **{**identity, **arguments})
+    given = {"client_id": f"boucle-{product}-{stream}", "clock": clock}
+    wanted = {name: value for name, value in given.items() if name in taken}
+    source: Source = factory(address, stream, **{**wanted, **arguments})
     return source
+
+
+def _never() -> bool:
+    return False
 
 
 class Intake:
@@ -92,8 +97,10 @@ class Intake:
             contract.time, spec.partition, seconds(spec.lateness), seconds(spec.idle)
         )
         self._dedupe = Dedupe(contract.time, spec.dedupe, seconds(spec.horizon))
-        # A source that cannot repeat itself gives again what it was not told about, in no fixed order.
-        self._aside = Aside(late.folder / "aside") if source.facts.replayable else None
+        # A source that cannot repeat itself gives again what it was not told about, in no fixed order; and one
+        # that sheds need not shed the same again. Their late rows are known by identity alone.
+        counts = source.facts.replayable and spec.shed is None
+        self._aside = Aside(late.folder / "aside") if counts else None
         self._counts = Counts("", -1, 0, 0)
         self._known_late = self._known_refused = 0
         """How many of the next late and refused readings are put aside already."""
@@ -134,8 +141,11 @@ class Intake:
         self._known_late = max(0, late - self._counts.late)
         self._known_refused = max(0, refused - self._counts.refused)
 
-    def take(self, wait: float) -> Block | None:
-        """The next accepted rows, appended to the log (durable after `flush`); None when there are none."""
+    def take(self, wait: float, shed: Callable[[], bool] = _never) -> Block | None:
+        """The next accepted rows, appended to the log (durable after `flush`); None when there are none.
+
+        While `shed` says so, rows that kept their contract are counted as shed and go no further.
+        """
         polled = self.source.poll(wait)
         self._tally = Accounting()
         self._count_shed()
@@ -144,7 +154,7 @@ class Intake:
             return None
         started = time.perf_counter()
         self.last_seen = self._clock.now()
-        taken = self._accept(polled)
+        taken = self._accept(polled, shed())
         self._tally.pending = len(taken) if taken else 0
         self._book(polled.position)
         self.meter.add(len(polled), len(taken) if taken else 0, time.perf_counter() - started)
@@ -160,7 +170,7 @@ class Intake:
             self.accounting.add(self._tally)
             self._waiting = position or self._waiting
 
-    def _accept(self, polled: Block) -> Block | None:
+    def _accept(self, polled: Block, shed: bool) -> Block | None:
         good, rejects = self._decode(polled)
         late: Block | None = None
         watermark: Nanos = 0
@@ -168,6 +178,10 @@ class Intake:
             good, broken = self._checker.check(good)
             rejects = rejects + broken
         self._count_rejects(rejects)
+        if shed and good is not None:
+            # Before duplicates and watermarks are looked at: a reading sent again later is as good as new.
+            self._tally.shed += len(good)
+            good = None
         if good is not None and len(good):
             repeated = self._dedupe.duplicates(good.rows)
             if repeated.any():
@@ -207,10 +221,11 @@ class Intake:
             rows = late.rows.slice(known)
             if rows.num_rows:
                 self._append(self.late, Block(late.stream, rows, late.watermark, late.position))
-        if self._aside is not None:
-            aside = self._aside
+        if self.source.facts.replayable:
             self._patiently(self.late.flush)
             self._patiently(self._quarantine.flush)
+        if self._aside is not None:
+            aside = self._aside
             self._patiently(lambda: aside.note(counted))
 
     def _append(self, log: EventLog, block: Block) -> Position:

@@ -56,10 +56,14 @@ class _Snapshot(Collector):
         delay = GaugeMetricFamily(
             "boucle_watermark_delay_seconds", "From the watermark worked through to now", labels=["source"]
         )
+        shed = CounterMetricFamily("boucle_shed", "Readings given up, as declared", labels=["source"])
+        shedding = GaugeMetricFamily("boucle_shedding", "1 while readings are given up", labels=["source"])
         for source in view.sources:
             if not math.isnan(source.watermark_delay_s):
                 delay.add_metric([source.id], source.watermark_delay_s)
             up.add_metric([source.id], float(source.state == "connected"))
+            shed.add_metric([source.id], source.shed)
+            shedding.add_metric([source.id], float(source.shedding))
             if not math.isnan(source.age_s):
                 age.add_metric([source.id], source.age_s)
         rows = CounterMetricFamily("boucle_step_rows", "Rows into and out of a step", labels=["step", "side"])
@@ -77,9 +81,13 @@ class _Snapshot(Collector):
         behind = GaugeMetricFamily("boucle_table_behind_seconds", "Log to lake", labels=["table"])
         for table in view.tables:
             behind.add_metric([table.name], table.behind_s)
-        yield from (up, age, delay, rows, took, state, late, behind)
-        queued = max((source.lag for source in view.sources), default=0)
-        yield GaugeMetricFamily("boucle_queue_blocks", "Accepted, not yet worked through", queued)
+        yield from (up, age, delay, shed, shedding, rows, took, state, late, behind)
+        waiting = view.backlog
+        yield GaugeMetricFamily("boucle_queue_blocks", "Accepted, not yet worked through", waiting.blocks)
+        yield GaugeMetricFamily("boucle_queue_bytes", "Rows accepted, not yet worked through", waiting.bytes)
+        yield GaugeMetricFamily(
+            "boucle_lag_seconds", "Since the oldest Block not worked through was accepted", waiting.lag_s
+        )
 
     def _machines(self) -> Iterator[Metric]:
         health = GaugeMetricFamily("boucle_machine_health", "1 new, 0 failed", labels=["machine"])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from boucle.clock import SECOND
 from boucle.loop.metrics import exposition
-from boucle.loop.view import Accounting, Live, LoopView, SourceView, StepView
+from boucle.loop.view import Accounting, BacklogView, Live, LoopView, SourceView, StepView
 
 if TYPE_CHECKING:
     from boucle.loop.run import Loop
@@ -69,9 +69,14 @@ class Picture:
             actuators=loop.action.view(),
             tables=loop.tables.view(),
             accounting=self.accounting(),
+            backlog=self._backlog(),
             decision_ms=loop.observer.decision_ms.latency(),
             action_ms=loop.observer.action_ms.latency(),
         )
+
+    def _backlog(self) -> BacklogView:
+        kept = self._loop.backlog
+        return BacklogView(kept.blocks, kept.bytes, kept.lag(), kept.most_blocks, kept.most_bytes)
 
     def _source(self, name: str) -> SourceView:
         loop = self._loop
@@ -86,8 +91,10 @@ class Picture:
             age,
             accepted,
             intake.meter.rate(),
-            loop.waiting_blocks(),
+            loop.backlog.blocks,
             loop.watermark_delay(name),
+            intake.counted().shed,
+            loop.watch.shedding(name),
         )
 
     def _steps(self) -> tuple[StepView, ...]:

@@ -2,14 +2,13 @@
 
 Threads of a running loop (`start`): one per source (decode, contract, log), one that syncs the logs, one
 for the path, one per actuator, one keeper (lake, checkpoints on disk, watching connections). Between the sources
-and the path lies one bounded queue: when the path is slower the source waits, and the broker keeps
-the rest. `pump` does the same work inline, in the caller's thread, for the manual clock and replay.
+and the path lies one bounded queue (`boucle.loop.backlog`): when the path is slower the source waits, and the
+broker keeps the rest. `pump` does the same work inline, in the caller's thread, for the manual clock and replay.
 """
 
 import gc
 import logging
 import math
-import queue
 import sys
 import threading
 import time
@@ -24,6 +23,7 @@ from boucle.clock import SECOND, Clock, Nanos
 from boucle.errors import Unavailable
 from boucle.event import Command, Event, Receipt
 from boucle.loop.action import Action
+from boucle.loop.backlog import Backlog, Shedding
 from boucle.loop.checkpoint import Checkpoint, Checkpoints
 from boucle.loop.inlet import CommandInlet
 from boucle.loop.intake import Intake, newest_sample, open_source
@@ -36,6 +36,7 @@ from boucle.loop.tables import EVENTS, Tables, event_block
 from boucle.loop.watch import Watch
 from boucle.ports import Actuator, Source
 from boucle.product.duration import seconds
+from boucle.product.size import size
 from boucle.quality.quarantine import Quarantine
 
 __all__ = ["Listener", "Loop"]
@@ -93,7 +94,11 @@ class Loop:
         self._fsync_every = seconds(settings.get("run.fsync_every").value)
         self.checkpoints = Checkpoints(self.folder / "checkpoint")
         self._checkpoint_every = seconds(settings.get("run.checkpoint_every").value)
-        self._queue: queue.Queue[Block | None] = queue.Queue(int(settings.get("run.queue_blocks").value))
+        most_blocks, most_bytes = (
+            settings.get("run.queue_blocks").value,
+            settings.get("run.queue_bytes").value,
+        )
+        self.backlog = Backlog(clock, int(most_blocks), size(most_bytes))
         self._done: dict[str, Position] = {}
         self._watermarks: dict[str, Nanos] = {}
         self._cause = 0
@@ -272,10 +277,12 @@ class Loop:
         thread.start()
 
     def _source(self, intake: Intake) -> None:
+        declared = intake.spec.shed
+        shed = (Shedding(seconds(declared.after), self.backlog),) if declared else ()
         while not self._stopping.is_set():
-            block = intake.take(0.05)
+            block = intake.take(0.05, *shed)
             if block is not None:
-                self._queue.put(block)
+                self.backlog.put(block, self._stopping)
 
     def _sync(self) -> None:
         # Apart from the sources' threads: a reading that comes while the disk is busy must not wait for it.
@@ -309,16 +316,14 @@ class Loop:
         since = self.path.passed_since
         if since is None or time.monotonic() - since > _TABLES_WAIT:
             return False
-        return not self._queue.empty() or self.action.dispatcher.sending()
+        return not self.backlog.empty or self.action.dispatcher.sending()
 
     def _rest(self) -> float:
         return 0.02 if self.path.passed_since is None else 0.001
 
     def _next(self, wait: float) -> Block | None:
-        try:
-            return self._queue.get(timeout=wait)
-        except queue.Empty:
-            return None
+        waiting = self.backlog.get(wait)
+        return None if waiting is None else waiting.block
 
     def watermark_delay(self, source: str) -> float:
         """Seconds from the watermark of what was worked through of a source to now; NaN before the first."""
@@ -400,6 +405,7 @@ class Loop:
             self._work(block)
         self.path.settle()
         self.action.dispatcher.step(0)
+        self.watch.end()
         self._flush_all()
         try:
             self._take_checkpoint()
@@ -420,15 +426,11 @@ class Loop:
         self.tables.close()
         self.quarantine.close()
 
-    def waiting_blocks(self) -> int:
-        """Blocks accepted and not yet worked through."""
-        return self._queue.qsize()
-
     def drain(self, patience: float = 5.0) -> None:
         """Wait until everything accepted so far is worked through and durable (at most `patience` seconds)."""
         until = time.monotonic() + patience
         while time.monotonic() < until:
             pending = sum(intake.accounting.pending for intake in self.intakes.values())
-            if self._queue.empty() and pending == 0:
+            if self.backlog.idle and pending == 0:
                 return
             time.sleep(0.02)

@@ -15,6 +15,7 @@ from boucle.event import Command, Event, Receipt
 __all__ = [
     "Accounting",
     "ActuatorView",
+    "BacklogView",
     "Latency",
     "Live",
     "LiveSignal",
@@ -79,6 +80,21 @@ class SourceView(Struct, frozen=True):
     """Blocks accepted and not yet processed."""
     watermark_delay_s: float = math.nan
     """How far the watermark of what was worked through is behind the clock; NaN before the first."""
+    shed: int = 0
+    """Readings given up because the path could not follow (or, for OPC UA, because nobody took them)."""
+    shedding: bool = False
+    """Whether it gives readings up now."""
+
+
+class BacklogView(Struct, frozen=True):
+    """What was accepted and waits for the path, beside the most that may wait."""
+
+    blocks: int = 0
+    bytes: int = 0
+    lag_s: float = 0.0
+    """Since the oldest Block not yet worked through was accepted."""
+    most_blocks: int = 0
+    most_bytes: int = 0
 
 
 class StepView(Struct, frozen=True):
@@ -164,6 +180,7 @@ class LoopView(Struct, frozen=True):
     """Last sample of the deciding Block → decision."""
     action_ms: Latency
     """Last sample of the deciding Block → value on the PLC, read back."""
+    backlog: BacklogView = BacklogView()
 
 
 class LiveSignal(Struct, frozen=True):

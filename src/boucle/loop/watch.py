@@ -1,8 +1,11 @@
-"""Says when something the loop depends on went away, and when it came back."""
+"""Says when something the loop depends on went away or readings are given up, and when that is over."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
-from boucle.clock import SECOND, Clock
+from msgspec import Struct
+
+from boucle.clock import SECOND, Clock, Nanos
 from boucle.event import Event, Severity
 from boucle.loop.intake import Intake
 from boucle.loop.plan import Plan
@@ -11,6 +14,17 @@ from boucle.ports import Actuator
 __all__ = ["Watch"]
 
 _WELL = {"connected", "finished"}
+_QUIET = 2 * SECOND
+"""Shedding is over when nothing was shed for as long: a source at its limit would tell of it every moment."""
+
+
+class _Shed(Struct):
+    """What a source has shed: `before` this began, up to the last look, and when the last row was."""
+
+    before: int
+    counted: int
+    since: Nanos
+    last: Nanos
 
 
 class Watch:
@@ -29,6 +43,8 @@ class Watch:
         self._known: dict[str, str] = {}
         self._since = clock.now()
         self._disk_full = False
+        self._counted = dict.fromkeys(intakes, 0)
+        self._shed: dict[str, _Shed] = {}
 
     def look(self) -> None:
         """Tell what changed since the last look; a connection gets two seconds to be made at the start."""
@@ -45,6 +61,42 @@ class Watch:
                 en = f"{name}: {state}. The loop goes on and retries by itself."
                 fr = f"{name} : {state}. La boucle continue et réessaie d'elle-même."
                 self._say(name, "connection_lost", Severity.warning, en, fr)
+
+        self._look_at_shed()
+
+    def _look_at_shed(self) -> None:
+        now = self._clock.now()
+        for name, intake in self._intakes.items():
+            shed, before = intake.counted().shed, self._counted[name]
+            self._counted[name] = shed
+            known = self._shed.get(name)
+            if shed > before and known is None:
+                self._shed[name] = _Shed(before, shed, now, now)
+                en = f"{name}: readings are shed, the path cannot follow. They are counted, and gone."
+                fr = f"{name} : des lectures sont délestées, le chemin ne suit pas. Elles sont comptées, et perdues."
+                self._say(f"source {name}", "shedding", Severity.warning, en, fr)
+            elif shed > before and known is not None:
+                known.counted, known.last = shed, now
+            elif known is not None and now - known.last > _QUIET:
+                self._over(name, known)
+
+    def _over(self, name: str, known: _Shed) -> None:
+        del self._shed[name]
+        lost, took = known.counted - known.before, (known.last - known.since) / SECOND
+        en = f"{name}: {lost} readings were shed in {took:.1f} s; none since."
+        fr = f"{name} : {lost} lectures délestées en {took:.1f} s ; aucune depuis."
+        evidence = {"shed": lost, "seconds": round(took, 3)}
+        self._say(f"source {name}", "shedding_over", Severity.info, en, fr, evidence)
+
+    def shedding(self, source: str) -> bool:
+        """Whether a source gives readings up now."""
+        return source in self._shed
+
+    def end(self) -> None:
+        """The loop stops: tell how much was shed by those that shed to the last."""
+        self._look_at_shed()
+        for name, known in list(self._shed.items()):
+            self._over(name, known)
 
     def disk(self, durable: bool) -> None:
         """Tell when the log cannot be written, and when it can again."""
@@ -64,9 +116,19 @@ class Watch:
             fr = "Le journal ne peut plus être écrit (disque plein ?). Plus rien n'est acquitté ; libérez de la place."
             self._say("log", "log_blocked", Severity.alarm, en, fr)
 
-    def _say(self, subject: str, kind: str, severity: Severity, en: str, fr: str) -> None:
+    def _say(
+        self,
+        subject: str,
+        kind: str,
+        severity: Severity,
+        en: str,
+        fr: str,
+        evidence: dict[str, Any] | None = None,
+    ) -> None:
         now = self._clock.now()
-        event = Event(
-            f"{kind}-{subject}-{now}", self._product, subject, kind, now, severity, {"en": en, "fr": fr}
+        says = {"en": en, "fr": fr}
+        self._tell(
+            Event(
+                f"{kind}-{subject}-{now}", self._product, subject, kind, now, severity, says, evidence or {}
+            )
         )
-        self._tell(event)

@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -14,10 +14,11 @@ from jsonschema.exceptions import ValidationError, best_match
 from boucle.address import Port, parse_address
 from boucle.errors import BoucleError, Problem
 from boucle.product.contract import StreamContract
-from boucle.product.document import LoopDocument
+from boucle.product.document import LoopDocument, SourceSpec, kept
 from boucle.product.duration import seconds
 from boucle.product.lines import Document, Path_
 from boucle.product.odcs import compile_contract
+from boucle.product.size import size
 
 __all__ = ["check_documents", "loop_schema", "official_schema"]
 
@@ -75,7 +76,9 @@ def _schema_problems(document: Document, kind: str) -> Iterator[Problem]:
     schema = loop_schema() if kind == "Loop" else official_schema(kind)
     validator = jsonschema.validators.validator_for(schema)(schema)
     for error in sorted(validator.iter_errors(document.value), key=lambda e: list(map(str, e.absolute_path))):
-        best = (best_match(error.context) if error.context else None) or error
+        # Of several forms, the one that was meant: not "this is no null" for a mapping with one mistake in it.
+        meant = [one for one in error.context or () if one.validator != "type" or one.relative_path]
+        best = (best_match(meant or error.context) if error.context else None) or error
         path: Path_ = tuple(best.absolute_path)
         unknown = _unknown_keys(best)
         for key in unknown:
@@ -158,11 +161,36 @@ def _source_problems(
                 if column not in columns:
                     what = f"{setting}: {source.schema} has no column {column!r}"
                     yield _problem(document, (*path, setting), what, fix=_near(column, columns), code="B212")
-        for setting in ("lateness", "future", "idle", "horizon"):
-            try:
-                seconds(getattr(source, setting))
-            except BoucleError as error:
-                yield _problem(document, (*path, setting), error.what, fix=error.fix, code=error.code)
+        yield from _amount_problems(document, path, source)
+
+
+def _amount_problems(document: Document, path: Path_, source: SourceSpec) -> Iterator[Problem]:
+    """Durations and sizes that cannot be read, and a log that forgets what a restart must know."""
+    keep = kept(source.keep)
+    place: Path_ = ("keep",) if isinstance(source.keep, str) else ("keep", "age")
+    amounts: list[tuple[Path_, Callable[[str], float], str]] = [
+        ((name,), seconds, getattr(source, name)) for name in ("lateness", "future", "idle", "horizon")
+    ]
+    amounts += [(("shed", "after"), seconds, source.shed.after)] if source.shed else []
+    amounts += [(place, seconds, keep.age)] if keep.age else []
+    amounts += [(("keep", "bytes"), size, keep.bytes)] if keep.bytes else []
+    broken = False
+    for setting, read, text in amounts:
+        try:
+            if read(text) > 0 or setting[0] not in {"shed", "keep"}:
+                continue
+            problem = f"{'.'.join(map(str, setting))}: {text} is nothing", "give more than 0", "B212"
+        except BoucleError as error:
+            problem = error.what, error.fix, error.code
+        broken = True
+        yield _problem(document, (*path, *setting), problem[0], fix=problem[1], code=problem[2])
+    if broken or not keep.age:
+        return
+    needed = seconds(source.horizon) + seconds(source.lateness)
+    if seconds(keep.age) < needed:
+        what = f"keep: {keep.age} is less than a restart must look back to know duplicates ({needed:g} s)"
+        fix = "keep at least horizon + lateness"
+        yield _problem(document, (*path, *place), what, fix=fix, code="B212")
 
 
 def _step_problems(document: Document, loop: LoopDocument) -> Iterator[Problem]:

@@ -7,14 +7,38 @@ from msgspec import Struct, field
 __all__ = [
     "ActuatorSpec",
     "CommandsSpec",
+    "KeepSpec",
     "LabelsSpec",
     "LoopDocument",
+    "ShedSpec",
     "SourceSpec",
     "StepSpec",
     "TableSpec",
     "ValueSpec",
     "ViewSpec",
+    "kept",
 ]
+
+
+class ShedSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """That a source may give readings up when the path cannot follow; without it a source waits."""
+
+    after: str
+    """How far behind the path must be. What waits by then is worked through, what comes meanwhile is shed."""
+
+
+class KeepSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """How long the log of a source keeps its rows; what a restart or a table needs stays longer."""
+
+    age: str = ""
+    """Since they were taken; empty: for ever."""
+    bytes: str = ""
+    """All its segments together; empty: any size."""
+
+
+def kept(keep: str | KeepSpec) -> KeepSpec:
+    """`7d` and `{age: 7d}` are the same."""
+    return KeepSpec(age=keep) if isinstance(keep, str) else keep
 
 
 class SourceSpec(Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,6 +61,10 @@ class SourceSpec(Struct, frozen=True, forbid_unknown_fields=True):
     """A partition this far behind the leading one no longer holds the watermark back."""
     future: str = "5s"
     """How far ahead of the clock a timestamp may be before it is quarantined."""
+    shed: ShedSpec | None = None
+    """When readings may be given up; never, when absent."""
+    keep: str | KeepSpec = KeepSpec()
+    """How long accepted and late rows stay in their logs: `7d`, or an age and a size."""
     with_: dict[str, Any] = field(name="with", default_factory=dict)
     """Arguments of the adapter."""
 

@@ -169,6 +169,7 @@ class Pages:
         """`ok`, or `degraded` with what is not well; 200 as long as the loop answers."""
         view = self.loop.view()
         states = {one.id: one.state for one in view.sources} | {one.id: one.state for one in view.actuators}
+        states |= {one.id: "shedding" for one in view.sources if one.shedding}
         ill = {name: state for name, state in states.items() if not panel.is_well(state)}
         body = {
             "status": "degraded" if ill or not view.accounting.balanced() else "ok",

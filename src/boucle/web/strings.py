@@ -54,6 +54,7 @@ STRINGS: dict[str, dict[str, str]] = {
     "state.connecting": {"en": "connecting", "fr": "connexion en cours"},
     "state.finished": {"en": "finished", "fr": "terminé"},
     "state.closed": {"en": "closed", "fr": "fermé"},
+    "state.shedding": {"en": "shedding", "fr": "délestage"},
     "family.none": {"en": "nothing abnormal", "fr": "rien d'anormal"},
     "family.machine": {"en": "the machine", "fr": "la machine"},
     "family.sensor": {"en": "the sensor", "fr": "le capteur"},
