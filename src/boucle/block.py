@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from boucle.clock import Nanos
+from boucle.errors import BoucleError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Block", "Position", "as_dicts", "as_rows"]
+__all__ = ["Block", "Position", "as_dicts", "as_rows", "in_nanos"]
 
 
 class Position(Struct, frozen=True, order=True):
@@ -56,17 +57,30 @@ def as_rows(values: "Sequence[Mapping[str, Any]]", schema: "pa.Schema") -> "pa.R
     return pa.RecordBatch.from_struct_array(structs).replace_schema_metadata(schema.metadata)
 
 
-def as_dicts(rows: "pa.RecordBatch") -> list[dict[str, Any]]:
-    """Rows as dictionaries, the reverse of `as_rows`; timestamps become nanoseconds (int)."""
+def in_nanos(column: "pa.Array") -> "pa.Array":
+    """A column of times (since the epoch) or durations as whole ns; any other as it is. B221 beyond 64 bits."""
     import pyarrow as pa
 
-    columns = []
-    for column in rows.columns:
-        if not pa.types.is_timestamp(column.type):
-            columns.append(column)
-        elif column.type.unit == "ns":
-            columns.append(column.view(pa.int64()))
-        else:
-            columns.append(column.cast(pa.timestamp("ns", column.type.tz)).view(pa.int64()))
+    kind = column.type
+    if pa.types.is_timestamp(kind):
+        fine = pa.timestamp("ns", kind.tz)
+    elif pa.types.is_duration(kind):
+        fine = pa.duration("ns")
+    else:
+        return column
+    if kind.unit == "ns":
+        return column.view(pa.int64())
+    try:
+        return column.cast(fine).view(pa.int64())
+    except pa.ArrowInvalid as error:
+        fix = "times from the year 1678 to 2262 fit"
+        raise BoucleError("B221", f"a {kind} does not fit into ns", why=str(error), fix=fix) from error
+
+
+def as_dicts(rows: "pa.RecordBatch") -> list[dict[str, Any]]:
+    """Rows as dictionaries, the reverse of `as_rows`; times and durations become nanoseconds (int)."""
+    import pyarrow as pa
+
+    columns = [in_nanos(column) for column in rows.columns]
     dicts: list[dict[str, Any]] = pa.StructArray.from_arrays(columns, rows.schema.names).to_pylist()
     return dicts

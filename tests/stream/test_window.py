@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from boucle.errors import BoucleError
 from boucle.ports import Operator
 from boucle.stream.window import Counted, Hopping, Session, Tumbling
-from tests.stream.laws import block, cuts, feed, shuffled, table
+from tests.stream.laws import FOREVER, block, cuts, feed, shuffled, table
 
 SECOND = 1_000_000_000
 VALUES = {
@@ -36,8 +36,18 @@ MAKERS: dict[str, Callable[[], Operator]] = {
     "hopping": lambda: Hopping("w", size="10s", every="3s", by="machine", values=VALUES),
     "hopping with gaps": lambda: Hopping("w", size="2s", every="3s", by="machine", values=VALUES),
     "session": lambda: Session("w", gap="4s", by=["machine", "mode"], values=VALUES),
-    "counted": lambda: Counted("w", size=3, by="machine", values=VALUES),
+    "counted": lambda: Counted("w", size=3, idle="9s", by="machine", values=VALUES),
 }
+
+KEYS = {"machine": st.sampled_from(["a", "b", None]), "number": st.one_of(st.none(), st.integers(-3, 300))}
+KEYED = {
+    "a number": ["number"],
+    "a text and a number": ["machine", "number"],
+    "a time": ["since"],
+    "a float": ["load"],
+    "a category": ["kind", "number"],
+}
+
 
 rows_of = st.lists(
     st.tuples(
@@ -131,6 +141,116 @@ def test_sessions_and_hops_hold_the_rows_they_should(rows: Any) -> None:
         assert row["rows"] == len(inside)
 
 
+def keyed(rows: list[tuple[int, str | None, int | None]]) -> pa.RecordBatch:
+    """(tenths of a second, machine, number): the number also as other types."""
+    numbers = [row[2] for row in rows]
+    loads = [None if one is None else float("nan") if one < 0 else one / 2 for one in numbers]
+    return pa.record_batch(
+        {
+            "at": pa.array([100 * SECOND + row[0] * SECOND // 10 for row in rows], pa.timestamp("ns", "UTC")),
+            "machine": pa.array([row[1] for row in rows], pa.string()),
+            "number": pa.array(numbers, pa.int16()),
+            "since": pa.array(numbers, pa.timestamp("ms")),
+            "load": pa.array(loads, pa.float64()),
+            "kind": pa.array([row[1] for row in rows], pa.string()).dictionary_encode(),
+            "value": pa.array([row[0] / 7 for row in rows], pa.float64()),
+        }
+    )
+
+
+@pytest.mark.parametrize("by", KEYED.values(), ids=KEYED)
+@settings(max_examples=15, deadline=None)
+@given(
+    data=st.data(), rows=st.lists(st.tuples(st.integers(0, 300), *KEYS.values()), min_size=1, max_size=200)
+)
+def test_any_key_is_a_group_as_in_sql(by: list[str], data: st.DataObject, rows: Any) -> None:
+    batch = keyed(rows)
+
+    def make() -> Tumbling:
+        return Tumbling("w", size="5s", by=by, values={"rows": "count", "total": "sum(value)"})
+
+    cut, crash = data.draw(cuts(len(batch))), data.draw(st.integers(0, 8))
+    told = table(feed(make(), "in", batch, cut, 10**15, make, crash), "w")
+    names = ", ".join(by)
+    flat = pa.table([batch.column("at").cast(pa.int64()), *batch.columns[1:]], names=batch.schema.names)
+    said = f"""SELECT {names}, "at" // {5 * SECOND} * {5 * SECOND} AS window_start, count(*) AS rows
+        FROM tx GROUP BY ALL ORDER BY window_start, {", ".join(f"{name} NULLS LAST" for name in by)}"""
+    expected = duckdb.connect().register("tx", flat).sql(said).to_arrow_table()
+    plain = [expected.column(name).cast(batch.schema.field(name).type) for name in by]
+    for place, name in enumerate(by):
+        expected = expected.set_column(place, name, plain[place])
+    (sql,) = [pa.concat_batches(expected.to_batches())] if len(expected) else [None]
+    assert sql is not None
+    rowed = [{name: row[name] for name in (*by, "window_start", "rows")} for row in told]
+    assert rowed == table([block("x", sql, 0)], "x")
+
+
+def test_windows_go_on_from_a_snapshot() -> None:
+    rng = np.random.default_rng(5)
+    batch = keyed(
+        [(int(t), "abc"[t % 3], int(n)) for t, n in zip(range(900), rng.integers(0, 300, 900), strict=True)]
+    )
+    makes: list[Callable[[], Any]] = [
+        lambda: Hopping("w", size="20s", every="7s", by=["machine", "number"], values={"n": "count"}),
+        lambda: Session("w", gap="20s", by="number", values={"n": "count"}),
+        lambda: Counted("w", size=2, idle="30s", by="number", values={"n": "count"}),
+    ]
+    for make in makes:
+        first = make()
+        first.step(block("in", batch.slice(0, 600), 150 * SECOND))
+        second = make()
+        second.restore(first.snapshot())
+        assert second.keys == first.keys > 0
+        rest = block("in", batch.slice(600), FOREVER)
+        assert table(second.step(rest), "w") == table(first.step(rest), "w")
+        assert first.keys == second.keys == 0
+
+
+def test_windows_that_ended_leave_nothing_behind() -> None:
+    for op in (
+        Tumbling("w", size="1s", by=["machine", "number"], values={"n": "count"}),
+        Session("w", gap="1s", by=["machine", "number"], values={"n": "count"}),
+        Counted("w", size=2, idle="3s", by=["machine", "number"], values={"n": "count"}),
+    ):
+        sizes = []
+        for turn in range(40):
+            rows: list[tuple[int, str | None, int | None]]
+            rows = [(turn * 200 + n // 10, "a", (turn * 997 + n) % 30_000) for n in range(2000)]
+            op.step(block("in", keyed(rows), (100 + 20 * turn) * SECOND))
+            sizes.append(len(op.snapshot()))
+        assert max(sizes[20:]) <= max(sizes[:20]), "bounded by what is open, not by the keys that ever were"
+
+
+@settings(max_examples=25, deadline=None)
+@given(rows=rows_of)
+def test_a_counted_window_is_given_up_after_idle(rows: Any) -> None:
+    batch = readings(rows)
+    mine: dict[str, list[list[int]]] = {}
+    for at, machine in sorted((100 * SECOND + t * SECOND // 10, m) for t, m, _, _ in rows):
+        held = mine.setdefault(machine, [])
+        if held and len(held[-1]) < 3 and at - held[-1][-1] < 9 * SECOND:
+            held[-1].append(at)
+        else:
+            held.append([at])
+    expected = [
+        (machine, held[-1] + (1 if len(held) == 3 else 9 * SECOND), len(held), len(held) == 3)
+        for machine, many in mine.items()
+        for held in many
+    ]
+    told = table(feed(MAKERS["counted"](), "in", batch, [0, len(batch) // 2, len(batch)], 10**15), "w")
+    assert sorted((r["machine"], r["window_end"], r["rows"], r["complete"]) for r in told) == sorted(expected)
+    assert [r["at"] for r in told] == [r["window_end"] - 1 for r in told]
+
+
+def test_a_late_row_for_a_window_that_is_still_open_is_no_correction() -> None:
+    op = Tumbling("w", size="5s", by="machine", values={"rows": "count"}, allowed="10s")
+    batch = readings([(10, "a", 0, 1), (5, "a", 0, 1), (70, "a", 0, 1)])
+    op.step(block("in", batch.slice(0, 1), 102 * SECOND))
+    given = op.step(block("in", batch.slice(1), 106 * SECOND))
+    assert [(r["rows"], r["revision"]) for r in table(given, "w")] == [(2, 0)]
+    assert op.late_rows == 1
+
+
 def test_a_late_row_changes_no_closed_window() -> None:
     op = Tumbling("w", size="5s", by="machine", values={"rows": "count"})
     batch = readings([(10, "a", 0, 1), (80, "a", 0, 1), (20, "a", 0, 1)])
@@ -180,7 +300,7 @@ def test_many_values_are_sketched_within_one_percent() -> None:
         (lambda: Tumbling("w", size="1s", values={}), "no values"),
         (lambda: Tumbling("w", size="1s", values={"n": "average(value)"}), "no aggregate"),
         (lambda: Tumbling("w", size="1s", values={"n": "quantile(value)"}), "no aggregate"),
-        (lambda: Counted("w", size=0, values={"n": "count"}), "0 rows"),
+        (lambda: Counted("w", size=0, idle="1s", values={"n": "count"}), "0 rows"),
     ],
 )
 def test_what_cannot_be_is_told(make: Callable[[], Operator], said: str) -> None:

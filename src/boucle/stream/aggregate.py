@@ -15,6 +15,7 @@ import pyarrow as pa
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from boucle.block import in_nanos
 from boucle.compiled import compiled
 from boucle.errors import BoucleError
 
@@ -100,14 +101,31 @@ def make(declared: Declared, kind: pa.DataType | None) -> Aggregate:
 def _values(column: pa.Array | None, slots: Ints, dtype: Any) -> tuple[Ints, NDArray[Any]]:
     """Slots and values of the rows that have one."""
     assert column is not None
-    if pa.types.is_timestamp(column.type):
-        column = column.view(pa.int64())
+    slots, column = _there(slots, in_nanos(column))
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.int8())
-    if column.null_count:
-        there = column.is_valid().to_numpy(zero_copy_only=False)
-        slots, column = slots[there], column.drop_null()
     return np.array(slots), np.array(column.to_numpy(zero_copy_only=False), dtype)
+
+
+def _there(slots: Ints, column: pa.Array) -> tuple[Ints, pa.Array]:
+    if column.null_count:
+        slots, column = slots[column.is_valid().to_numpy(zero_copy_only=False)], column.drop_null()
+    return slots, column
+
+
+def _in_kind(values: pa.Array, kind: pa.DataType) -> pa.Array:
+    """What was held in ns as the column has it."""
+    return (
+        values.cast(pa.timestamp("ns", kind.tz)).cast(kind)
+        if pa.types.is_timestamp(kind)
+        else values.cast(kind)
+    )
+
+
+@compiled
+def _count(slots: Ints, state: NDArray[np.int64]) -> None:
+    for row in range(len(slots)):
+        state[slots[row], 0] += 1
 
 
 @compiled
@@ -183,9 +201,7 @@ class _Count(_Arrays):
     _width = 1
 
     def fold(self, slots: Ints, column: pa.Array | None) -> None:
-        if column is not None and column.null_count:
-            slots = slots[column.is_valid().to_numpy(zero_copy_only=False)]
-        np.add.at(self._state[:, 0], slots, 1)
+        _count(slots if column is None else _there(slots, column)[0], self._state)
 
     def close(self, slots: Ints) -> pa.Array:
         return pa.array(self._state[slots, 0])
@@ -279,7 +295,7 @@ class _Extreme:
         _extreme(places, self._state, self._seen, values, self._most)
 
     def close(self, slots: Ints) -> pa.Array:
-        return pa.array(self._state[slots], mask=~self._seen[slots]).cast(self._kind)
+        return _in_kind(pa.array(self._state[slots], mask=~self._seen[slots]), self._kind)
 
     def clear(self, slots: Ints) -> None:
         self._seen[slots] = False
@@ -293,7 +309,7 @@ class _Extreme:
 
 
 class _Held:
-    """State in Python objects, for values of any type; timestamps are held in their own unit."""
+    """State in Python objects, for values of any type."""
 
     def __init__(self, kind: pa.DataType | None) -> None:
         self._kind = kind
@@ -314,16 +330,12 @@ class _Held:
 
     def _plain(self, column: pa.Array | None, slots: Ints) -> tuple[list[int], list[Any]]:
         assert column is not None
-        if column.null_count:
-            slots = slots[column.is_valid().to_numpy(zero_copy_only=False)]
-            column = column.drop_null()
-        if pa.types.is_timestamp(column.type):
-            column = column.view(pa.int64())
+        slots, column = _there(slots, in_nanos(column))
         return slots.tolist(), column.to_pylist()
 
     def _typed(self, values: list[Any]) -> pa.Array:
         if self._kind is not None and pa.types.is_timestamp(self._kind):
-            return pa.array(values, pa.int64()).cast(self._kind)
+            return _in_kind(pa.array(values, pa.int64()), self._kind)
         return pa.array(values, self._kind)
 
 

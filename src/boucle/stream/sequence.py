@@ -21,11 +21,21 @@ import pyarrow.compute as pc
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from boucle.block import Block
+from boucle.block import Block, in_nanos
 from boucle.clock import SECOND, Nanos
 from boucle.errors import BoucleError
 
-__all__ = ["Order", "Ready", "Sequencer", "canonical", "instants", "load_rows", "save_rows", "state_of"]
+__all__ = [
+    "Order",
+    "Ready",
+    "Sequencer",
+    "canonical",
+    "instants",
+    "load_rows",
+    "save_rows",
+    "sortable",
+    "state_of",
+]
 
 Order = Literal["time", "arrival"]
 Times = NDArray[np.int64]
@@ -165,11 +175,7 @@ class Sequencer:
 
 def instants(rows: pa.RecordBatch, time: str) -> Times:
     """A time column as ns since the epoch."""
-    column = rows.column(time)
-    if pa.types.is_timestamp(column.type):
-        column = column if column.type.unit == "ns" else column.cast(pa.timestamp("ns", column.type.tz))
-        column = column.view(pa.int64())
-    at: Times = column.to_numpy(zero_copy_only=False)
+    at: Times = in_nanos(rows.column(time)).to_numpy(zero_copy_only=False)
     return at
 
 
@@ -181,11 +187,17 @@ def _sorted(rows: pa.RecordBatch, at: Times, time: str) -> tuple[pa.RecordBatch,
     if (ordered[1:] == ordered[:-1]).any():
         # Rows of one instant: by what they say, so that the way they came does not matter.
         said = [f.name for f in rows.schema if f.name != time and not pa.types.is_nested(f.type)]
-        keys = [(time, "ascending"), *((name, "ascending") for name in said)]
-        places = pc.sort_indices(rows.select([time, *said]), sort_keys=keys).to_numpy()
+        keys = [(name, "ascending") for name in (time, *said)]
+        told = pa.record_batch([sortable(rows.column(name)) for name in (time, *said)], [time, *said])
+        places = pc.sort_indices(told, sort_keys=keys).to_numpy()
     else:
         places = np.argsort(at)
     return rows.take(pa.array(places)), at[places]
+
+
+def sortable(column: pa.Array) -> pa.Array:
+    """A column that Arrow can sort by: a category by what it says."""
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
 def canonical(rows: pa.RecordBatch, time: str = "at") -> pa.RecordBatch:

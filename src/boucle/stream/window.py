@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pyarrow as pa
-from msgspec import Struct
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from boucle.block import Block
@@ -27,31 +27,23 @@ from boucle.clock import SECOND, Nanos
 from boucle.errors import BoucleError
 from boucle.product.duration import seconds
 from boucle.stream.aggregate import Aggregate, make, read_aggregates
+from boucle.stream.groups import Groups
+from boucle.stream.open_windows import OpenWindows
 from boucle.stream.rows import require_of
-from boucle.stream.sequence import Ready, Sequencer, instants, state_of
+from boucle.stream.sequence import Ready, Sequencer, instants, sortable, state_of
 
 __all__ = ["Counted", "Hopping", "Session", "Tumbling"]
 
-_VERSION = 1
+_VERSION = 2
 _TIME = pa.timestamp("ns", tz="UTC")
+_REVISION = pa.field("revision", pa.int64(), nullable=False)
 Ints = NDArray[np.int64]
 
 
-class _Window(Struct):
-    """A window that rows may still come for."""
-
-    key: tuple[Any, ...]
-    start: Nanos
-    end: Nanos
-    slot: int
-    revision: int = -1
-    """Of the row that was given last; -1: none yet."""
-    touched: bool = True
-    """Changed since then."""
-
-
 class _Windows:
-    """What all windows share; a kind of window says where a row belongs (`_assign`)."""
+    """What all windows share; a kind of window says which rows belong to it (`_slots`)."""
+
+    _alone = False
 
     def __init__(
         self,
@@ -59,7 +51,7 @@ class _Windows:
         by: Sequence[str] | str,
         values: Mapping[str, str],
         time: str,
-        allowed: float | str,
+        allowed: float | str = 0,
     ) -> None:
         self._stream, self._time = stream, time
         self._by = (by,) if isinstance(by, str) else tuple(by)
@@ -71,16 +63,20 @@ class _Windows:
         self._input = ""
         self._schema: pa.Schema | None = None
         self._folds: list[Aggregate] = []
-        self._saved: list[Any] = []
-        self._open: dict[tuple[Any, Nanos], _Window] = {}
-        self._free: list[int] = []
-        self._slots = 0
-        self.late_rows = 0
+        self._groups = Groups(stream, pa.schema([]), ())
+        self._open = OpenWindows(allowed=self._allowed, alone=self._alone)
+        self._held: tuple[tuple[bytes, bytes], list[Any]] | None = None
+        """Groups and aggregates of a snapshot, until the input shows their types."""
 
     @property
     def keys(self) -> int:
         """Windows that are open."""
         return len(self._open)
+
+    @property
+    def late_rows(self) -> int:
+        """Rows that came after their turn, those that corrected a window (`allowed`) among them."""
+        return self._sequencer.late_rows if self._sequencer is not None else 0
 
     def step(self, block: Block) -> Sequence[Block]:
         """Take rows; give the windows that the watermark has passed, by end, start and key."""
@@ -89,18 +85,22 @@ class _Windows:
             self._sequencer = Sequencer([block.stream], time=self._time)
         if self._schema is None:
             self._learn(block.rows.schema)
+        before = self._sequencer.watermark
         ready = self._sequencer.take(block)
-        corrections, refused = self._late(ready)
-        out = [Block(self._stream, rows, ready.watermark, block.position) for rows in corrections]
-        out += [Block(f"{self._stream}/late", rows, ready.watermark, block.position) for rows in refused]
+        out = [
+            Block(stream, rows, ready.watermark, block.position) for stream, rows in self._late(ready, before)
+        ]
         if ready.rows[0] is not None and len(ready.at[0]):
             self._fold(ready.rows[0], ready.at[0])
-        closed = self._closed(ready.watermark)
-        rows = self._rows(closed)
-        self._forget(ready.watermark)
-        if rows is not None or not out:
-            told = rows if rows is not None else self._nothing()
-            out.append(Block(self._stream, told, ready.watermark, block.position))
+        ended, gone = self._open.ended(ready.watermark)
+        if len(ended) or not out:
+            rows = self._rows(ended) if len(ended) else self._nothing
+            out.append(Block(self._stream, rows, ready.watermark, block.position))
+        if len(gone):
+            for fold in self._folds:
+                fold.clear(gone)
+            self._open.free(gone)
+        self._groups.keep(self._open.keys)
         return out
 
     def _learn(self, schema: pa.Schema) -> None:
@@ -108,167 +108,119 @@ class _Windows:
         require_of(self._stream, self._input, needed, schema)
         kinds = [schema.field(one.column).type if one.column else None for one in self._declared]
         self._folds = [make(one, kind) for one, kind in zip(self._declared, kinds, strict=True)]
-        for fold in self._folds:
-            fold.open(1)
         none = np.zeros(0, np.int64)
         told = [
             pa.field(one.name, fold.close(none).type)
             for one, fold in zip(self._declared, self._folds, strict=True)
         ]
-        for fold, state in zip(self._folds, self._saved, strict=False):
-            fold.load(state)
-        self._saved = []
+        self._groups = Groups(self._stream, schema, self._by)
+        if self._held is not None:
+            groups, folds = self._held
+            if len(folds) != len(self._folds):
+                what = (
+                    f"the state of {self._stream} is of {len(folds)} values, {len(self._folds)} are declared"
+                )
+                raise BoucleError("B602", what, fix="remove the checkpoint to start afresh")
+            self._groups.load(groups)
+            for fold, state in zip(self._folds, folds, strict=True):
+                fold.load(state)
+            self._held = None
         times = [pa.field(name, _TIME, nullable=False) for name in ("at", "window_start", "window_end")]
         keys = [schema.field(name) for name in self._by]
-        self._schema = pa.schema([*keys, *times, *told, pa.field("revision", pa.int64(), nullable=False)])
+        self._schema = pa.schema([*keys, *times, *told, *self._marks])
+        self._nothing = pa.RecordBatch.from_pylist([], self._schema)
 
-    def _nothing(self) -> pa.RecordBatch:
-        assert self._schema is not None
-        return pa.RecordBatch.from_pylist([], self._schema)
+    _marks: tuple[pa.Field, ...] = (_REVISION,)
+    """The columns behind the values."""
 
     # ── where rows belong ─────────────────────────────────────────────────────────────────────
 
-    def _assign(self, keys: list[Any], at: Ints) -> tuple[Ints, Ints, Ints]:
-        """(row, window start, window end), a row as often as it has windows."""
+    def _placed(self, at: Ints) -> tuple[Ints | None, Ints, Ints]:
+        """(row, window start, window end), a row as often as it has windows; no row: each has one."""
         raise NotImplementedError
 
-    def _keys(self, rows: pa.RecordBatch) -> list[Any]:
-        columns = []
-        for name in self._by:
-            column = rows.column(name)
-            columns.append(
-                (column.view(pa.int64()) if pa.types.is_timestamp(column.type) else column).to_pylist()
-            )
-        return list(zip(*columns, strict=True)) if columns else [()] * rows.num_rows
+    def _slots(self, rows: pa.RecordBatch, at: Ints) -> tuple[Ints | None, Ints]:
+        """(row, slot of its window), a row as often as it has windows; no row: each has one."""
+        places, starts, ends = self._placed(at)
+        numbers = self._groups.of(rows)
+        return places, self._open.fixed(numbers if places is None else numbers[places], starts, ends)
 
-    def _fold(self, rows: pa.RecordBatch, at: Ints) -> None:
-        keys = self._keys(rows)
-        places, starts, ends = self._assign(keys, at)
-        slots = np.empty(len(places), np.int64)
-        rowed = zip(places.tolist(), starts.tolist(), ends.tolist(), strict=True)
-        for index, (row, start, end) in enumerate(rowed):
-            slots[index] = self._slot(keys[row], start, end)
-        whole = len(places) == rows.num_rows
+    def _fold(self, rows: pa.RecordBatch, at: Ints) -> Ints:
+        """Put rows, in their order, into their windows: the slots of these."""
+        places, slots = self._slots(rows, at)
         for declared, fold in zip(self._declared, self._folds, strict=True):
+            fold.open(self._open.slots)
             column = rows.column(declared.column) if declared.column else None
-            if column is not None and not whole:
+            if column is not None and places is not None:
                 column = column.take(pa.array(places))
             fold.fold(slots, column)
-
-    def _slot(self, key: Any, start: Nanos, end: Nanos) -> int:
-        window = self._open.get((key, start))
-        if window is None:
-            if self._free:
-                slot = self._free.pop()
-            else:
-                slot, self._slots = self._slots, self._slots + 1
-                for fold in self._folds:
-                    fold.open(self._slots)
-            window = self._open[key, start] = _Window(key, start, end, slot)
-        window.end = max(window.end, end)
-        window.touched = True
-        return window.slot
+        return slots
 
     # ── what is given ─────────────────────────────────────────────────────────────────────────
 
-    def _closed(self, watermark: Nanos) -> list[_Window]:
-        return [one for one in self._open.values() if one.end <= watermark and one.touched]
-
-    def _rows(self, windows: list[_Window]) -> pa.RecordBatch | None:
-        if not windows:
-            return None
+    def _rows(self, slots: Ints) -> pa.RecordBatch:
         assert self._schema is not None
-        windows.sort(key=lambda one: (one.end, one.start, [(part is None, part) for part in one.key]))
-        slots = np.array([one.slot for one in windows], np.int64)
-        for one in windows:
-            one.revision, one.touched = one.revision + 1, False
-        keys = [
-            pa.array([one.key[place] for one in windows], self._plain(place))
-            for place in range(len(self._by))
-        ]
-        keys = [key.cast(self._schema.field(place).type) for place, key in enumerate(keys)]
-        ends = np.array([one.end for one in windows], np.int64)
-        times = [ends - 1, np.array([one.start for one in windows], np.int64), ends]
+        numbers, starts, ends, revisions, seen = self._open.said(slots)
+        order = self._order(numbers, starts, ends)
+        slots, numbers, starts, ends = slots[order], numbers[order], starts[order], ends[order]
+        times = [pa.array(one).cast(_TIME) for one in (ends - 1, starts, ends)]
         told = [fold.close(slots) for fold in self._folds]
-        revisions = pa.array([one.revision for one in windows], pa.int64())
-        columns = [*keys, *(pa.array(one).cast(_TIME) for one in times), *told, revisions]
+        marks = self._marked(revisions[order], seen[order])
+        columns = [*self._groups.columns(numbers), *times, *told, *marks]
         return pa.RecordBatch.from_arrays(columns, schema=self._schema)
 
-    def _plain(self, place: int) -> pa.DataType:
-        assert self._schema is not None
-        kind = self._schema.field(place).type
-        return pa.int64() if pa.types.is_timestamp(kind) else kind
+    def _marked(self, revisions: Ints, seen: Ints) -> list[pa.Array]:
+        del seen
+        return [pa.array(revisions)]
 
-    def _forget(self, watermark: Nanos) -> None:
-        gone = [
-            one for one in self._open.values() if one.end + self._allowed <= watermark and not one.touched
-        ]
-        if not gone:
-            return
-        slots = np.array([one.slot for one in gone], np.int64)
-        for fold in self._folds:
-            fold.clear(slots)
-        for one in gone:
-            del self._open[one.key, one.start]
-            self._free.append(one.slot)
-        self._free.sort(reverse=True)
+    def _order(self, numbers: Ints, starts: Ints, ends: Ints) -> Ints:
+        """By end, start and key, null last."""
+        times = {"end": pa.array(ends), "start": pa.array(starts)}
+        keys = {f"key {place}": sortable(one) for place, one in enumerate(self._groups.columns(numbers))}
+        said = pa.table({**times, **keys})
+        by: Any = [(name, "ascending") for name in said.schema.names]
+        order: Ints = pc.sort_indices(said, sort_keys=by).to_numpy().astype(np.int64)
+        return order
 
-    def _late(self, ready: Ready) -> tuple[list[pa.RecordBatch], list[pa.RecordBatch]]:
-        """Corrections that late rows make, and the rows that are too late for any."""
-        corrections, refused = [], []
+    def _late(self, ready: Ready, before: Nanos) -> list[tuple[str, pa.RecordBatch]]:
+        """Corrections that late rows make to windows given `before`, and the rows that are too late for any."""
+        out = []
         for rows in ready.late:
             keep = np.zeros(rows.num_rows, np.bool_)
+            at = instants(rows, self._time)
             if self._allowed:
-                at = instants(rows, self._time)
-                places, _, ends = self._assign(self._keys(rows), at)
+                places, _, ends = self._placed(at)
                 # Against the watermark as it was when the row came, however the stream was cut.
                 then = at + rows.column("late_by_ns").to_numpy()
+                places = np.arange(len(at)) if places is None else places
                 keep[places] = ends + self._allowed > then[places]
             if keep.any():
-                kept = rows.filter(pa.array(keep))
-                self._fold(kept, instants(kept, self._time))
-                changed = self._rows(self._corrected(ready.watermark))
-                corrections += [changed] if changed is not None else []
+                slots = self._fold(rows.filter(pa.array(keep)), at[keep])
+                changed = self._open.corrected(slots, before)
+                if len(changed):
+                    out.append((self._stream, self._rows(changed)))
             if not keep.all():
-                refused.append(rows.filter(pa.array(~keep)))
-                self.late_rows += int((~keep).sum())
-        return corrections, refused
-
-    def _corrected(self, watermark: Nanos) -> list[_Window]:
-        closed = self._closed(watermark)
-        for one in closed:
-            one.revision = max(one.revision, 0)  # even where nothing was given in time: it corrects that
-        return closed
+                out.append((f"{self._stream}/late", rows.filter(pa.array(~keep))))
+        return out
 
     # ── state ─────────────────────────────────────────────────────────────────────────────────
 
     def snapshot(self) -> bytes:
         """Open windows with what they hold, and the rows that wait."""
         waiting = self._sequencer.snapshot() if self._sequencer is not None else b""
-        folds = [fold.save() for fold in self._folds] or self._saved
-        state = (
-            _VERSION, self._input, waiting, list(self._open.values()), self._free, self._slots, self.late_rows, folds,
-            self._more(),
-        )  # fmt: skip
-        return msgspec.msgpack.encode(state)
+        held = self._held or (self._groups.save(), [fold.save() for fold in self._folds])
+        return msgspec.msgpack.encode((_VERSION, self._input, waiting, self._open.save(), held))
 
     def restore(self, state: bytes) -> None:
         """Continue from a snapshot; B602 when another version of this step took it."""
-        kind = tuple[int, str, bytes, list[_Window], list[int], int, int, list[Any], Any]
-        held = state_of(kind, state, _VERSION, self._stream)
-        _, self._input, waiting, windows, self._free, self._slots, self.late_rows, self._saved, more = held
+        kind = tuple[int, str, bytes, tuple[bytes, bytes, bool], tuple[tuple[bytes, bytes], list[Any]]]
+        _, self._input, waiting, windows, held = state_of(kind, state, _VERSION, self._stream)
         if waiting:
             self._sequencer = Sequencer([self._input], time=self._time)
             self._sequencer.restore(waiting)
-        self._open = {(one.key, one.start): one for one in windows}
+            self._held = held
+        self._open.load(windows)
         self._schema = None
-        self._remember(more)
-
-    def _more(self) -> Any:
-        return None
-
-    def _remember(self, more: Any) -> None:
-        del more
 
 
 class Tumbling(_Windows):
@@ -288,10 +240,9 @@ class Tumbling(_Windows):
         super().__init__(stream, by, values, time, allowed)
         self._size, self._offset = _length(stream, "size", size), round(seconds(offset) * SECOND)
 
-    def _assign(self, keys: list[Any], at: Ints) -> tuple[Ints, Ints, Ints]:
-        del keys
+    def _placed(self, at: Ints) -> tuple[Ints | None, Ints, Ints]:
         starts = (at - self._offset) // self._size * self._size + self._offset
-        return np.arange(len(at)), starts, starts + self._size
+        return None, starts, starts + self._size
 
 
 class Hopping(_Windows):
@@ -311,8 +262,7 @@ class Hopping(_Windows):
         super().__init__(stream, by, values, time, allowed)
         self._size, self._every = _length(stream, "size", size), _length(stream, "every", every)
 
-    def _assign(self, keys: list[Any], at: Ints) -> tuple[Ints, Ints, Ints]:
-        del keys
+    def _placed(self, at: Ints) -> tuple[Ints | None, Ints, Ints]:
         reach = -(-self._size // self._every)
         latest = at // self._every * self._every
         starts = (latest[:, None] - np.arange(reach - 1, -1, -1) * self._every).ravel()
@@ -324,6 +274,8 @@ class Hopping(_Windows):
 class Session(_Windows):
     """Windows that last as long as rows of the key follow each other within `gap`; they end `gap` after the last."""
 
+    _alone = True
+
     def __init__(
         self,
         stream: str,
@@ -333,85 +285,43 @@ class Session(_Windows):
         by: Sequence[str] | str = (),
         time: str = "at",
     ) -> None:
-        super().__init__(stream, by, values, time, 0)
+        super().__init__(stream, by, values, time)
         self._gap = _length(stream, "gap", gap)
-        self._last: dict[Any, tuple[Nanos, Nanos]] = {}
 
-    def _assign(self, keys: list[Any], at: Ints) -> tuple[Ints, Ints, Ints]:
-        starts = np.empty(len(at), np.int64)
-        for row, (key, moment) in enumerate(zip(keys, at.tolist(), strict=True)):
-            start, last = self._last.get(key, (moment, moment))
-            if moment - last >= self._gap:
-                start = moment
-            self._last[key] = (start, moment)
-            starts[row] = start
-        return np.arange(len(at)), starts, at + self._gap
-
-    def _forget(self, watermark: Nanos) -> None:
-        super()._forget(watermark)
-        self._last = {key: held for key, held in self._last.items() if held[1] + self._gap > watermark}
-
-    def _more(self) -> Any:
-        return [[key, start, last] for key, (start, last) in self._last.items()]
-
-    def _remember(self, more: Any) -> None:
-        self._last = {tuple(key): (start, last) for key, start, last in more}
+    def _slots(self, rows: pa.RecordBatch, at: Ints) -> tuple[Ints | None, Ints]:
+        return None, self._open.following(self._groups.of(rows), at, self._gap)
 
 
 class Counted(_Windows):
-    """Windows of `size` rows per key, given with the last of them; a part that is never filled is never given."""
+    """Windows of `size` rows per key, given with the last of them.
+
+    A key without a row for `idle` is not waited for any longer: its window is given as far as it was filled,
+    with `complete` false and its end `idle` after the last row.
+    """
+
+    _alone = True
+    _marks = (_REVISION, pa.field("complete", pa.bool_(), nullable=False))
 
     def __init__(
         self,
         stream: str,
         *,
         size: int,
+        idle: str | float,
         values: Mapping[str, str],
         by: Sequence[str] | str = (),
         time: str = "at",
     ) -> None:
-        super().__init__(stream, by, values, time, 0)
+        super().__init__(stream, by, values, time)
         if size < 1:
             raise BoucleError("B221", f"{stream}: a window of {size} rows", fix="size: 1 or more")
-        self._size = size
-        self._seen: dict[Any, tuple[Nanos, int]] = {}
-        self._full: set[tuple[Any, Nanos]] = set()
+        self._size, self._idle = size, _length(stream, "idle", idle)
 
-    def _assign(self, keys: list[Any], at: Ints) -> tuple[Ints, Ints, Ints]:
-        starts, ends = np.empty(len(at), np.int64), np.empty(len(at), np.int64)
-        for row, (key, moment) in enumerate(zip(keys, at.tolist(), strict=True)):
-            start, seen = self._seen.get(key, (moment, 0))
-            if seen == 0:
-                # Two windows of one key may begin in one instant: the later one by a nanosecond more.
-                start = moment
-                while (key, start) in self._open or (key, start) in self._full:
-                    start += 1
-            seen += 1
-            starts[row], ends[row] = start, moment + 1
-            if seen == self._size:
-                self._full.add((key, start))
-            self._seen[key] = (start, seen % self._size)
-        return np.arange(len(at)), starts, ends
+    def _slots(self, rows: pa.RecordBatch, at: Ints) -> tuple[Ints | None, Ints]:
+        return None, self._open.following(self._groups.of(rows), at, self._idle, self._size)
 
-    def _closed(self, watermark: Nanos) -> list[_Window]:
-        del watermark  # the last row closes it
-        return [self._open[name] for name in self._full]
-
-    def _forget(self, watermark: Nanos) -> None:
-        del watermark
-        gone, self._full = self._full, set()
-        slots = np.array([self._open[name].slot for name in gone], np.int64)
-        for fold in self._folds:
-            fold.clear(slots)
-        for name in gone:
-            self._free.append(self._open.pop(name).slot)
-        self._free.sort(reverse=True)
-
-    def _more(self) -> Any:
-        return [[key, start, seen] for key, (start, seen) in self._seen.items() if seen]
-
-    def _remember(self, more: Any) -> None:
-        self._seen = {tuple(key): (start, seen) for key, start, seen in more}
+    def _marked(self, revisions: Ints, seen: Ints) -> list[pa.Array]:
+        return [pa.array(revisions), pa.array(seen == self._size)]
 
 
 def _length(stream: str, name: str, told: str | float) -> Nanos:
