@@ -1,5 +1,6 @@
 """Sliding features: equal to SQL's window functions, whatever the cut, the arrival and the crash."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,26 @@ def test_keys_are_forgotten_and_sums_leave_nothing_behind() -> None:
     assert last.column("s")[0].as_py() == last.column("amount")[0].as_py(), (
         "exactly: nothing of others is left"
     )
+
+
+@settings(max_examples=15, deadline=None)
+@given(data=st.data(), rows=rows_of)
+def test_the_state_kept_part_by_part_goes_on_as_if_nothing_happened(
+    data: st.DataObject, rows: list[Any]
+) -> None:
+    batch = payments(sorted(rows, key=lambda row: row[0]))
+    whole, current = operator("arrival"), operator("arrival")
+    kept: dict[str, bytes] = {}
+    cut = data.draw(cuts(batch.num_rows))
+    for first, last in itertools.pairwise(cut):
+        part = block("p", batch.slice(first, last - first), 0)
+        want = [one.rows for one in whole.step(part)]
+        got = [one.rows for one in current.step(part)]
+        assert got == want
+        kept |= current.parts(everything=not kept)
+        if data.draw(st.booleans()):
+            current = operator("arrival")
+            current.restore_parts(kept)
 
 
 def test_recent_values() -> None:

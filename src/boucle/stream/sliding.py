@@ -19,13 +19,13 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 from msgspec import Struct
-from numpy.typing import NDArray
 
 from boucle.block import Block
 from boucle.clock import SECOND, Nanos
 from boucle.errors import BoucleError
 from boucle.product.duration import seconds
 from boucle.stream import tracks
+from boucle.stream.answers import Answers
 from boucle.stream.keys import KeyIndex
 from boucle.stream.rows import late_blocks, require_of
 from boucle.stream.sequence import Order, Sequencer, state_of
@@ -33,7 +33,7 @@ from boucle.stream.tracks import Span, Tell, Track
 
 __all__ = ["Sliding"]
 
-_VERSION = 1
+_VERSION = 2
 _OF = re.compile(r"\s*(?P<kind>[a-z_]+)\s*(\(\s*(?P<column>\w+)\s*(,\s*(?P<number>[0-9.]+[a-z]*)\s*)?\))?\s*")
 _FIELD = {
     "count": tracks.COUNT,
@@ -77,16 +77,6 @@ class _Group:
         self.track = Track(tells, half_life)
         self._numbered = 1024
 
-    def values(self, rows: pa.RecordBatch) -> NDArray[np.float64]:
-        """The value column, NaN where there is none."""
-        if not self.column:
-            return np.zeros(rows.num_rows)
-        column = rows.column(self.column)
-        if pa.types.is_decimal(column.type) or pa.types.is_boolean(column.type):
-            column = column.cast(pa.float64()) if pa.types.is_decimal(column.type) else column.cast(pa.int8())
-        values: NDArray[np.float64] = column.to_numpy(zero_copy_only=False).astype(np.float64, copy=False)
-        return values
-
     def forget(self) -> None:
         if len(self.index) > self._numbered:
             self.index.forget(lambda keys: self.track.newest(keys) > -(2**61))
@@ -129,35 +119,44 @@ class Sliding:
         self._order: Order = order
         self._input = ""
         self._sequencer: Sequencer | None = None
-        self._schema: tuple[pa.Schema, list[pa.Field], pa.Schema] | None = None
+        self._schema: pa.Schema | None = None
+        self._answers: Answers | None = None
+        self._watermark: Nanos = 0
         self._newest: Nanos = -(2**62)
         self.late_rows = 0
 
     def step(self, block: Block) -> Sequence[Block]:
         """The rows whose turn it is, with the features appended; late rows apart."""
-        if self._sequencer is None:
-            self._input = block.stream
-            self._sequencer = Sequencer([block.stream], time=self._time, order=self._order)
+        self._input = self._input or block.stream
         self._check(block.rows.schema)
-        ready = self._sequencer.take(block)
-        self.late_rows += sum(rows.num_rows for rows in ready.late)
-        out = late_blocks(self._stream, ready, block.position)
-        rows, at = ready.rows[0], ready.at[0]
-        if rows is not None and rows.num_rows:
-            if self._order == "arrival":
-                rows, at, late = self._in_order(rows, at)
-                if late is not None:
-                    out.append(Block(f"{self._stream}/late", late, ready.watermark, block.position))
-            if rows.num_rows:
-                out.append(
-                    Block(
-                        self._stream, self._told(rows, at, ready.watermark), ready.watermark, block.position
-                    )
-                )
+        out: list[Block] = []
+        rows: pa.RecordBatch | None = block.rows
+        if self._order == "time":
+            if self._sequencer is None:
+                self._sequencer = Sequencer([block.stream], time=self._time)
+            ready = self._sequencer.take(block)
+            self.late_rows += sum(late.num_rows for late in ready.late)
+            out = late_blocks(self._stream, ready, block.position)
+            rows, self._watermark = ready.rows[0], ready.watermark
+        else:
+            self._watermark = max(self._watermark, block.watermark)
+        if rows is None or rows.num_rows == 0:
+            return out
+        assert self._answers is not None
+        self._answers.take(rows)
+        if self._order == "arrival":
+            rows, late_ones = self._in_order(rows)
+            if late_ones is not None:
+                out.append(Block(f"{self._stream}/late", late_ones, self._watermark, block.position))
+        if rows.num_rows:
+            told = self._answers.give(rows, self._watermark)
+            out.append(Block(self._stream, told, self._watermark, block.position))
+        for group in self._groups:
+            group.forget()
         return out
 
     def _check(self, schema: pa.Schema) -> None:
-        if self._schema is not None and self._schema[0] is schema:
+        if self._schema is not None and self._schema.equals(schema):
             return
         needed = {
             self._time,
@@ -165,68 +164,36 @@ class Sliding:
         }
         require_of(self._stream, self._input, needed, schema)
         added = [pa.field(f.name, pa.int64() if f.kind in _WHOLE else pa.float64()) for f in self.features]
-        self._schema = (schema, added, pa.schema([*schema, *added], schema.metadata))
+        self._schema, self._answers = schema, Answers(schema, self._time, self._groups, added)
 
-    def _told(self, rows: pa.RecordBatch, at: NDArray[np.int64], watermark: Nanos) -> pa.RecordBatch:
-        assert self._schema is not None
-        out = np.empty((len(self.features), rows.num_rows))
-        missing: list[NDArray[np.bool_] | None] = [None] * len(self.features)
-        for group in self._groups:
-            keys, there = group.index.of(rows)
-            values = group.values(rows)
-            if there is None:
-                holes = group.track.fold(keys, at, values, out, watermark)
-            else:
-                part = np.empty((len(out), int(there.sum())))
-                holes = group.track.fold(keys[there], at[there], values[there], part, watermark)
-                for place in group.places:
-                    out[place, there] = part[place]
-                    missing[place] = ~there
-            if holes:
-                for place in group.places:
-                    if self.features[place].kind not in _WHOLE:
-                        nowhere = np.isnan(out[place])
-                        missing[place] = nowhere if there is None else nowhere | ~there
-            group.forget()
-        buffer, size = pa.py_buffer(out), rows.num_rows
-        columns = list(rows.columns)
-        for place, field in enumerate(self._schema[1]):
-            absent = missing[place]
-            bits = None
-            if absent is not None and absent.any():
-                bits = pa.py_buffer(np.packbits(~absent, bitorder="little"))
-            # Straight from the buffer: pa.array spends ten times as long on finding out what it was given.
-            told = buffer.slice(place * size * 8, size * 8)
-            columns.append(pa.Array.from_buffers(field.type, size, [bits, told]))
-        return pa.RecordBatch.from_arrays(columns, schema=self._schema[2])
-
-    def _in_order(
-        self, rows: pa.RecordBatch, at: NDArray[np.int64]
-    ) -> tuple[pa.RecordBatch, NDArray[np.int64], pa.RecordBatch | None]:
-        """Rows that keep the promise of their key's order, and those that do not."""
-        sorted_ = bool((at[1:] >= at[:-1]).all())
-        first, last = int(at[0]), int(at.max() if not sorted_ else at[-1])
-        calm = sorted_ and first >= self._newest
-        self._newest = max(self._newest, last)
+    def _in_order(self, rows: pa.RecordBatch) -> tuple[pa.RecordBatch, pa.RecordBatch | None]:
+        """Rows that keep the promise of their key's order (taken), and those that do not."""
+        answers = self._answers
+        assert answers is not None
+        calm = answers.rises and answers.first >= self._newest
+        self._newest = max(self._newest, answers.largest)
         if calm:
-            return rows, at, None
+            return rows, None
+        at = answers.at
         behind = np.zeros(len(at), np.int64)
-        for group in self._groups:
-            keys, there = group.index.of(rows)
+        for place, group in enumerate(self._groups):
+            keys, there = answers.keys(place)
             newest: dict[int, int] = {}
             known = group.track.newest(keys)
             for row, key in enumerate(keys.tolist()):
-                if there is not None and not there[row]:
+                if not there[row]:
                     continue
                 before = max(newest.get(key, -(2**62)), int(known[row]))
                 behind[row] = max(behind[row], before - int(at[row]))
                 newest[key] = max(before, int(at[row]))
         late = behind > 0
         if not late.any():
-            return rows, at, None
+            return rows, None
         self.late_rows += int(late.sum())
         told = rows.append_column("late_by_ns", pa.array(behind, pa.int64())).filter(pa.array(late))
-        return rows.filter(pa.array(~late)), at[~late], told
+        rows = rows.filter(pa.array(~late))
+        answers.take(rows)
+        return rows, told
 
     @property
     def keys(self) -> int:
@@ -235,21 +202,48 @@ class Sliding:
 
     def snapshot(self) -> bytes:
         """Everything remembered, bit for bit."""
-        groups = [(group.track.snapshot(), group.index.snapshot()) for group in self._groups]
-        waiting = self._sequencer.snapshot() if self._sequencer is not None else b""
-        return msgspec.msgpack.encode((_VERSION, self._input, waiting, self._newest, self.late_rows, groups))
+        tracks = [group.track.snapshot() for group in self._groups]
+        return msgspec.msgpack.encode((_VERSION, self._rest(), tracks))
 
     def restore(self, state: bytes) -> None:
         """Continue from a snapshot; B602 when another version of this step took it."""
-        kind = tuple[int, str, bytes, int, int, list[tuple[bytes, Any]]]
-        _, self._input, waiting, self._newest, self.late_rows, groups = state_of(
+        kind = tuple[int, bytes, list[dict[str, bytes]]]
+        _, rest, tracks = state_of(kind, state, _VERSION, self._stream)
+        self._go_on(rest)
+        for group, track in zip(self._groups, tracks, strict=True):
+            group.track.restore_parts(track)
+
+    def parts(self, *, everything: bool) -> dict[str, bytes]:
+        """The state by part: what changed since the last call, or everything."""
+        found = {"rest": self._rest()}
+        for place, group in enumerate(self._groups):
+            told = group.track.parts(everything=everything)
+            found |= {f"{place}/{name}": part for name, part in told.items()}
+        return found
+
+    def restore_parts(self, parts: Mapping[str, bytes]) -> None:
+        """Continue from parts; B602 when another version of this step took them."""
+        self._go_on(parts["rest"])
+        for place, group in enumerate(self._groups):
+            mine = f"{place}/"
+            held = {name.removeprefix(mine): part for name, part in parts.items() if name.startswith(mine)}
+            group.track.restore_parts(held)
+
+    def _rest(self) -> bytes:
+        waiting = self._sequencer.snapshot() if self._sequencer is not None else b""
+        indexes = [group.index.snapshot() for group in self._groups]
+        state = (_VERSION, self._input, waiting, self._newest, self._watermark, self.late_rows, indexes)
+        return msgspec.msgpack.encode(state)
+
+    def _go_on(self, state: bytes) -> None:
+        kind = tuple[int, str, bytes, int, int, int, list[Any]]
+        _, self._input, waiting, self._newest, self._watermark, self.late_rows, indexes = state_of(
             kind, state, _VERSION, self._stream
         )
         if waiting:
-            self._sequencer = Sequencer([self._input], time=self._time, order=self._order)
+            self._sequencer = Sequencer([self._input], time=self._time)
             self._sequencer.restore(waiting)
-        for group, (track, index) in zip(self._groups, groups, strict=True):
-            group.track.restore(track)
+        for group, index in zip(self._groups, indexes, strict=True):
             group.index.restore(index)
 
 

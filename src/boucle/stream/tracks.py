@@ -1,46 +1,66 @@
 """Sliding windows per key, event by event: the compiled part and its memory.
 
-A track keeps, per key, the events that some window still needs, in a chain through one pool of nodes.
-Each window holds a place in the chain where the next event enters and one where the next leaves, so an
-event costs the same however long the windows are. Sums are kept as double-double numbers (Knuth's TwoSum,
-TAOCP 4.2.2): what was added and taken away again leaves nothing behind.
+A track keeps, per key, the events that some window still needs, side by side in a ring that doubles when it is
+full. Each window knows which event enters next and which leaves next, so an event costs the same however long
+the windows are. Sums are kept as double-double numbers (Knuth's TwoSum, TAOCP 4.2.2): what was added and
+taken away again leaves nothing behind.
+
+Everything of a key lies in as few cache lines as possible: with tens of thousands of keys an event's price is
+how often it waits for memory.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import msgspec
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
 from boucle.clock import Nanos
 from boucle.compiled import compiled
+from boucle.memory import Arena, words_at
+from boucle.stream.columns import MARK, ROWS, TIMES, VALUES
 
 __all__ = [
     "AGE", "COUNT", "DISTINCT", "EWMA", "HIGH", "LOW", "MEAN", "PREVIOUS", "QUANTILE", "STD", "SUM", "ZSCORE", "Span",
-    "Tell", "Track",
+    "Tell", "Track", "fold",
 ]  # fmt: skip
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-# Of a node: event time, value, next node of the key. Node 0 is nobody.
-_AT, _VALUE, _NEXT, _NODE = 0, 1, 2, 3
-# Of a slot (one key): the key, its first and last node, the newest event time; then per window:
-_KEY, _FIRST, _LAST, _NEWEST, _EW_SUM, _EW_WEIGHT, _EW_AT, _HEADER = 0, 1, 2, 3, 4, 5, 6, 7
-_IN, _OUT, _N, _SUM_HI, _SUM_LO, _SQ_HI, _SQ_LO = 0, 1, 2, 3, 4, 5, 6
-_PLAIN_WIDTH, _SQUARED = 5, 7
+# Of an event in a ring.
+_AT, _VALUE, _EVENT = 0, 1, 2
+# Of a slot (one key): the key, its ring (first row, how many rows; -1: the slot is free), how many events ever
+# entered the ring, the newest event time; then per window: the event that leaves next, counted like `_TAIL`, and
+# the sum. Where they are wanted follow the event that enters next (delay), the sum of squares, the faded mean.
+_KEY, _RING, _ROOM, _TAIL, _NEWEST, _HEADER = 0, 1, 2, 3, 4, 5
+_OUT, _HI, _LO, _PLAIN_WIDTH = 0, 1, 2, 3
+_EW_SUM, _EW_WEIGHT, _EW_AT, _FADED_WIDTH = 0, 1, 2, 3
+_LINE = 8
+"""Whole numbers of a cache line: a slot begins with one."""
+_LEAST_ROOM = 4
+_CLASSES = 40
 
 COUNT, SUM, MEAN, STD, ZSCORE, EWMA, PREVIOUS, AGE, LOW, HIGH, DISTINCT, QUANTILE = range(12)
 """What can be told of a window; AGE in s, EWMA the exponentially weighted mean. COUNT and DISTINCT are int64."""
 
+# Of `meta`: rows of rings in use, slots in use, a free slot, the slot to sweep next, live keys, the watermark,
+# a sum nobody needs, and per size a free ring.
+_RINGS, _SLOTS, _SPARE, _SWEPT, _LIVE, _MARK, _NOBODY, _RING_SPARE = 0, 1, 2, 3, 4, 5, 6, 7
+
+# Of a frame, what `fold` needs to know of a track.
+(_F_RINGS, _F_RING_ROWS, _F_SLOTS, _F_SLOT_ROWS, _F_WIDTH, _F_TABLE, _F_TABLE_SIZE, _F_META, _F_SPANS, _F_WINDOWS,
+ _F_TELLS, _F_TELL_COUNT, _F_NUMBERS, _F_HALF_LIFE, _F_DELAYED, _F_SQUARED, _F_FADED, _F_EACH, _F_RING_PAGES,
+ _F_SLOT_PAGES, _F_SLOTS_A_PAGE, _F_KEYS, _F_VALUES, _F_THERE, _F_COLUMNS, _F_ROW, _FRAME) = range(27)  # fmt: skip
+
 _inlined = partial(compiled, inline=True)
 
-_VERSION = 1
 _FREE = -(2**62)
-_STEP_NODES, _STEP_SLOTS = 1 << 17, 1 << 14
+PAGE = 1 << 18
+"""Bytes of a page: what a checkpoint takes anew when something in it changed."""
+_EVENTS_A_PAGE = PAGE // (8 * _EVENT)
 
 
 class Span(Struct, frozen=True):
@@ -95,7 +115,7 @@ def _unhash(table: Ints, slots: Ints, key: int) -> None:
 @compiled
 def _rehash(table: Ints, slots: Ints, used: int) -> None:
     for slot in range(1, used):
-        if slots[slot, _FIRST] >= 0:
+        if slots[slot, _ROOM] >= 0:
             table[_find(table, slots, slots[slot, _KEY])] = slot
 
 
@@ -108,63 +128,16 @@ def _plus(high: float, low: float, value: float) -> tuple[float, float]:
 
 
 @_inlined
-def _enter(
-    nodes: Ints, values: Floats, slots: Ints, floats: Floats, slot: int, base: int, until: int, squares: bool
-) -> None:
-    node = slots[slot, base + _IN]
-    while node != 0 and nodes[node, _AT] <= until:
-        value = values[node, _VALUE]
-        if slots[slot, base + _N] == 0:
-            slots[slot, base + _OUT] = node
-        slots[slot, base + _N] += 1
-        high, low = _plus(floats[slot, base + _SUM_HI], floats[slot, base + _SUM_LO], value)
-        floats[slot, base + _SUM_HI], floats[slot, base + _SUM_LO] = high, low
-        if squares:
-            high, low = _plus(floats[slot, base + _SQ_HI], floats[slot, base + _SQ_LO], value * value)
-            floats[slot, base + _SQ_HI], floats[slot, base + _SQ_LO] = high, low
-        node = nodes[node, _NEXT]
-    slots[slot, base + _IN] = node
-
-
-@_inlined
-def _leave(
-    nodes: Ints, values: Floats, slots: Ints, floats: Floats, slot: int, base: int, until: int, squares: bool
-) -> None:
-    node = slots[slot, base + _OUT]
-    while slots[slot, base + _N] > 0 and nodes[node, _AT] <= until:
-        value = values[node, _VALUE]
-        slots[slot, base + _N] -= 1
-        high, low = _plus(floats[slot, base + _SUM_HI], floats[slot, base + _SUM_LO], -value)
-        floats[slot, base + _SUM_HI], floats[slot, base + _SUM_LO] = high, low
-        if squares:
-            high, low = _plus(floats[slot, base + _SQ_HI], floats[slot, base + _SQ_LO], -value * value)
-            floats[slot, base + _SQ_HI], floats[slot, base + _SQ_LO] = high, low
-        node = nodes[node, _NEXT]
-    slots[slot, base + _OUT] = node
-    if slots[slot, base + _N] == 0:
-        floats[slot, base + _SUM_HI] = floats[slot, base + _SUM_LO] = 0.0
-        if squares:
-            floats[slot, base + _SQ_HI] = floats[slot, base + _SQ_LO] = 0.0
-
-
-@_inlined
-def _spread(slots: Ints, floats: Floats, slot: int, base: int) -> Any:
-    """Sample standard deviation of a window, n - 1; NaN below two events."""
-    count = slots[slot, base + _N]
-    if count < 2:
-        return np.nan
-    total = floats[slot, base + _SUM_HI] + floats[slot, base + _SUM_LO]
-    squares = floats[slot, base + _SQ_HI] + floats[slot, base + _SQ_LO]
-    return np.sqrt(max(0.0, (squares - total * total / count) / (count - 1)))
+def _add(floats: Floats, slot: int, at: int, value: float) -> None:
+    high, low = _plus(floats[slot, at], floats[slot, at + 1], value)
+    floats[slot, at], floats[slot, at + 1] = high, low
 
 
 @compiled
-def _ordered(nodes: Ints, values: Floats, slots: Ints, slot: int, base: int) -> Floats:
-    held = np.empty(slots[slot, base + _N])
-    node = slots[slot, base + _OUT]
+def _ordered(values: Floats, ring: int, room: int, first: int, last: int) -> Floats:
+    held = np.empty(last - first)
     for index in range(len(held)):
-        held[index] = values[node, _VALUE]
-        node = nodes[node, _NEXT]
+        held[index] = values[ring + ((first + index) & (room - 1)), _VALUE]
     held.sort()
     return held
 
@@ -188,305 +161,289 @@ def _of_ordered(held: Floats, field: int, number: float) -> Any:
     return held[0] if field == LOW else held[-1]
 
 
-@compiled
-def _drop(nodes: Ints, table: Ints, slots: Ints, meta: Ints, slot: int) -> None:
-    """Forget a key: its whole chain goes back to the pool at once."""
-    _unhash(table, slots, slots[slot, _KEY])
-    if slots[slot, _FIRST] != 0:
-        nodes[slots[slot, _LAST], _NEXT] = meta[1]
-        meta[1] = slots[slot, _FIRST]
-    slots[slot, :] = 0
-    slots[slot, _FIRST] = -1
-    slots[slot, _LAST] = meta[3]
-    meta[3] = slot
-    meta[5] -= 1
+@_inlined
+def _class_of(room: int) -> Any:
+    size = 0
+    while room > 1:
+        room >>= 1
+        size += 1
+    return size
 
 
 @_inlined
-def _look_up(nodes: Ints, slots: Ints, table: Ints, meta: Ints, keys: Ints, windows: int, width: int) -> Ints:
-    """The slot of each key, made where it is new.
+def _give_ring(rings: Ints, meta: Ints, pages: Any, ring: int, room: int) -> None:
+    size = _class_of(room)
+    rings[ring, 0] = meta[_RING_SPARE + size]
+    meta[_RING_SPARE + size] = ring
+    pages[ring // _EVENTS_A_PAGE] = 1
+
+
+@_inlined
+def _take_ring(rings: Ints, meta: Ints, room: int) -> Any:
+    """A ring of so many rows; -1 when the arena is full."""
+    size = _class_of(room)
+    ring = meta[_RING_SPARE + size]
+    if ring != 0:
+        meta[_RING_SPARE + size] = rings[ring, 0]
+    elif meta[_RINGS] + room > len(rings):
+        ring = -1
+    else:
+        ring = meta[_RINGS]
+        meta[_RINGS] += room
+    return ring
+
+
+@compiled
+def _widen(rings: Ints, slots: Ints, meta: Ints, pages: Any, slot: int, first: int) -> bool:
+    """Move a key's events into a ring of twice the room; False when the arena has none."""
+    room, old = slots[slot, _ROOM], slots[slot, _RING]
+    wider = max(2 * room, _LEAST_ROOM)
+    ring = _take_ring(rings, meta, wider)
+    if ring < 0:
+        return False
+    for event in range(first, slots[slot, _TAIL]):
+        into, out = ring + (event & (wider - 1)), old + (event & (room - 1))
+        rings[into, _AT], rings[into, _VALUE] = rings[out, _AT], rings[out, _VALUE]
+    for page in range(ring // _EVENTS_A_PAGE, (ring + wider - 1) // _EVENTS_A_PAGE + 1):
+        pages[page] = 1
+    if room > 0:
+        _give_ring(rings, meta, pages, old, room)
+    slots[slot, _RING], slots[slot, _ROOM] = ring, wider
+    return True
+
+
+@compiled
+def _drop(rings: Ints, table: Ints, slots: Ints, meta: Ints, pages: Any, slot: int) -> None:
+    """Forget a key: its ring and its slot may be used by others."""
+    _unhash(table, slots, slots[slot, _KEY])
+    if slots[slot, _ROOM] > 0:
+        _give_ring(rings, meta, pages, slots[slot, _RING], slots[slot, _ROOM])
+    slots[slot, :] = 0
+    slots[slot, _ROOM] = -1
+    slots[slot, _TAIL] = meta[_SPARE]
+    meta[_SPARE] = slot
+    meta[_LIVE] -= 1
+
+
+@_inlined
+def _new_slot(slots: Ints, meta: Ints) -> Any:
+    slot = meta[_SPARE]
+    if slot != 0:
+        meta[_SPARE] = slots[slot, _TAIL]
+    else:
+        slot = meta[_SLOTS]
+        meta[_SLOTS] += 1
+    slots[slot, :] = 0
+    slots[slot, _NEWEST] = _FREE
+    meta[_LIVE] += 1
+    return slot
+
+
+@_inlined
+def _look_up(
+    rings: Ints, slots: Ints, table: Any, meta: Ints, keys: Ints, there: Any, windows: int, each: int
+) -> Ints:
+    """The slot of each key, made where it is new; 0 for a row that has no key.
 
     Every key's memory is asked for before any of it is used: the processor fetches what it needs for many
     events at once instead of waiting for one after the other.
     """
     found = np.empty(len(keys), np.int64)
-    touched = 0
+    touched, mask = 0, len(table) - 1
     for row in range(len(keys)):
+        touched += table[_mix(keys[row], mask)]
+    for row in range(len(keys)):
+        if len(there) and there[row] == 0:
+            found[row] = 0
+            continue
         place = _find(table, slots, keys[row])
-        slot = table[place]
+        slot = np.int64(table[place])
         if slot == 0:
             slot = _new_slot(slots, meta)
             slots[slot, _KEY] = keys[row]
             table[place] = slot
         found[row] = slot
-        for field in range(0, slots.shape[1], 8):
+        for field in range(_LINE, slots.shape[1], _LINE):
             touched += slots[slot, field]
     for row in range(len(keys)):
         slot = found[row]
-        touched += nodes[slots[slot, _LAST], _AT]
-        for window in range(windows):
-            touched += nodes[slots[slot, _HEADER + window * width + _OUT], _AT]
-    meta[7] = touched
+        ring, last = slots[slot, _RING], slots[slot, _ROOM] - 1
+        if last > 0:
+            touched += rings[ring + (slots[slot, _TAIL] & last), _AT]
+            for window in range(windows):
+                touched += rings[ring + (slots[slot, _HEADER + window * each + _OUT] & last), _AT]
+    meta[_NOBODY] = touched
     return found
 
 
 @_inlined
-def _fade(slots: Ints, floats: Floats, slot: int, now: int, value: float, half_life: float) -> None:
-    faded = 0.0
-    if floats[slot, _EW_WEIGHT] > 0:
-        faded = 0.5 ** ((now - slots[slot, _EW_AT]) / half_life)
-    floats[slot, _EW_SUM] = floats[slot, _EW_SUM] * faded + value
-    floats[slot, _EW_WEIGHT] = floats[slot, _EW_WEIGHT] * faded + 1.0
-    slots[slot, _EW_AT] = now
+def _fade(
+    slots: Ints, floats: Floats, slot: int, faded: int, now: int, value: float, half_life: float
+) -> None:
+    left = 0.0
+    if floats[slot, faded + _EW_WEIGHT] > 0:
+        left = 0.5 ** ((now - slots[slot, faded + _EW_AT]) / half_life)
+    floats[slot, faded + _EW_SUM] = floats[slot, faded + _EW_SUM] * left + value
+    floats[slot, faded + _EW_WEIGHT] = floats[slot, faded + _EW_WEIGHT] * left + 1.0
+    slots[slot, faded + _EW_AT] = now
 
 
 @_inlined
-def _plain(slots: Ints, floats: Floats, slot: int, base: int, field: int, value: float) -> Any:
-    """SUM, MEAN, STD, ZSCORE and EWMA: what is kept up to date and only read here."""
-    count = slots[slot, base + _N]
-    total = floats[slot, base + _SUM_HI] + floats[slot, base + _SUM_LO]
-    told = np.nan
-    if field == SUM:
-        told = total
-    elif field == MEAN:
-        if count:
-            told = total / count
-    elif field == EWMA:
-        if floats[slot, _EW_WEIGHT] > 0:
-            told = floats[slot, _EW_SUM] / floats[slot, _EW_WEIGHT]
-    elif count > 1:
-        told = _spread(slots, floats, slot, base)
-        if field == ZSCORE:
-            told = (value - total / count) / told if told > 0 else np.nan
-    return told
+def _spread(count: int, total: float, squares: float) -> Any:
+    """Sample standard deviation of a window, n - 1; NaN below two events."""
+    if count < 2:
+        return np.nan
+    return np.sqrt(max(0.0, (squares - total * total / count) / (count - 1)))
 
 
 @_inlined
-def _trim(nodes: Ints, slots: Ints, meta: Ints, slot: int, until: int) -> None:
-    """What has left the window that reaches back furthest, nobody needs any more."""
-    while slots[slot, _FIRST] != 0 and nodes[slots[slot, _FIRST], _AT] <= until:
-        node = slots[slot, _FIRST]
-        slots[slot, _FIRST] = nodes[node, _NEXT]
-        if slots[slot, _FIRST] == 0:
-            slots[slot, _LAST] = 0
-        nodes[node, _NEXT] = meta[1]
-        meta[1] = node
-
-
-@_inlined
-def _sweep(nodes: Ints, table: Ints, slots: Ints, meta: Ints, steps: int, until: int) -> None:
-    for _ in range(min(steps, meta[2] - 1)):
-        meta[4] = meta[4] + 1 if meta[4] + 1 < meta[2] else 1
-        old = meta[4]
-        if slots[old, _FIRST] >= 0 and slots[old, _NEWEST] <= until:
-            _drop(nodes, table, slots, meta, old)
+def _sweep(rings: Ints, table: Any, slots: Ints, meta: Ints, pages: Any, turned: Any, steps: int, until: int,
+           slots_a_page: int) -> None:  # fmt: skip
+    for _ in range(min(steps, meta[_SLOTS] - 1)):
+        meta[_SWEPT] = meta[_SWEPT] + 1 if meta[_SWEPT] + 1 < meta[_SLOTS] else 1
+        old = meta[_SWEPT]
+        if slots[old, _ROOM] >= 0 and slots[old, _NEWEST] <= until:
+            _drop(rings, table, slots, meta, pages, old)
+            turned[old // slots_a_page] = 1
 
 
 @compiled
-def _fold(  # noqa: C901 - one loop: each call in it would cost as much as the event
-    nodes: Ints,
-    values: Floats,
-    slots: Ints,
-    floats: Floats,
-    table: Ints,
-    meta: Ints,
-    spans: Ints,
-    tells: Ints,
-    numbers: Floats,
-    keeps: tuple[bool, float],
-    keys: Ints,
-    at: Ints,
-    given: Floats,
-    out: Floats,
-    whole: Ints,
-) -> bool:
-    """Take events in order; True when a NaN was told.
+def fold(frame: Ints, call: Ints) -> bool:  # noqa: C901, PLR0912, PLR0915 - one loop: each call in it would cost as much as the event
+    """Take the events of a call in order, write what is told of each into its values (columns, rows).
 
-    meta: nodes used, free node, slots used, free slot, slot to sweep next, live keys, watermark, and a sum nobody
-    needs. `whole` is `out` (columns, rows) seen as whole numbers. keeps: squares; half-life in ns.
+    `frame` is a track's, `call` as in `boucle.stream.columns`. False when there is no room for all: call again once
+    there is. A row without a key is told NaN, or 0 where whole numbers are told.
     """
-    windows = len(spans)
+    rows, first = call[ROWS], frame[_F_ROW]
+    at = words_at(call[TIMES], rows)
+    windows, each, width = frame[_F_WINDOWS], frame[_F_EACH], frame[_F_WIDTH]
+    delayed, squared, faded = frame[_F_DELAYED], frame[_F_SQUARED], frame[_F_FADED]
+    rings = words_at(frame[_F_RINGS], frame[_F_RING_ROWS] * _EVENT).reshape((-1, _EVENT))
+    slots = words_at(frame[_F_SLOTS], frame[_F_SLOT_ROWS] * width).reshape((-1, width))
+    table = words_at(frame[_F_TABLE], frame[_F_TABLE_SIZE] // 2).view(np.int32)
+    meta = words_at(frame[_F_META], _RING_SPARE + _CLASSES)
+    spans = words_at(frame[_F_SPANS], 2 * windows).reshape((-1, 2))
+    tells = words_at(frame[_F_TELLS], 3 * frame[_F_TELL_COUNT]).reshape((-1, 3))
+    numbers = words_at(frame[_F_NUMBERS], frame[_F_TELL_COUNT]).view(np.float64)
+    half_life = np.float64(frame[_F_HALF_LIFE])
+    pages = words_at(frame[_F_RING_PAGES], 1 + frame[_F_RING_ROWS] // _EVENTS_A_PAGE)
+    slots_a_page = frame[_F_SLOTS_A_PAGE]
+    turned = words_at(frame[_F_SLOT_PAGES], 1 + frame[_F_SLOT_ROWS] // slots_a_page)
+    keys = words_at(frame[_F_KEYS], rows)
+    given = words_at(frame[_F_VALUES], rows).view(np.float64)
+    there = words_at(frame[_F_THERE], rows if frame[_F_THERE] else 0)
+    whole = words_at(call[VALUES], frame[_F_COLUMNS] * rows).reshape((-1, rows))
+    floats, values, out = slots.view(np.float64), rings.view(np.float64), whole.view(np.float64)
+    if meta[_SLOTS] + rows >= len(slots) or 2 * (meta[_LIVE] + rows) > len(table):
+        return False
+    meta[_MARK] = max(meta[_MARK], call[MARK])
     horizon = spans[windows - 1, 0]
-    squares, half_life = keeps
-    width = _SQUARED if squares else _PLAIN_WIDTH
-    found = _look_up(nodes, slots, table, meta, keys, windows, width)
-    missing = False
+    oldest = _HEADER + (windows - 1) * each + _OUT
+    found = _look_up(rings, slots, table, meta, keys, there, windows, each)
     held = np.empty(0)
-    for row in range(len(keys)):
-        now, slot, value = at[row], found[row], given[row]
-        last = slots[slot, _LAST]
-        known = last != 0 and nodes[last, _AT] > now - horizon
-        before = values[last, _VALUE] if known else np.nan
-        age = (now - nodes[last, _AT]) / 1e9 if known else np.nan
+    for row in range(first, rows):
+        slot, now, value = found[row], at[row], given[row]
+        if slot == 0:
+            for tell in range(len(tells)):
+                if tells[tell, 0] == COUNT or tells[tell, 0] == DISTINCT:
+                    whole[tells[tell, 2], row] = 0
+                else:
+                    out[tells[tell, 2], row] = np.nan
+            continue
+        tail, left = slots[slot, _TAIL], slots[slot, oldest]
+        counts = np.isfinite(value)
+        if counts and tail - left == slots[slot, _ROOM] and not _widen(rings, slots, meta, pages, slot, left):
+            frame[_F_ROW] = row
+            return False
+        ring, last = slots[slot, _RING], slots[slot, _ROOM] - 1
+        before, age = np.nan, np.nan
+        if tail > left:
+            event = ring + ((tail - 1) & last)
+            if rings[event, _AT] > now - horizon:
+                before, age = values[event, _VALUE], (now - rings[event, _AT]) / 1e9
         slots[slot, _NEWEST] = now
-        if np.isfinite(value):
-            _append(nodes, values, slots, meta, slot, now, value, windows, width)
-            if half_life > 0:
-                _fade(slots, floats, slot, now, value, half_life)
+        turned[slot // slots_a_page] = 1
+        if counts:
+            event = ring + (tail & last)
+            rings[event, _AT], values[event, _VALUE] = now, value
+            pages[event // _EVENTS_A_PAGE] = 1
+            tail += 1
+            slots[slot, _TAIL] = tail
+            if faded:
+                _fade(slots, floats, slot, faded, now, value, half_life)
         for window in range(windows):
-            base = _HEADER + window * width
-            _enter(nodes, values, slots, floats, slot, base, now - spans[window, 1], squares)
-            _leave(nodes, values, slots, floats, slot, base, now - spans[window, 0], squares)
+            base = _HEADER + window * each
+            if delayed:
+                enters = slots[slot, base + delayed]
+                while enters < tail and rings[ring + (enters & last), _AT] <= now - spans[window, 1]:
+                    entered = values[ring + (enters & last), _VALUE]
+                    _add(floats, slot, base + _HI, entered)
+                    if squared:
+                        _add(floats, slot, base + squared, entered * entered)
+                    enters += 1
+                slots[slot, base + delayed] = enters
+            else:
+                enters = tail
+                if counts:
+                    _add(floats, slot, base + _HI, value)
+                    if squared:
+                        _add(floats, slot, base + squared, value * value)
+            leaves, until = slots[slot, base + _OUT], now - spans[window, 0]
+            while leaves < enters and rings[ring + (leaves & last), _AT] <= until:
+                gone = values[ring + (leaves & last), _VALUE]
+                _add(floats, slot, base + _HI, -gone)
+                if squared:
+                    _add(floats, slot, base + squared, -gone * gone)
+                leaves += 1
+            slots[slot, base + _OUT] = leaves
+            if leaves == enters:
+                floats[slot, base + _HI] = floats[slot, base + _LO] = 0.0
+                if squared:
+                    floats[slot, base + squared] = floats[slot, base + squared + 1] = 0.0
         ordered = -1
         for tell in range(len(tells)):
-            field, base, into = tells[tell, 0], _HEADER + tells[tell, 1] * width, tells[tell, 2]
+            field, base, into = tells[tell, 0], _HEADER + tells[tell, 1] * each, tells[tell, 2]
+            leaves = slots[slot, base + _OUT]
+            enters = slots[slot, base + delayed] if delayed else tail
+            count = enters - leaves
             if field == COUNT:
-                whole[into, row] = slots[slot, base + _N]
+                whole[into, row] = count
                 continue
             if field >= LOW:
                 if ordered != base:
-                    held = _ordered(nodes, values, slots, slot, base)
+                    held = _ordered(values, ring, last + 1, leaves, enters)
                     ordered = base
                 if field == DISTINCT:
                     whole[into, row] = _kinds(held)
                     continue
-                told = _of_ordered(held, field, numbers[tell])
+                out[into, row] = _of_ordered(held, field, numbers[tell])
+                continue
+            total = floats[slot, base + _HI] + floats[slot, base + _LO]
+            told = np.nan
+            if field == SUM:
+                told = total
+            elif field == MEAN:
+                if count:
+                    told = total / count
             elif field == PREVIOUS:
                 told = before
             elif field == AGE:
                 told = age
-            else:
-                told = _plain(slots, floats, slot, base, field, value)
+            elif field == EWMA:
+                if floats[slot, faded + _EW_WEIGHT] > 0:
+                    told = floats[slot, faded + _EW_SUM] / floats[slot, faded + _EW_WEIGHT]
+            elif count > 1:
+                told = _spread(count, total, floats[slot, base + squared] + floats[slot, base + squared + 1])
+                if field == ZSCORE:
+                    told = (value - total / count) / told if told > 0 else np.nan
             out[into, row] = told
-            missing |= np.isnan(told)
-        _trim(nodes, slots, meta, slot, now - horizon)
-    _sweep(nodes, table, slots, meta, len(keys), meta[6] - horizon)
-    return missing
-
-
-@_inlined
-def _new_slot(slots: Ints, meta: Ints) -> Any:
-    slot = meta[3]
-    if slot != 0:
-        meta[3] = slots[slot, _LAST]
-    else:
-        slot = meta[2]
-        meta[2] += 1
-    slots[slot, :] = 0
-    meta[5] += 1
-    return slot
-
-
-@_inlined
-def _append(
-    nodes: Ints,
-    values: Floats,
-    slots: Ints,
-    meta: Ints,
-    slot: int,
-    now: int,
-    value: float,
-    windows: int,
-    width: int,
-) -> None:
-    node = meta[1]
-    if node != 0:
-        meta[1] = nodes[node, _NEXT]
-    else:
-        node = meta[0]
-        meta[0] += 1
-    nodes[node, _AT], values[node, _VALUE], nodes[node, _NEXT] = now, value, 0
-    if slots[slot, _FIRST] == 0:
-        slots[slot, _FIRST] = node
-    else:
-        nodes[slots[slot, _LAST], _NEXT] = node
-    slots[slot, _LAST] = node
-    for window in range(windows):
-        base = _HEADER + window * width
-        if slots[slot, base + _IN] == 0:
-            slots[slot, base + _IN] = node
-
-
-class Track:
-    """Windows of one value by one key, for whole-number keys.
-
-    LOW, HIGH, DISTINCT and QUANTILE sort the events of their window each time; all else costs the same however
-    long the window is.
-    """
-
-    def __init__(self, tells: Sequence[Tell], half_life: Nanos = 0) -> None:
-        # In the order in which an event leaves them: the chain is cut behind the last.
-        spans = sorted({tell.span for tell in tells}, key=lambda span: (span.size + span.delay, span.delay))
-        self._spans = np.array([[span.size + span.delay, span.delay] for span in spans], np.int64)
-        self._tells = np.array([[tell.field, spans.index(tell.span), tell.into] for tell in tells], np.int64)
-        self._numbers = np.array([tell.number for tell in tells])
-        fields = {tell.field for tell in tells}
-        squares = bool(fields & {STD, ZSCORE})
-        self._keeps = (squares, float(half_life))
-        self._nodes = np.zeros((_STEP_NODES, _NODE), np.int64)
-        width = _HEADER + len(spans) * (_SQUARED if squares else _PLAIN_WIDTH)
-        self._slots = np.zeros((_STEP_SLOTS, width), np.int64)
-        self._table = np.zeros(2 * _STEP_SLOTS, np.int64)
-        self._meta = np.array([1, 0, 1, 0, 0, 0, _FREE, 0], np.int64)
-        # Compiled, or loaded, now: not when the first event waits for it.
-        nobody = np.zeros(0, np.int64)
-        self.fold(nobody, nobody, np.zeros(0), np.zeros((1, 0)))
-        self.newest(nobody)
-
-    @property
-    def keys(self) -> int:
-        """Keys something is known of."""
-        return int(self._meta[5])
-
-    @property
-    def nbytes(self) -> int:
-        """Memory, in bytes."""
-        return self._nodes.nbytes + self._slots.nbytes + self._table.nbytes
-
-    def newest(self, keys: Ints) -> Ints:
-        """Per key the newest event time so far; very small for one that is not known."""
-        return np.asarray(_newest(self._table, self._slots, _frozen(keys)))
-
-    def fold(self, keys: Ints, at: Ints, values: Floats, out: Floats, watermark: Nanos = _FREE) -> bool:
-        """Write into `out` (columns, rows) what is told of each event; True when a NaN is among it.
-
-        `at` must not fall per key; a key that no event from `watermark` on can see is forgotten. An event whose
-        value is not finite is told of but does not count. COUNT and DISTINCT are written as int64 into the same
-        memory.
-        """
-        self._grow(len(keys))
-        self._meta[6] = max(self._meta[6], watermark)
-        nodes, slots = self._nodes, self._slots
-        missing = _fold(
-            nodes, nodes.view(np.float64), slots, slots.view(np.float64), self._table, self._meta, self._spans,
-            self._tells, self._numbers, self._keeps, _frozen(keys), _frozen(at), _frozen(values), out,
-            out.view(np.int64),
-        )  # fmt: skip
-        return bool(missing)
-
-    def _grow(self, rows: int) -> None:
-        # In steps rather than by doubling: the system moves pages instead of copying, nobody waits.
-        if self._meta[0] + rows >= len(self._nodes):
-            self._nodes.resize((len(self._nodes) + max(rows, _STEP_NODES), _NODE), refcheck=False)
-        if self._meta[2] + rows >= len(self._slots):
-            width = self._slots.shape[1]
-            self._slots.resize((len(self._slots) + max(rows, _STEP_SLOTS), width), refcheck=False)
-        if 2 * (self._meta[5] + rows) > len(self._table):
-            size = len(self._table)
-            while 2 * (self._meta[5] + rows) > size:
-                size *= 2
-            self._table = np.zeros(size, np.int64)
-            _rehash(self._table, self._slots, int(self._meta[2]))
-
-    def snapshot(self) -> bytes:
-        """All of it, bit for bit."""
-        nodes, slots = self._nodes[: self._meta[0]], self._slots[: self._meta[2]]
-        state = (_VERSION, self._meta.tobytes(), nodes.tobytes(), slots.tobytes(), len(self._table))
-        return msgspec.msgpack.encode(state)
-
-    def restore(self, state: bytes) -> None:
-        """Continue from a snapshot."""
-        kind: Any = tuple[int, bytes, memoryview, memoryview, int]
-        _, meta, nodes, slots, size = msgspec.msgpack.decode(state, type=kind)
-        self._meta = np.frombuffer(meta, np.int64).copy()
-        self._nodes = _filled(self._nodes.shape[1], nodes, _STEP_NODES)
-        self._slots = _filled(self._slots.shape[1], slots, _STEP_SLOTS)
-        self._table = np.zeros(size, np.int64)
-        _rehash(self._table, self._slots, int(self._meta[2]))
+    _sweep(rings, table, slots, meta, pages, turned, 1 + rows // 4, meta[_MARK] - horizon, slots_a_page)
+    frame[_F_ROW] = 0
+    return True
 
 
 @compiled
-def _newest(table: Ints, slots: Ints, keys: Ints) -> Ints:
+def _newest(table: Any, slots: Ints, keys: Ints) -> Ints:
     newest = np.full(len(keys), _FREE)
     for row in range(len(keys)):
         slot = table[_find(table, slots, keys[row])]
@@ -495,16 +452,145 @@ def _newest(table: Ints, slots: Ints, keys: Ints) -> Ints:
     return newest
 
 
-def _filled(width: int, stored: memoryview, spare: int) -> Ints:
-    held = np.frombuffer(stored, np.int64).reshape(-1, width)
-    array = np.zeros((len(held) + spare, width), np.int64)
-    array[: len(held)] = held
-    return array
+class Track:
+    """Windows of one value by one key, for whole-number keys: the memory that `fold` works on.
 
+    LOW, HIGH, DISTINCT and QUANTILE sort the events of their window each time; all else costs the same however
+    long the window is. `frame` says where everything lies; whoever calls `fold` writes the addresses of keys and
+    values into it.
+    """
 
-def _frozen(array: NDArray[Any]) -> NDArray[Any]:
-    # What comes from Arrow may not be written to, which to the compiler is another type: let there be only one.
-    if array.flags.writeable:
-        array = array.view()
-        array.flags.writeable = False
-    return array
+    def __init__(self, tells: Sequence[Tell], half_life: Nanos = 0) -> None:
+        # In the order in which an event leaves them: what has left the last, nobody needs any more.
+        spans = sorted({tell.span for tell in tells}, key=lambda span: (span.size + span.delay, span.delay))
+        self._spans = np.array([[span.size + span.delay, span.delay] for span in spans], np.int64)
+        self._tells = np.array([[tell.field, spans.index(tell.span), tell.into] for tell in tells], np.int64)
+        self._numbers = np.array([tell.number for tell in tells])
+        fields = {tell.field for tell in tells}
+        each, delayed, squared = _PLAIN_WIDTH, 0, 0
+        if any(span.delay for span in spans):
+            delayed, each = each, each + 1
+        if fields & {STD, ZSCORE}:
+            squared, each = each, each + 2
+        faded = _HEADER + len(spans) * each if half_life else 0
+        used = _HEADER + len(spans) * each + (_FADED_WIDTH if half_life else 0)
+        width = -(-used // _LINE) * _LINE
+        self._rings, self._slots = Arena(_EVENT), Arena(width)
+        self._slots_a_page = PAGE // (8 * width)
+        self._meta = np.zeros(_RING_SPARE + _CLASSES, np.int64)
+        self._meta[[_RINGS, _SLOTS, _MARK]] = _LEAST_ROOM, 1, _FREE
+        self._table = np.zeros(1 << 12, np.int32)
+        self.frame = np.zeros(_FRAME, np.int64)
+        self.frame[[_F_DELAYED, _F_SQUARED, _F_FADED, _F_EACH]] = delayed, squared, faded, each
+        self.frame[[_F_HALF_LIFE, _F_WINDOWS, _F_TELL_COUNT]] = half_life, len(spans), len(tells)
+        self.frame[_F_COLUMNS] = 1 + max(tell.into for tell in tells)
+        self._settle()
+        # Compiled, or loaded, now: not when the first event waits for it.
+        self.newest(np.zeros(0, np.int64))
+
+    def _settle(self) -> None:
+        """Write down where everything lies."""
+        frame = self.frame
+        # What lies elsewhere now is to be stored anew.
+        self._ring_pages = np.ones(1 + len(self._rings.rows) // _EVENTS_A_PAGE, np.int64)
+        self._slot_pages = np.ones(1 + len(self._slots.rows) // self._slots_a_page, np.int64)
+        frame[[_F_RINGS, _F_RING_ROWS]] = self._rings.address, len(self._rings.rows)
+        frame[[_F_SLOTS, _F_SLOT_ROWS, _F_WIDTH]] = (
+            self._slots.address,
+            len(self._slots.rows),
+            self._slots.width,
+        )
+        frame[[_F_TABLE, _F_TABLE_SIZE]] = self._table.ctypes.data, len(self._table)
+        frame[[_F_META, _F_SPANS]] = self._meta.ctypes.data, self._spans.ctypes.data
+        frame[[_F_TELLS, _F_NUMBERS]] = self._tells.ctypes.data, self._numbers.ctypes.data
+        frame[[_F_RING_PAGES, _F_SLOT_PAGES]] = self._ring_pages.ctypes.data, self._slot_pages.ctypes.data
+        frame[_F_SLOTS_A_PAGE] = self._slots_a_page
+
+    @property
+    def keys(self) -> int:
+        """Keys something is known of."""
+        return int(self._meta[_LIVE])
+
+    @property
+    def nbytes(self) -> int:
+        """Memory in use, in bytes."""
+        used = self._meta[_RINGS] * _EVENT + self._meta[_SLOTS] * self._slots.width
+        return int(8 * used) + self._table.nbytes
+
+    def newest(self, keys: Ints) -> Ints:
+        """Per key the newest event time so far; very small for one that is not known."""
+        return np.asarray(_newest(self._table, self._slots.rows, np.array(keys)))
+
+    def point(self, keys: Ints, values: Ints) -> None:
+        """Where the keys and the values (float64 bit by bit) of events will lie."""
+        self.frame[[_F_KEYS, _F_VALUES]] = keys.ctypes.data, values.ctypes.data
+
+    @property
+    def keyless(self) -> bool:
+        """Whether flags of `miss` are in force."""
+        return bool(self.frame[_F_THERE])
+
+    def miss(self, flags: Ints | None) -> None:
+        """Where the flags of events lie that are 0 for one without a key; None: all have one."""
+        self.frame[_F_THERE] = 0 if flags is None else flags.ctypes.data
+
+    def make_room(self, rows: int) -> None:
+        """Room for so many more events; `fold` said that there was none."""
+        live, used = int(self._meta[_LIVE]), int(self._meta[_SLOTS])
+        if used + rows >= len(self._slots.rows):
+            self._slots.reach(used + rows + 1)
+            self._settle()
+        elif 2 * (live + rows) > len(self._table):
+            size = len(self._table)
+            while 2 * (live + rows) > size:
+                size *= 2
+            self._table = np.zeros(size, np.int32)
+            _rehash(self._table, self._slots.rows, used)
+            self.frame[[_F_TABLE, _F_TABLE_SIZE]] = self._table.ctypes.data, size
+        else:
+            self._rings.reach(2 * len(self._rings.rows))
+            self._settle()
+
+    def parts(self, *, everything: bool) -> dict[str, bytes]:
+        """State by part: what changed since the last call, or everything."""
+        found = self._stored(everything)
+        self._ring_pages[:], self._slot_pages[:] = 0, 0
+        return found
+
+    def _stored(self, everything: bool) -> dict[str, bytes]:
+        found = {"meta": self._meta.tobytes()}
+        for name, arena, pages, used, rows in (
+            ("rings", self._rings, self._ring_pages, int(self._meta[_RINGS]), _EVENTS_A_PAGE),
+            ("slots", self._slots, self._slot_pages, int(self._meta[_SLOTS]), self._slots_a_page),
+        ):
+            number = -(-used // rows)
+            changed = range(number) if everything else np.flatnonzero(pages[:number]).tolist()
+            for page in changed:
+                found[f"{name}/{page}"] = arena.rows[page * rows : min((page + 1) * rows, used)].tobytes()
+        return found
+
+    def restore_parts(self, parts: Mapping[str, bytes]) -> None:
+        """Continue from parts, on a fresh track."""
+        self._meta[:] = np.frombuffer(parts["meta"], np.int64)
+        self._rings.reach(int(self._meta[_RINGS]))
+        self._slots.reach(int(self._meta[_SLOTS]))
+        for name, stored in parts.items():
+            kind, _, page = name.partition("/")
+            if not page:
+                continue
+            arena, rows = (
+                (self._rings, _EVENTS_A_PAGE) if kind == "rings" else (self._slots, self._slots_a_page)
+            )
+            held = np.frombuffer(stored, np.int64).reshape(-1, arena.width)
+            arena.rows[int(page) * rows : int(page) * rows + len(held)] = held
+        size = len(self._table)
+        while 2 * self._meta[_LIVE] > size:
+            size *= 2
+        self._table = np.zeros(size, np.int32)
+        _rehash(self._table, self._slots.rows, int(self._meta[_SLOTS]))
+        self._settle()
+        self._ring_pages[:], self._slot_pages[:] = 0, 0
+
+    def snapshot(self) -> dict[str, bytes]:
+        """All of it, bit for bit, as `restore_parts` takes it."""
+        return self._stored(True)
