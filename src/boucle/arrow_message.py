@@ -28,7 +28,10 @@ class Places(Struct, frozen=True):
     """The first of pairs: values and nulls of a column."""
     buffers: int
     """The first of pairs: offset in the body and length of a buffer."""
+    node_count: int
+    buffer_count: int
     body: int
+    compressed: bool
 
 
 def field(message: bytes, table: int, number: int) -> int:
@@ -49,10 +52,14 @@ def places(message: bytes) -> Places:
     header = field(message, table, 2)
     batch = header + U32.unpack_from(message, header)[0]
     nodes, buffers = (field(message, batch, number) for number in (1, 2))
+    nodes, buffers = (at + U32.unpack_from(message, at)[0] for at in (nodes, buffers))
     return Places(
         length=field(message, batch, 0),
         body_length=field(message, table, 3),
-        nodes=nodes + U32.unpack_from(message, nodes)[0] + U32.size,
-        buffers=buffers + U32.unpack_from(message, buffers)[0] + U32.size,
+        nodes=nodes + U32.size,
+        buffers=buffers + U32.size,
+        node_count=U32.unpack_from(message, nodes)[0],
+        buffer_count=U32.unpack_from(message, buffers)[0],
         body=PREFIX.size + length,
+        compressed=bool(field(message, batch, 3)),
     )

@@ -3,6 +3,7 @@
 import struct
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -204,3 +205,39 @@ def test_flipped_and_cut_compressed_payloads(place: int, flip: int, end: int) ->
 @given(st.integers(0, len(SMALL) - 1))
 def test_a_truncated_stream_is_refused_or_whole(end: int) -> None:
     _judged(SMALL[:end])
+
+
+@settings(max_examples=600)
+@given(
+    st.lists(st.tuples(st.integers(0, len(SMALL) - 1), st.integers(1, 255)), max_size=4),
+    st.integers(1, 30),
+    st.sampled_from([0, 0, 0, 1, 8, 16, 400]),
+)
+def test_what_is_built_like_something_known_is_read_as_if_it_were_not(
+    flips: list[tuple[int, int]], samples: int, cut: int
+) -> None:
+    payload = bytearray(stream_of(chunk(samples)))
+    for place, flip in flips:
+        payload[place % len(payload)] ^= flip
+    given_ = [SMALL, SMALL, bytes(payload[: len(payload) - cut]), SMALL]
+    knowing = Decoder(VIBRATION, "arrow")
+    knowing.decode(wire(SMALL, SMALL))
+    block, rejects = knowing.decode(wire(*given_))
+    alone = [Decoder(VIBRATION, "arrow").decode(wire(one)) for one in given_]
+    batches = [told.rows for told, _ in alone if told is not None]
+    assert block is not None
+    assert block.rows.equals(pa.concat_batches(batches))
+    assert [one.reason for one in rejects] == [one.reason for _, some in alone for one in some]
+
+
+def test_messages_of_one_make_are_read_together_whatever_their_sizes() -> None:
+    decoder = Decoder(VIBRATION, "arrow")
+    sizes = [8, 8, 3, 1000, 1, 64, 8]
+    payloads = [stream_of(chunk(size)) for size in sizes]
+    decoder.decode(wire(*payloads))
+    block, rejects = decoder.decode(wire(*payloads))
+    assert rejects == []
+    assert block is not None
+    assert block.rows.equals(pa.concat_batches([chunk(size) for size in sizes]))
+    data, offsets = np.frombuffer(b"".join(payloads), np.uint8), np.cumsum([0, *map(len, payloads)])
+    assert decoder._arrow.read_alike(data, offsets.astype(np.int32), 0)[1] == len(sizes)

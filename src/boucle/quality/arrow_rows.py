@@ -1,12 +1,20 @@
 """Rows out of Arrow IPC stream payloads, cast to a contract without losing anything."""
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from boucle.product.contract import StreamContract
+from boucle.quality.arrow_familiar import Familiar
 from boucle.quality.arrow_sizes import Sizes, check_sizes
 from boucle.quality.reject import Unreadable
 
 __all__ = ["ArrowRows"]
+
+Bytes = NDArray[np.uint8]
+Offsets = NDArray[np.int32]
+_ALIKE, _LOOKS = 8, 64
+"""Ways of building a message that are known at a time, and messages that are looked at for them."""
 
 
 class ArrowRows:
@@ -22,6 +30,8 @@ class ArrowRows:
         self._schema = contract.schema()
         self._types = [field.type for field in contract.fields]
         self._max_bytes, self._max_rows = max_bytes, max_rows
+        self._alike: list[Familiar] = []
+        self._looked = 0
         self._known = b""
         """The last schema message that equals the contract's; the same bytes need no second look."""
 
@@ -36,12 +46,33 @@ class ArrowRows:
         try:
             if payload[: sizes.schema_end] == self._known:
                 batches = self._familiar(payload, sizes)
+                self._remember(payload, sizes)
             else:
                 batches = self._foreign(payload, sizes)
             return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
         except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError) as error:
             # All of these are pyarrow's words for "this is not what it claims to be".
             raise Unreadable("malformed", f"{type(error).__name__}: {error}") from None
+
+    def read_alike(self, data: Bytes, offsets: Offsets, first: int) -> tuple[pa.RecordBatch | None, int]:
+        """The rows of the messages from `first` on that are built like one read before, and how many those are.
+
+        `data[offsets[i]:offsets[i + 1]]` is a message.
+        """
+        for place, known in enumerate(self._alike):
+            rows, count = known.read(data, offsets, first)
+            if count:
+                self._alike.insert(0, self._alike.pop(place))
+                return rows, count
+        return None, 0
+
+    def _remember(self, payload: bytes, sizes: Sizes) -> None:
+        if sizes.batches == 1 and len(self._alike) < _ALIKE and self._looked < _LOOKS:
+            self._looked += 1
+            limits = (self._max_bytes, self._max_rows)
+            known = Familiar.of(self._schema, payload, sizes.schema_end, *limits)
+            if known is not None and known.knows(payload):
+                self._alike.append(known)
 
     def _familiar(self, payload: bytes, sizes: Sizes) -> list[pa.RecordBatch]:
         messages = pa.BufferReader(payload)

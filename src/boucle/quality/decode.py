@@ -1,7 +1,9 @@
 """Messages become typed rows here and nowhere else; what cannot is refused with its reason."""
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 
 from boucle.block import Block
@@ -44,15 +46,14 @@ class Decoder:
 
         Each row of the answer, and each reject, is one reading.
         """
+        topics, payloads, received, retained = wire.rows.columns
+        self.retained += retained.true_count
         batches: list[pa.RecordBatch] = []
-        rows: list[Any] = []
         rejects: list[Reject] = []
-        columns = wire.rows.columns
-        received = columns[2].view(pa.int64()).to_pylist()
-        for topic, payload, at, retained in zip(
-            columns[0].to_pylist(), columns[1].to_pylist(), received, columns[3].to_pylist(), strict=True
-        ):
-            self.retained += retained
+        rows: list[Any] = []
+        for message in self._unusual(payloads, batches):
+            payload, topic = payloads[message].as_py(), topics[message].as_py()
+            at = received[message].value
             try:
                 self._message(payload, batches, rows, rejects, (wire.stream, topic, at))
             except Unreadable as broken:
@@ -64,6 +65,23 @@ class Decoder:
             return None, rejects
         whole = batches[0] if len(batches) == 1 else pa.concat_batches(batches)
         return Block(wire.stream, whole, wire.watermark, wire.position), rejects
+
+    def _unusual(self, payloads: pa.Array, batches: list[pa.RecordBatch]) -> Iterator[int]:
+        """The messages to be read one by one, each in its turn; the others' rows are put into `batches`."""
+        if self._json is not None:
+            yield from range(len(payloads))
+            return
+        _, held, data = payloads.buffers()
+        offsets = np.frombuffer(held, np.int32, len(payloads) + 1, 4 * payloads.offset)
+        every = np.frombuffer(data or b"", np.uint8)
+        message = 0
+        while message < len(payloads):
+            alike, count = self._arrow.read_alike(every, offsets, message)
+            if alike is None:
+                yield message
+            else:
+                batches.append(alike)
+            message += max(count, 1)
 
     def _message(
         self,
