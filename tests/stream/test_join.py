@@ -114,7 +114,7 @@ def test_an_interval_join_is_sql(
 
     def make() -> IntervalJoin:
         return IntervalJoin(
-            "out", left="left", right="right", keys=["key"], lower=lower * NS, upper=upper * NS, kind=kind
+            "out", left="left", right="right", by=["key"], lower=lower * NS, upper=upper * NS, kind=kind
         )
 
     expected = query(
@@ -157,7 +157,7 @@ def test_an_as_of_join_is_sql(
 ) -> None:
     def make() -> AsOfJoin:
         return AsOfJoin(
-            "out", left="left", right="right", keys=["key"], tolerance=tolerance * NS, direction=direction
+            "out", left="left", right="right", by=["key"], tolerance=tolerance * NS, direction=direction
         )
 
     best = f"select r from r where r.key = l.key and {ASOF[direction].format(t=tolerance)} limit 1"
@@ -179,7 +179,7 @@ def test_without_tolerance_it_is_duckdbs_own_asof_join(
     left: list[Row], right: list[Row], kind: Any, data: st.DataObject
 ) -> None:
     def make() -> AsOfJoin:
-        return AsOfJoin("out", left="left", right="right", keys=["key"], kind=kind)
+        return AsOfJoin("out", left="left", right="right", by=["key"], kind=kind)
 
     expected = query(
         f"""select l.at, r.at as right_at, l.key, l.n, r.n as n_right, r.samples
@@ -192,7 +192,7 @@ def test_without_tolerance_it_is_duckdbs_own_asof_join(
 
 
 def test_a_left_row_that_waits_holds_the_watermark() -> None:
-    join = AsOfJoin("out", left="left", right="right", keys=["key"], tolerance=10 * NS, direction="forward")
+    join = AsOfJoin("out", left="left", right="right", by=["key"], tolerance=10 * NS, direction="forward")
     join.step(block("left", [{"at": 5, "key": "a", "n": 1}], 30))
     assert [told.watermark for told in join.step(block("right", [], 12))] == [5]
     (told,) = join.step(block("right", [{"at": 14, "key": "a", "n": 2, "samples": []}], 15))
@@ -202,8 +202,8 @@ def test_a_left_row_that_waits_holds_the_watermark() -> None:
 
 def test_what_no_longer_matches_is_forgotten() -> None:
     joins: list[Operator] = [
-        IntervalJoin("out", left="left", right="right", keys=["key"], lower=-5 * NS, upper=5 * NS),
-        AsOfJoin("out", left="left", right="right", keys=["key"], tolerance=5 * NS, direction="nearest"),
+        IntervalJoin("out", left="left", right="right", by=["key"], lower=-5 * NS, upper=5 * NS),
+        AsOfJoin("out", left="left", right="right", by=["key"], tolerance=5 * NS, direction="nearest"),
     ]
     for join in joins:
         sizes = []
@@ -218,7 +218,7 @@ def test_what_no_longer_matches_is_forgotten() -> None:
 
 
 def test_late_rows_are_told() -> None:
-    join = AsOfJoin("out", left="left", right="right", keys=["key"])
+    join = AsOfJoin("out", left="left", right="right", by=["key"])
     join.step(block("left", [], 50))
     join.step(block("right", [], 50))
     (late,) = join.step(block("left", [{"at": 45, "key": "a", "n": 1}], 50))
@@ -236,24 +236,24 @@ def test_enrich_with_a_table(tmp_path: Path) -> None:
     pa.parquet.write_table(table, tmp_path / "machines.parquet")
     (tmp_path / "machines.csv").write_text("key,hall,n\na,north,7\nb,south,8\n")
     for told in (MACHINES, table, "machines.parquet", "machines.csv"):
-        step = Enrich("out", keys=["key"], table=told, folder=tmp_path)
+        step = Enrich("out", by=["key"], table=told, folder=tmp_path)
         (out,) = step.step(block("left", rows, 9))
         assert out.rows.schema.names == ["at", "key", "n", "hall", "n_right"]
         assert out.rows.column("hall").to_pylist() == ["south", "north", None, None]
         assert out.rows.column("n_right").to_pylist() == [8, 7, None, None]
         assert (out.watermark, step.unknown) == (9, 2)
-        again = Enrich("out", keys=["key"], table=told, folder=tmp_path)
+        again = Enrich("out", by=["key"], table=told, folder=tmp_path)
         again.restore(step.snapshot())
         assert again.unknown == 2
 
 
 def test_a_key_that_looks_like_a_number_stays_what_it_is(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("key,hall\n007,north\n7,south\n")
-    (out,) = Enrich("out", keys=["key"], table="t.csv", folder=tmp_path).step(
+    (out,) = Enrich("out", by=["key"], table="t.csv", folder=tmp_path).step(
         block("left", [{"at": 1, "key": "007", "n": 1}], 0)
     )
     assert out.rows.column("hall").to_pylist() == ["north"]
-    numbers = Enrich("out", keys={"n": "key"}, table="t.csv", folder=tmp_path)
+    numbers = Enrich("out", by={"n": "key"}, table="t.csv", folder=tmp_path)
     with pytest.raises(BoucleError, match="twice"):
         numbers.step(block("left", [{"at": 1, "key": "007", "n": 7}], 0))
 
@@ -264,7 +264,7 @@ def test_enrich_with_a_changing_stream(
     left: list[Row], right: list[Row], restart: bool, data: st.DataObject
 ) -> None:
     def make() -> Enrich:
-        return Enrich("out", keys=["key"], left="left", right="right", ttl=9 * NS)
+        return Enrich("out", by=["key"], left="left", right="right", ttl=9 * NS)
 
     step = make()
     found = play(
@@ -284,18 +284,18 @@ def test_enrich_with_a_changing_stream(
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: IntervalJoin("o", left="l", right="l", keys=["k"], lower=0, upper=1), "two streams"),
+        (lambda: IntervalJoin("o", left="l", right="l", by=["k"], lower=0, upper=1), "two streams"),
         (
-            lambda: IntervalJoin("o", left="l", right="r", keys=["k"], lower="2s", upper="-1s"),
+            lambda: IntervalJoin("o", left="l", right="r", by=["k"], lower="2s", upper="-1s"),
             "turn them round",
         ),
-        (lambda: IntervalJoin("o", left="l", right="r", keys="k", lower=0, upper=1), "keys"),
-        (lambda: AsOfJoin("o", left="l", right="r", keys=["k"], direction="forward"), "tolerance"),
-        (lambda: AsOfJoin("o", left="l", right="r", keys=["k"], direction="up"), "direction"),  # type: ignore[arg-type]
-        (lambda: Enrich("o", keys=["k"]), "one thing"),
-        (lambda: Enrich("o", keys=["k"], table="nothing.csv"), "cannot be read"),
-        (lambda: Enrich("o", keys=["k"], table="nothing.xls"), "no table"),
-        (lambda: Enrich("o", keys=["k"], table=[{"a": 1}]), "no column 'k'"),
+        (lambda: IntervalJoin("o", left="l", right="r", by=[], lower=0, upper=1), "by []"),
+        (lambda: AsOfJoin("o", left="l", right="r", by=["k"], direction="forward"), "tolerance"),
+        (lambda: AsOfJoin("o", left="l", right="r", by=["k"], direction="up"), "direction"),  # type: ignore[arg-type]
+        (lambda: Enrich("o", by=["k"]), "one thing"),
+        (lambda: Enrich("o", by=["k"], table="nothing.csv"), "cannot be read"),
+        (lambda: Enrich("o", by=["k"], table="nothing.xls"), "no table"),
+        (lambda: Enrich("o", by=["k"], table=[{"a": 1}]), "no column 'k'"),
     ],
 )
 def test_bad_settings_are_refused(make: Callable[[], Operator], said: str) -> None:
@@ -305,7 +305,7 @@ def test_bad_settings_are_refused(make: Callable[[], Operator], said: str) -> No
 
 
 def test_keys_of_different_kinds_would_never_match() -> None:
-    join = AsOfJoin("out", left="left", right="right", keys={"n": "key"})
+    join = AsOfJoin("out", left="left", right="right", by={"n": "key"})
     join.step(block("left", [], 0))
     with pytest.raises(BoucleError, match="never match"):
         join.step(block("right", [], 0))

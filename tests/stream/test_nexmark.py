@@ -50,7 +50,7 @@ def modulo(column: str, by: int) -> Callable[[pa.RecordBatch], pa.Array]:
 def winning(flow: Flow) -> Stream:
     """Bids with their auction, made while it ran."""
     auctions, bids = flow.source("auctions"), flow.source("bids")
-    pairs = auctions.interval_join(bids, keys={"id": "auction"}, lower=0, upper="20s")
+    pairs = auctions.interval_join(bids, by={"id": "auction"}, lower=0, upper="20s")
     return pairs.filter("seconds(right_at) * 1e9 <= expires")
 
 
@@ -70,7 +70,7 @@ def q2(flow: Flow) -> Stream:
 def q3(flow: Flow) -> Stream:
     persons = flow.source("persons").filter("state in ('OR', 'ID', 'CA')")
     auctions = flow.source("auctions").filter("category == 10")
-    found = auctions.interval_join(persons, keys={"seller": "id"}, lower=-86400 * 365.0, upper="365d")
+    found = auctions.interval_join(persons, by={"seller": "id"}, lower=-86400 * 365.0, upper="365d")
     return found.select("name", "city", "state", "id")
 
 
@@ -89,7 +89,7 @@ def q5(flow: Flow) -> Stream:
         "most", size="2s", every="2s", by="window", values={"most": "max(n)"}
     )
     counted = counts.map("counted", window="seconds(window_start)")
-    hot = counted.interval_join(most, keys={"window": "window"}, lower=0, upper="2s").filter("n == most")
+    hot = counted.interval_join(most, by={"window": "window"}, lower=0, upper="2s").filter("n == most")
     return hot.select("window", "auction", "n")
 
 
@@ -110,7 +110,7 @@ def q6(flow: Flow) -> Stream:
         context.state.last = [*context.state.last[-9:], row["price"]]
         return [{"id": row["id"], "price": sum(context.state.last) / len(context.state.last)}]
 
-    return final.stateful("ten", keys=["seller"], on_row=ten, state=Prices, output=SOLD).select(
+    return final.stateful("ten", by=["seller"], on_row=ten, state=Prices, output=SOLD).select(
         "seller", "id", "price"
     )
 
@@ -118,14 +118,14 @@ def q6(flow: Flow) -> Stream:
 def q7(flow: Flow) -> Stream:
     bids = flow.source("bids")
     highest = bids.tumbling("highest", size="10s", values={"price": "max(price)"})
-    found = highest.interval_join(bids, keys=["price"], lower=-9.999999999, upper=0.0)
+    found = highest.interval_join(bids, by=["price"], lower=-9.999999999, upper=0.0)
     return found.select("auction", "price", "bidder")
 
 
 def q8(flow: Flow) -> Stream:
     persons = flow.source("persons").tumbling("new", size="10s", by=["id", "name"], values={"n": "count"})
     sellers = flow.source("auctions").tumbling("sellers", size="10s", by="seller", values={"n": "count"})
-    return persons.interval_join(sellers, keys={"id": "seller"}, lower=0, upper=0).select("id", "name")
+    return persons.interval_join(sellers, by={"id": "seller"}, lower=0, upper=0).select("id", "name")
 
 
 def q11(flow: Flow) -> Stream:
@@ -143,7 +143,7 @@ SIDE = [{"key": key, "label": f"label {key}"} for key in range(5)]
 
 def q13(flow: Flow) -> Stream:
     keyed = flow.source("bids").map(key=modulo("auction", 7))
-    return keyed.to("boucle.stream.join:Enrich", keys=["key"], table=SIDE).select("auction", "price", "label")
+    return keyed.to("boucle.stream.join:Enrich", by=["key"], table=SIDE).select("auction", "price", "label")
 
 
 def q14(flow: Flow) -> Stream:

@@ -87,11 +87,11 @@ def test_strict_patterns_are_regular_expressions(parts: list[Part], text: str, e
     said = re.compile("".join(f"[{letters}]{many}{few if many else ''}" for letters, many, few in parts))
     if said.match(""):
         with pytest.raises(BoucleError, match="without any row"):
-            Pattern("out", keys=["key"], steps=steps, contiguity="strict")
+            Pattern("out", by=["key"], steps=steps, contiguity="strict")
         return
     after = "to next row" if each else "past last row"
     found = play(
-        lambda: Pattern("out", keys=["key"], steps=steps, contiguity="strict", after=after), word(text + "z")
+        lambda: Pattern("out", by=["key"], steps=steps, contiguity="strict", after=after), word(text + "z")
     )
     if each:
         starts = (said.match(text, start) for start in range(len(text)))
@@ -121,7 +121,7 @@ def test_groups_and_alternatives_are_regular_expressions(
     if re.match(f"(?:{'|'.join(map(said, ways))})$", ""):
         return  # `re` treats an empty turn of a loop in its own way
     found = play(
-        lambda: Pattern("out", keys=["key"], steps=[group, tail], contiguity="strict"), word(text + "z")
+        lambda: Pattern("out", by=["key"], steps=[group, tail], contiguity="strict"), word(text + "z")
     )
     assert ends(found) == [(match.start(), match.end() - 1) for match in expression.finditer(text)]
 
@@ -205,14 +205,14 @@ def test_relaxed_patterns_with_nots_and_within_are_what_a_search_finds(
         steps.append(step(f"s{index}", letters, many))
     after = "to next row" if each else "past last row"
     found = play(
-        lambda: Pattern("out", keys=["key"], steps=steps, within=within * 1e-8, after=after), word(text)
+        lambda: Pattern("out", by=["key"], steps=steps, within=within * 1e-8, after=after), word(text)
     )
     search = Search(text, [(p[0], *p[1], p[2], p[3] if i else "") for i, p in enumerate(parts)], within)
     assert ends(found) == search.all(each=each)
 
 
 PLANT: dict[str, Any] = {
-    "keys": ["key"],
+    "by": ["key"],
     "within": "10min",
     "steps": [
         {"name": "hot", "where": "s == 'temperature' and x > 80", "for": "30s"},
@@ -264,7 +264,7 @@ def test_a_condition_that_holds_then_a_drop_and_no_stop_between() -> None:
 
 def test_a_condition_that_holds_is_told_once_and_by_the_watermark() -> None:
     def make() -> Pattern:
-        return Pattern("out", keys=["key"], steps=[{"name": "hot", "where": "x > 80", "for": "30s"}])
+        return Pattern("out", by=["key"], steps=[{"name": "hot", "where": "x > 80", "for": "30s"}])
 
     operator = make()
     assert len(operator.step(block(plant((1, "t", 90)), 31 * SECOND - 1))[0]) == 0
@@ -278,7 +278,7 @@ def test_a_condition_that_holds_is_told_once_and_by_the_watermark() -> None:
 
 def test_absence_at_the_end_is_known_by_the_watermark() -> None:
     asked: dict[str, Any] = {
-        "keys": ["key"],
+        "by": ["key"],
         "steps": [
             {"name": "order", "where": "s == 'order'"},
             {"name": "done", "where": "s == 'done'", "not": True, "for": "5s"},
@@ -309,7 +309,7 @@ def test_steps_refer_to_earlier_ones_and_to_the_row_before() -> None:
     measures = {"mean": "avg(fall.x)", "n": "count(fall)", "from_": "high.x", "to": "drop.x"}
 
     def make() -> Pattern:
-        return Pattern("out", keys=["key"], steps=fall, within=9, contiguity="strict", measures=measures)
+        return Pattern("out", by=["key"], steps=fall, within=9, contiguity="strict", measures=measures)
 
     values = [3, 12, 11, 9, 2, 5]
     rows = [{"at": i + 1, "key": "k", "s": "", "x": float(x)} for i, x in enumerate(values)]
@@ -327,7 +327,7 @@ def test_three_small_payments_then_a_large_one() -> None:
     def make() -> Pattern:
         return Pattern(
             "out",
-            keys=["key"],
+            by=["key"],
             steps=CARDS,
             within="10min",
             measures={"n": "count(small)", "paid": "large.x"},
@@ -345,7 +345,7 @@ def test_after_a_match() -> None:
     def found(after: str) -> Found:
         return ends(
             play(
-                lambda: Pattern("out", keys=["key"], steps=steps, contiguity="strict", after=after),
+                lambda: Pattern("out", by=["key"], steps=steps, contiguity="strict", after=after),
                 word("aabaabz"),
             )
         )
@@ -359,8 +359,8 @@ def test_after_a_match() -> None:
 def test_too_many_runs_are_told() -> None:
     steps = [step("a", "a"), step("b", "b")]
     with pytest.raises(BoucleError, match="the limit is 3"):
-        play(lambda: Pattern("out", keys=["key"], steps=steps, within=1, limit=3), word("aaaaaaab"))
-    dropping = Pattern("out", keys=["key"], steps=steps, within=1, limit=3, on_limit="drop")
+        play(lambda: Pattern("out", by=["key"], steps=steps, within=1, limit=3), word("aaaaaaab"))
+    dropping = Pattern("out", by=["key"], steps=steps, within=1, limit=3, on_limit="drop")
     assert ends(play(lambda: dropping, word("aaaaaaab"))) == [(4, 7)]
     assert dropping.dropped_runs == 4
 
@@ -385,7 +385,7 @@ def test_too_many_runs_are_told() -> None:
 )
 def test_what_cannot_be_meant_is_refused(settings_: dict[str, Any], said: str) -> None:
     with pytest.raises(BoucleError) as refused:
-        Pattern("out", keys=["key"], **settings_)
+        Pattern("out", by=["key"], **settings_)
     assert refused.value.code == "B220"
     assert said in str(refused.value)
     assert refused.value.fix or refused.value.why
@@ -393,13 +393,13 @@ def test_what_cannot_be_meant_is_refused(settings_: dict[str, Any], said: str) -
 
 @pytest.mark.parametrize("where", ["y > 3", "x + 1", "a.y > 3", "sum(a.s) > 1"])
 def test_columns_are_checked_at_the_first_block(where: str) -> None:
-    operator = Pattern("out", keys=["key"], steps=[{"name": "a", "where": where}])
+    operator = Pattern("out", by=["key"], steps=[{"name": "a", "where": where}])
     with pytest.raises(BoucleError, match="B221"):
         operator.step(block(word("a"), 0))
 
 
 def test_late_rows_are_told() -> None:
-    operator = Pattern("out", keys=["key"], steps=[PatternStep("a", "s == 'a'")])
+    operator = Pattern("out", by=["key"], steps=[PatternStep("a", "s == 'a'")])
     operator.step(block(word("a"), 100))
     late, _ = operator.step(block(word("a"), 101))
     assert late.stream == "out/late"
@@ -462,7 +462,7 @@ def test_cut_shuffle_and_restart_change_nothing(
     order = sorted(range(len(rows)), key=lambda index: rows[index]["at"] + shifts[index])
 
     def make() -> Pattern:
-        return Pattern("out", keys=["key"], **law)
+        return Pattern("out", by=["key"], **law)
 
     expected = play(make, rows)
     assert play(make, [rows[index] for index in order], cuts, restart=restart) == expected
@@ -556,15 +556,15 @@ def test_in_arrival_order_a_key_does_not_depend_on_the_cut(
     rows = word(text)
 
     def make() -> Pattern:
-        return Pattern("out", keys=["key"], order="arrival", **law)
+        return Pattern("out", by=["key"], order="arrival", **law)
 
     expected = play(make, rows)
     assert play(make, rows, cuts, restart=restart) == expected
-    assert expected == play(lambda: Pattern("out", keys=["key"], **law), rows), "one key in order: as by time"
+    assert expected == play(lambda: Pattern("out", by=["key"], **law), rows), "one key in order: as by time"
 
 
 def test_what_is_remembered_is_bounded_by_event_time() -> None:
-    operator = Pattern("out", keys=["key"], **LAWS[0])
+    operator = Pattern("out", by=["key"], **LAWS[0])
     sizes = []
     for turn in range(50):
         rows = [
@@ -580,6 +580,6 @@ def test_a_key_that_cannot_be_told_apart_is_refused() -> None:
     schema = pa.schema(
         [("at", pa.timestamp("ns", tz="UTC")), ("key", pa.list_(pa.int64())), ("s", pa.string())]
     )
-    operator = Pattern("out", keys=["key"], steps=[step("a", "a")])
+    operator = Pattern("out", by=["key"], steps=[step("a", "a")])
     with pytest.raises(BoucleError, match="key key is list"):
         operator.step(Block("in", as_rows([], schema), 0, Position("in", 0)))

@@ -43,9 +43,7 @@ def on_timer(context: Context, tag: str) -> list[Row]:
 
 
 def spending(ttl: float | None = None) -> Stateful:
-    return Stateful(
-        "out", keys=["card"], on_row=on_row, on_timer=on_timer, state=Spent, output=OUTPUT, ttl=ttl
-    )
+    return Stateful("out", by=["card"], on_row=on_row, on_timer=on_timer, state=Spent, output=OUTPUT, ttl=ttl)
 
 
 def block(rows: list[Row], watermark: int) -> Block:
@@ -109,7 +107,7 @@ def test_timers_and_rows_go_by_time_and_a_timer_before_the_row_of_its_instant() 
 
 def test_a_key_not_seen_for_its_ttl_is_forgotten() -> None:
     rows = [{"at": at, "card": "a", "amount": 1.0} for at in (1, 5, 15, 16)]
-    step = Stateful("out", keys=["card"], on_row=on_row, state=Spent, output=OUTPUT, ttl=1e-8)
+    step = Stateful("out", by=["card"], on_row=on_row, state=Spent, output=OUTPUT, ttl=1e-8)
     out = as_dicts(step.step(block(rows, 100))[0].rows)
     assert [row["total"] for row in out] == [1.0, 2.0, 1.0, 2.0], "at 15, 10 ns after the last row"
     assert step.save() == spending().save(), "nothing is left"
@@ -133,22 +131,22 @@ def test_numpy_state_and_what_is_refused() -> None:
         return [{"what": str(context.state["n"]), "total": float(context.state["total"])}]
 
     def make() -> Stateful:
-        return Stateful("out", keys=["card"], on_row=count, state=dtype, output=OUTPUT)
+        return Stateful("out", by=["card"], on_row=count, state=dtype, output=OUTPUT)
 
     rows = [{"at": at, "card": "ab"[at % 2], "amount": 0.1 * at} for at in range(20)]
     assert play(make, rows, [3, 9, 12], restart=True) == play(make, rows, [])
     with pytest.raises(BoucleError, match="no type"):
-        Stateful("out", keys=["card"], on_row=count, state=dict, output=OUTPUT)
+        Stateful("out", by=["card"], on_row=count, state=dict, output=OUTPUT)
     with pytest.raises(BoucleError, match="B221"):
-        Stateful("out", keys=["nothing"], on_row=count, state=dtype, output=OUTPUT).step(block([], 0))
+        Stateful("out", by=["nothing"], on_row=count, state=dtype, output=OUTPUT).step(block([], 0))
     with pytest.raises(BoucleError, match="not after"):
-        Stateful("out", keys=["card"], on_row=lambda c, _: c.timer(c.at), state=Spent, output=OUTPUT).step(
+        Stateful("out", by=["card"], on_row=lambda c, _: c.timer(c.at), state=Spent, output=OUTPUT).step(
             block(rows, 99)
         )
     with pytest.raises(BoucleError, match="not of its output"):
-        Stateful(
-            "out", keys=["card"], on_row=lambda *_: [{"total": "much"}], state=Spent, output=OUTPUT
-        ).step(block(rows, 99))
+        Stateful("out", by=["card"], on_row=lambda *_: [{"total": "much"}], state=Spent, output=OUTPUT).step(
+            block(rows, 99)
+        )
     other = spending()
     with pytest.raises(BoucleError, match="B602"):
         other.restore(b"\x93\x01")
@@ -195,7 +193,7 @@ def test_in_arrival_order_a_key_does_not_depend_on_the_cut(
     def make() -> Stateful:
         return Stateful(
             "out",
-            keys=["card"],
+            by=["card"],
             on_row=on_row,
             on_timer=on_timer,
             state=Spent,

@@ -24,12 +24,12 @@ from boucle.clock import SECOND, Nanos
 from boucle.errors import BoucleError
 from boucle.product.duration import seconds
 from boucle.stream.expression import plain_column
-from boucle.stream.rows import late_blocks, require
+from boucle.stream.rows import late_blocks, names_of, require
 from boucle.stream.sequence import Sequencer, load_rows, save_rows, state_of
 
 __all__ = ["AsOfJoin", "Enrich", "IntervalJoin"]
 
-Keys = Sequence[str] | Mapping[str, str]
+By = Sequence[str] | Mapping[str, str] | str
 _RIGHT, _LEFT = 0, 1
 _SLACK = 1024
 
@@ -100,11 +100,11 @@ class _Shelf:
         self._ids = [np.frombuffer(held, np.int64) for held in ids]
 
 
-def _pairs(stream: str, keys: Keys) -> dict[str, str]:
-    if isinstance(keys, str) or not keys:
-        fix = "give keys: [name, …], or {left: right} where the names differ"
-        raise BoucleError("B220", f"{stream}: keys {keys!r}", fix=fix)
-    return dict(keys) if isinstance(keys, Mapping) else {name: name for name in keys}
+def _pairs(stream: str, by: By) -> dict[str, str]:
+    if not by:
+        fix = "give by: [name, …], or {left: right} where the names differ"
+        raise BoucleError("B220", f"{stream}: by {by!r}", fix=fix)
+    return dict(by) if isinstance(by, Mapping) else {name: name for name in names_of(by)}
 
 
 def _encoded(rows: pa.RecordBatch, names: Sequence[str]) -> list[bytes | None]:
@@ -128,7 +128,7 @@ class _Join:
         *,
         left: str,
         right: str,
-        keys: Keys,
+        by: By,
         kind: str,
         time: str,
         idle: str | float | None,
@@ -137,7 +137,7 @@ class _Join:
             fix = "left and right are two streams, kind is inner or left"
             raise BoucleError("B220", f"{stream}: {kind} join of {left} and {right}", fix=fix)
         self._stream, self._names, self._kind, self._time = stream, (right, left), kind, time
-        pairs = _pairs(stream, keys)
+        pairs = _pairs(stream, by)
         self._keys = (list(pairs.values()), list(pairs))
         self._sequencer = Sequencer(self._names, time=time, idle=None if idle is None else seconds(idle))
         self._shelves = (_Shelf(), _Shelf())
@@ -307,14 +307,14 @@ class IntervalJoin(_Join):
         *,
         left: str,
         right: str,
-        keys: Keys,
+        by: By,
         lower: str | float,
         upper: str | float,
         kind: Literal["inner", "left"] = "inner",
         time: str = "at",
         idle: str | float | None = None,
     ) -> None:
-        super().__init__(stream, left=left, right=right, keys=keys, kind=kind, time=time, idle=idle)
+        super().__init__(stream, left=left, right=right, by=by, kind=kind, time=time, idle=idle)
         self._lower, self._upper = (_signed(bound) for bound in (lower, upper))
         if self._lower > self._upper:
             raise BoucleError(
@@ -397,14 +397,14 @@ class AsOfJoin(_Join):
         *,
         left: str,
         right: str,
-        keys: Keys,
+        by: By,
         tolerance: str | float | None = None,
         direction: Literal["backward", "forward", "nearest"] = "backward",
         kind: Literal["inner", "left"] = "left",
         time: str = "at",
         idle: str | float | None = None,
     ) -> None:
-        super().__init__(stream, left=left, right=right, keys=keys, kind=kind, time=time, idle=idle)
+        super().__init__(stream, left=left, right=right, by=by, kind=kind, time=time, idle=idle)
         if direction not in ("backward", "forward", "nearest"):
             fix = "backward, forward or nearest"
             raise BoucleError("B220", f"{stream}: direction {direction!r}", fix=fix)
@@ -513,7 +513,7 @@ class Enrich:
         self,
         stream: str,
         *,
-        keys: Keys,
+        by: By,
         table: Any = None,
         left: str = "",
         right: str = "",
@@ -527,12 +527,10 @@ class Enrich:
             raise BoucleError("B220", f"{stream}: one thing to enrich with is wanted", fix=fix)
         self._stream = stream
         self.unknown = 0
-        self._pairs = _pairs(stream, keys)
+        self._pairs = _pairs(stream, by)
         self._join: AsOfJoin | None = None
         if right:
-            self._join = AsOfJoin(
-                stream, left=left, right=right, keys=keys, tolerance=ttl, time=time, idle=idle
-            )
+            self._join = AsOfJoin(stream, left=left, right=right, by=by, tolerance=ttl, time=time, idle=idle)
             return
         self._table = _read_table(stream, table, Path(folder), list(self._pairs.values()))
         require(stream, list(self._pairs.values()), self._table.schema)

@@ -1,6 +1,6 @@
 """Patterns over the rows of a key: "hot for 30 s, then the pressure drops by 5, and no stop in between".
 
-After row pattern recognition, ISO/IEC 9075-2:2016 (MATCH_RECOGNIZE). Covered: PARTITION BY (`keys`), ORDER BY
+After row pattern recognition, ISO/IEC 9075-2:2016 (MATCH_RECOGNIZE). Covered: PARTITION BY (`by`), ORDER BY
 the event time, DEFINE (`where`, with references to other steps, FIRST and LAST, running aggregates, PREV),
 PATTERN with concatenation, alternation (`any`), groups (`steps`), the quantifiers `? * + {n} {n,} {n,m}`, each
 reluctant with a `?` behind; leftmost start first and the standard's order of preference; MEASURES with FINAL
@@ -268,7 +268,7 @@ class Pattern(KeyedFold):
         self,
         stream: str,
         *,
-        keys: Sequence[str],
+        by: Sequence[str] | str,
         steps: Sequence[PatternStep | Mapping[str, Any]],
         measures: Mapping[str, str] | None = None,
         within: str | float | None = None,
@@ -279,7 +279,7 @@ class Pattern(KeyedFold):
         time: str = "at",
         order: Order = "time",
     ) -> None:
-        super().__init__(stream, keys=keys, time=time, order=order)
+        super().__init__(stream, by=by, time=time, order=order)
         try:
             told = msgspec.convert([msgspec.to_builtins(step) for step in steps], list[PatternStep])
         except msgspec.ValidationError as error:
@@ -322,7 +322,7 @@ class Pattern(KeyedFold):
             nots = [program.nots[i] for t, mask in options if t == _ACCEPT for i in _bits(mask)]
             if place != _START and self._within is None and any(step.for_ is None for step in nots):
                 program.refuse("absence at the end has no end", "give within, or the `not` step a `for`")
-        clash = {"at", "first_at", "last_at", *self._keys} & set(self._measures)
+        clash = {"at", "first_at", "last_at", *self._by} & set(self._measures)
         if clash:
             program.refuse(f"measure {min(clash)} is a column already", "give it another name")
         if program.code[0][0] == "not":

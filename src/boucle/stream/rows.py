@@ -205,6 +205,11 @@ class Union:
         _, self._marks, self._watermark, self._columns = state_of(kind, state, _VERSION, self._stream)
 
 
+def names_of(by: Sequence[str] | str) -> tuple[str, ...]:
+    """Columns, declared as one name or as several."""
+    return (by,) if isinstance(by, str) else tuple(by)
+
+
 def require(stream: str, names: Sequence[str], schema: pa.Schema) -> None:
     """B221 unless all these columns are there, once each."""
     for name in names:

@@ -20,7 +20,7 @@ from boucle.clock import SECOND, Nanos
 from boucle.errors import BoucleError
 from boucle.product.duration import seconds
 from boucle.stream.expression import plain_column, plain_type
-from boucle.stream.rows import late_blocks, require
+from boucle.stream.rows import late_blocks, names_of, require
 from boucle.stream.sequence import Order, Sequencer, state_of
 
 __all__ = ["Context", "KeyedFold", "Stateful", "in_ns"]
@@ -49,12 +49,12 @@ class KeyedFold:
 
     version: ClassVar[int] = 1
 
-    def __init__(self, stream: str, *, keys: Sequence[str], time: str = "at", order: Order = "time") -> None:
-        if isinstance(keys, str):
-            raise BoucleError("B220", f"{stream}: keys is one name", fix=f"write [{keys}]")
+    def __init__(
+        self, stream: str, *, by: Sequence[str] | str, time: str = "at", order: Order = "time"
+    ) -> None:
         if order not in ("time", "arrival"):
             raise BoucleError("B220", f"{stream}: order: {order!r}", fix="write time or arrival")
-        self._stream, self._keys, self._time, self._order = stream, tuple(keys), time, order
+        self._stream, self._by, self._time, self._order = stream, names_of(by), time, order
         self._input, self._sequencer = "", Sequencer((), time=time, order=order)
         self._told: Nanos = 0
         self._timers: dict[bytes, set[tuple[Nanos, str]]] = {}
@@ -74,7 +74,7 @@ class KeyedFold:
         if not self._input:
             self._listen(block.stream)
         if self._schema is None:
-            require(self._stream, [*self._keys, self._time], block.rows.schema)
+            require(self._stream, [*self._by, self._time], block.rows.schema)
             self._output = self.bind(block.rows.schema)
             self._schema = block.rows.schema
         elif not self._schema.equals(block.rows.schema):
@@ -106,7 +106,7 @@ class KeyedFold:
 
     def _fold(self, rows: pa.RecordBatch, at: list[Nanos]) -> None:
         self.take(rows)
-        columns = [plain_column(rows, name).to_pylist() for name in self._keys]
+        columns = [plain_column(rows, name).to_pylist() for name in self._by]
         known: dict[Any, bytes] = {}
         for index, values in enumerate(zip(*columns, strict=True) if columns else [()] * len(at)):
             key = known.get(values)
@@ -158,18 +158,18 @@ class KeyedFold:
 
     def named(self, key: bytes) -> dict[str, Any]:
         """The key columns and their values."""
-        return dict(zip(self._keys, msgpack.decode(key), strict=True))
+        return dict(zip(self._by, msgpack.decode(key), strict=True))
 
     def heads(self, schema: pa.Schema) -> list[pa.Field]:
         """The columns that every row of output has: `at`, then the keys."""
         kinds = [in_ns(schema.field(self._time).type)]
-        for name in self._keys:
+        for name in self._by:
             kind = in_ns(schema.field(name).type)
             if plain_type(kind) not in _KEY_KINDS:
                 what = f"{self._stream}: key {name} is {kind}"
                 raise BoucleError("B221", what, fix="make it a text or a number with Map")
             kinds.append(kind if pa.types.is_timestamp(kind) else plain_type(kind))
-        return [pa.field(name, kind) for name, kind in zip(("at", *self._keys), kinds, strict=True)]
+        return [pa.field(name, kind) for name, kind in zip(("at", *self._by), kinds, strict=True)]
 
     def bind(self, schema: pa.Schema) -> pa.Schema:
         """Called with the schema of the input: the schema of the output."""
@@ -271,7 +271,7 @@ class Stateful(KeyedFold):
         self,
         stream: str,
         *,
-        keys: Sequence[str],
+        by: Sequence[str] | str,
         on_row: Callable[[Context, dict[str, Any]], Rows],
         state: Any,
         output: pa.Schema,
@@ -280,7 +280,7 @@ class Stateful(KeyedFold):
         time: str = "at",
         order: Order = "time",
     ) -> None:
-        super().__init__(stream, keys=keys, time=time, order=order)
+        super().__init__(stream, by=by, time=time, order=order)
         self._on_row, self._on_timer, self._own = on_row, on_timer, output
         self._dtype = state if isinstance(state, np.dtype) else None
         if self._dtype is None and not (isinstance(state, type) and issubclass(state, Struct)):
@@ -292,7 +292,7 @@ class Stateful(KeyedFold):
             except TypeError as error:
                 fix = "give every field a default"
                 raise BoucleError("B220", f"{stream}: no first state", why=str(error), fix=fix) from error
-        clash = [name for name in ("at", *keys) if name in output.names]
+        clash = [name for name in ("at", *self._by) if name in output.names]
         if clash:
             fix = "leave it out of output"
             raise BoucleError("B220", f"{stream}: {clash[0]} is added by the engine", fix=fix)

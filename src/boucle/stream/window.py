@@ -29,7 +29,7 @@ from boucle.product.duration import seconds
 from boucle.stream.aggregate import Aggregate, make, read_aggregates
 from boucle.stream.groups import Groups
 from boucle.stream.open_windows import OpenWindows
-from boucle.stream.rows import require_of
+from boucle.stream.rows import names_of, require_of
 from boucle.stream.sequence import Ready, Sequencer, instants, sortable, state_of
 
 __all__ = ["Counted", "Hopping", "Session", "Tumbling"]
@@ -54,7 +54,7 @@ class _Windows:
         allowed: float | str = 0,
     ) -> None:
         self._stream, self._time = stream, time
-        self._by = (by,) if isinstance(by, str) else tuple(by)
+        self._by = names_of(by)
         self._declared = read_aggregates(dict(values), stream)
         if not self._declared:
             raise BoucleError("B221", f"{stream}: no values", fix="values: {rows: count, total: sum(amount)}")
