@@ -1,11 +1,11 @@
-"""The durable log's appends, beside the disk's own synced writes of the same bytes; its growth.
+"""The durable log's appends, beside the disk's own synced writes of the same bytes.
 
 `log_append_MB_per_s` is group commit: one thread appends Blocks of 1 MB, another flushes without end,
 with the defaults of EventLog. Its peer writes chunks of the size that the flushes had on average
 (`os.write` and `os.fdatasync` to one file), in turns with it. `log_acknowledged_*` is one append and
 its flush with nothing else going on, at four sizes; the peer is one write and its fdatasync of the same
-bytes. `log_grown_*` compares a log of 1 000 segments with one of a single segment. The disk of the
-temporary folder is what is measured: TMPDIR chooses another.
+bytes. The disk of the temporary folder is what is measured: TMPDIR chooses another. What many segments
+cost stands in `bench.growth`.
 """
 
 import os
@@ -140,66 +140,12 @@ def acknowledged(folder: Path, quick: bool) -> list[Figure]:
     return figures
 
 
-def grown(folder: Path, segments: int) -> EventLog:
-    """A log whose last segment holds 100 Blocks, whatever lies before it."""
-    log = EventLog(folder, segment_bytes=1, fsync_interval=0)
-    one = block(4_000, 0)
-    for _ in range(segments - 1):
-        log.append(one)
-    log.close()
-    log = EventLog(folder, fsync_interval=0)
-    other = pa.record_batch({"of": ["another schema"]})
-    log.append(Block("readings", other, 0, Position("bench", 0)))
-    for _ in range(100):
-        log.append(one)
-        log.flush()
-    assert len(list(folder.glob("*.seg"))) >= segments
-    return log
-
-
-def growth(folder: Path, quick: bool) -> list[Figure]:
-    """The same work on a log of one segment and of a thousand, one after the other each time."""
-    logs = [grown(folder / "1", 1), grown(folder / "1000", 1000)]
-    readers = [EventLog(log.folder, stream=log.stream) for log in logs]
-    one, count = block(4_000, 0), 100 if quick else 600
-
-    def append(which: int) -> None:
-        logs[which].append(one)
-        logs[which].flush()
-
-    def reopen(which: int) -> None:
-        logs[which].close()
-        logs[which].open()
-
-    def tail(which: int) -> None:
-        reader = readers[which]
-        assert len(list(reader.read(Position(reader.stream, reader.durable().offset - 1)))) == 1
-
-    figures = []
-    for name, work in (("append", append), ("open", reopen), ("tail_read", tail)):
-        took: tuple[list[float], list[float]] = ([], [])
-        for number in range(2 * count):
-            begun = time.perf_counter()
-            work(number % 2)
-            took[number % 2].append(1000 * (time.perf_counter() - begun))
-        single, thousand = (percentile(some, 0.5) for some in took)
-        goal = f"<= {1.25 * single:.4g}"
-        peer = "the same with 1 segment"
-        figures.append(
-            figure(f"log_grown_{name}_ms", thousand, "ms", goal=goal, peer=peer, peer_value=single)
-        )
-    for log in logs:
-        log.close()
-    return figures
-
-
 def main() -> None:
     asked = options(__doc__)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         figures = throughput(folder, 3 if asked.quick else 6, 150 if asked.quick else 500)
         figures += acknowledged(folder, asked.quick)
-        figures += growth(folder, asked.quick)
     publish(figures, asked)
 
 
