@@ -19,12 +19,43 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "folder", nargs="?", default=".", type=Path, help="the product's folder (default: here)"
     )
     parser.add_argument("--env", help="an environment of boucle.toml")
-    parser.add_argument("--lake", type=Path, metavar="FOLDER", help="replay what the run in FOLDER stored")
+    parser.add_argument(
+        "--lake",
+        type=Path,
+        metavar="FOLDER",
+        help="replay what the lake of the run in FOLDER has, by event time",
+    )
+    parser.add_argument(
+        "--log",
+        type=Path,
+        metavar="FOLDER",
+        help="replay what the run in FOLDER accepted, in the order it came",
+    )
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="FOLDER",
+        help="compare every derived table row by row with what the run in FOLDER stored (and replay its log)",
+    )
+    parser.add_argument(
+        "--warm",
+        metavar="DURATION",
+        default="0s",
+        help="begin so long before --since: replayed for the state of the steps, not compared",
+    )
+    parser.add_argument(
+        "--late",
+        choices=["apart", "merge"],
+        default="apart",
+        help="merge: rows that came too late, as if they had come in time",
+    )
     parser.add_argument(
         "--file", action="append", default=[], metavar="SOURCE=ADDRESS", help="a file for a source"
     )
-    parser.add_argument("--since", metavar="TIME", help="from this event time (RFC 3339); only with --lake")
-    parser.add_argument("--until", metavar="TIME", help="up to this event time; only with --lake")
+    parser.add_argument(
+        "--since", metavar="TIME", help="from this event time (RFC 3339); with --lake or --log"
+    )
+    parser.add_argument("--until", metavar="TIME", help="up to this event time; with --lake or --log")
     parser.add_argument("--speed", default="max", help="times real time, or max (default)")
     parser.add_argument(
         "--into", type=Path, metavar="FOLDER", help="where log and lake go (default: run/replay-<product>)"
@@ -35,12 +66,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = (
         "examples:\n  boucle replay examples/skab\n  boucle replay examples/press --lake run/demo-press\n"
+        "  boucle replay new/press --against run/press --since 2026-01-31T12:00:00Z --warm 1h\n"
         "  boucle replay examples/nab --file readings=file://mine.csv?time=timestamp --speed 1000"
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Replay to the end; list the alerts, beside the labels where there are any."""
+    """Replay to the end; list the alerts beside the labels, or what differs from the other run."""
+    from boucle.cli.beside import against
     from boucle.cli.session import result, tick
     from boucle.loop.plan import build_plan
     from boucle.loop.replay import DryActuator, Labelled, ReplayClock
@@ -51,7 +84,8 @@ def run(options: argparse.Namespace) -> int:
     since = time.monotonic()
     plan = build_plan(load_project(options.folder, options.env))
     clock = ReplayClock()
-    sources = _sources(options, plan, clock)
+    span = _span(options)
+    sources = _sources(options, plan, clock, span)
     loop = Loop(
         plan,
         clock,
@@ -69,11 +103,28 @@ def run(options: argparse.Namespace) -> int:
     told: dict[str, Any] = result(loop, since)
     if beside:
         told["labels"] = _beside(beside)
+    verdict = against(loop, sources, options.against, span) if options.against else None
+    if verdict is not None:
+        told["against"] = verdict.plain()
     if options.json:
         print(json.dumps(told, ensure_ascii=False))
     else:
         _show(told, beside, screen.language)
-    return 0
+        if verdict is not None:
+            print("\n" + "\n".join(verdict.lines(screen.language)))
+    return 0 if verdict is None or verdict.same else 1
+
+
+def _span(options: argparse.Namespace) -> Any:
+    from boucle.loop.replay import Span
+    from boucle.product.duration import seconds
+
+    since, until = _time(options.since), _time(options.until)
+    recorded = options.lake or options.log or options.against
+    if not recorded and (since is not None or until is not None or options.late == "merge"):
+        fix = "name the run: --log FOLDER, --lake FOLDER or --against FOLDER"
+        raise BoucleError("B813", "--since, --until and --late ask for what a run has stored", fix=fix)
+    return Span(since, until, round(seconds(options.warm) * 1e9))
 
 
 def _fresh(folder: Path) -> Path:
@@ -91,11 +142,10 @@ def _fresh(folder: Path) -> Path:
     return folder
 
 
-def _sources(options: argparse.Namespace, plan: Any, clock: Any) -> dict[str, Any]:
+def _sources(options: argparse.Namespace, plan: Any, clock: Any, span: Any) -> dict[str, Any]:
     from boucle.address import parse_address
-    from boucle.lake.delta import LakeTable
     from boucle.loop.intake import open_source
-    from boucle.loop.replay import Ahead, LakeSource
+    from boucle.loop.replay import Ahead
 
     project = plan.project
     given = dict(item.partition("=")[::2] for item in options.file)
@@ -106,22 +156,45 @@ def _sources(options: argparse.Namespace, plan: Any, clock: Any) -> dict[str, An
     sources = {}
     for name, spec in project.loop.sources.items():
         contract = project.contracts[spec.schema]
-        if options.lake:
-            table = next((t for t, declared in project.loop.tables.items() if declared.from_ == name), None)
-            if table is None:
-                raise BoucleError("B803", f"no table keeps {name!r}", fix="declare one with zone: raw")
-            stored = LakeTable(options.lake / "lake" / "raw" / table)
-            since, until = _time(options.since), _time(options.until)
-            inner: Any = LakeSource(stored, contract.schema(), name, since, until)
+        if name not in given and (options.lake or options.log or options.against):
+            inner: Any = _recorded(options, project, name, contract, span)
         else:
             address = parse_address(given.get(name) or project.settings.fill(spec.from_), "source")
             if address.scheme != "file":
                 why = f"{address.text} is live, not recorded"
-                fix = f"--lake FOLDER of a run, or --file {name}=file://…"
+                fix = f"--log or --lake FOLDER of a run, or --file {name}=file://…"
                 raise BoucleError("B804", f"source {name!r} cannot be replayed", why=why, fix=fix)
             inner = open_source(address, name, clock, project.id, spec.with_)
         sources[name] = Ahead(inner, clock, contract.time)
     return sources
+
+
+def _recorded(options: argparse.Namespace, project: Any, name: str, contract: Any, span: Any) -> Any:
+    from boucle.lake.delta import LakeTable
+    from boucle.loop.recorded import Recorded, from_lake, from_log, late_rows, with_late
+
+    folder = options.lake or options.log or options.against
+    if not (folder / "log" / name).exists() and not options.lake:
+        fix = "give the folder of a run (`boucle run` and `boucle demo` say it)"
+        raise BoucleError("B814", f"there is no log of {name!r}", where=str(folder), fix=fix)
+    schema, time_column, begin = contract.schema(), contract.time, span.begin
+    if options.lake:
+        table = next((t for t, declared in project.loop.tables.items() if declared.from_ == name), None)
+        if table is None:
+            raise BoucleError("B803", f"no table keeps {name!r}", fix="declare one with zone: raw")
+        stored = LakeTable(folder / "lake" / "raw" / table)
+
+    def blocks() -> Any:
+        if options.lake:
+            rows = from_lake(stored, schema, begin, span.until)
+        else:
+            rows = from_log(folder / "log" / name, schema, time_column, begin, span.until)
+        if options.late == "apart":
+            return rows
+        late = late_rows(folder / "log" / f"{name}.late", schema, time_column, begin, span.until)
+        return with_late(rows, late, time_column)
+
+    return Recorded(name, blocks)
 
 
 def _time(text: str | None) -> int | None:

@@ -12,16 +12,11 @@ from msgspec import Struct
 from boucle.block import Block, Position
 from boucle.clock import SECOND, Clock, Nanos
 from boucle.event import Command, Outcome, Receipt
-from boucle.lake.delta import LakeTable
 from boucle.loop.intake import newest_sample
 from boucle.loop.run import Loop
-from boucle.ports import Facts, Source
+from boucle.ports import Source
 
-__all__ = ["Ahead", "DryActuator", "Labelled", "LakeSource", "ReplayClock", "play"]
-
-
-_ROWS = 64
-"""Rows of a replayed Block: few, so that several sources interleave as they did live."""
+__all__ = ["Ahead", "DryActuator", "Labelled", "ReplayClock", "Span", "play"]
 
 
 class ReplayClock:
@@ -48,50 +43,17 @@ class ReplayClock:
         del seconds
 
 
-class LakeSource:
-    """The rows of a table of the lake as a source, in event-time order."""
+class Span(Struct, frozen=True):
+    """What is replayed: event times in ns; `warm` is replayed before `since` and not compared."""
 
-    facts = Facts(ordered=True, replayable=True, delivery="exactly-once")
+    since: Nanos | None = None
+    until: Nanos | None = None
+    warm: Nanos = 0
 
-    def __init__(
-        self, table: LakeTable, schema: pa.Schema, stream: str, since: Nanos | None, until: Nanos | None
-    ) -> None:
-        self._table, self._schema, self._stream = table, schema, stream
-        self._since, self._until = since, until
-        self._blocks: Iterator[Block] = iter(())
-        self._offset = 0
-        self._finished = False
-
-    def open(self, resume: Position | None = None) -> None:
-        """Start at the beginning of the span, or after `resume`."""
-        self._blocks = self._cut(resume.offset if resume else 0)
-
-    def _cut(self, skip: int) -> Iterator[Block]:
-        for block in self._table.scan(self._since, self._until):
-            whole = block.rows.select(self._schema.names).cast(self._schema)
-            for start in range(0, len(block), _ROWS):
-                rows = whole.slice(start, _ROWS)
-                self._offset += rows.num_rows
-                if self._offset > skip:
-                    yield Block(self._stream, rows, block.watermark, Position(self._stream, self._offset))
-
-    def poll(self, wait: float) -> Block | None:
-        """The next rows; None at the end."""
-        del wait
-        block = next(self._blocks, None)
-        self._finished = block is None
-        return block
-
-    def commit(self, upto: Position) -> None:
-        """Nothing to give back: the table keeps everything."""
-
-    def state(self) -> str:
-        """`connected` or `finished`."""
-        return "finished" if self._finished else "connected"
-
-    def close(self) -> None:
-        """Forget the scan."""
-        self._blocks = iter(())
+    @property
+    def begin(self) -> Nanos | None:
+        """Where the replay begins."""
+        return None if self.since is None else self.since - self.warm
 
 
 class Ahead:
@@ -101,6 +63,8 @@ class Ahead:
         self.facts = source.facts
         self._source, self._clock, self._time = source, clock, time_column
         self._next: Block | None = None
+        self.reached: Nanos = 0
+        """The watermark that was behind the last Block when it was stored."""
 
     def open(self, resume: Position | None = None) -> None:
         """Open the source and look at its first Block."""
@@ -118,6 +82,7 @@ class Ahead:
         block, self._next = self._next, self._source.poll(wait)
         if block is not None:
             self._clock.reach(newest_sample(block, self._time))
+            self.reached = max(self.reached, block.watermark)
         return block
 
     def commit(self, upto: Position) -> None:
