@@ -217,14 +217,47 @@ def test_what_no_longer_matches_is_forgotten() -> None:
         assert max(sizes[20:]) <= 1.2 * max(sizes[:20])
 
 
-def test_late_rows_are_told() -> None:
-    join = AsOfJoin("out", left="left", right="right", by=["key"])
-    join.step(block("left", [], 50))
-    join.step(block("right", [], 50))
-    (late,) = join.step(block("left", [{"at": 45, "key": "a", "n": 1}], 50))
-    assert late.stream == "out/late"
-    assert late.rows.column("late_by_ns").to_pylist() == [5]
-    assert join.late_rows == 1
+def test_late_rows_of_both_sides_have_the_same_columns() -> None:
+    makes: list[Callable[[], Any]] = [
+        lambda: AsOfJoin("out", left="left", right="right", by="key"),
+        lambda: IntervalJoin("out", left="left", right="right", by={"key": "key"}, lower=0, upper=1),
+        lambda: Enrich("out", left="left", right="right", by=["key"]),
+    ]
+    for make in makes:
+        join = make()
+        join.step(block("left", [], 50))
+        join.step(block("right", [], 50))
+        again = make()
+        again.restore(join.snapshot())
+        (left,) = again.step(block("left", [{"at": 45, "key": "a", "n": 1}], 50))
+        (right,) = again.step(block("right", [{"at": 44, "key": "b", "n": 2, "samples": [0.5]}], 50))
+        assert left.stream == right.stream == "out/late"
+        assert as_dicts(pa.concat_batches([left.rows, right.rows])) == [
+            {"at": 45, "key": "a", "n": 1, "n_right": None, "samples": None}
+            | {"late_side": "left", "late_by_ns": 5},
+            {"at": 44, "key": "b", "n": None, "n_right": 2, "samples": [0.5]}
+            | {"late_side": "right", "late_by_ns": 6},
+        ]
+        assert again.late_rows == 2
+
+
+def test_late_rows_of_sides_with_other_types_have_one_schema_too() -> None:
+    left = pa.record_batch(
+        {"ts": pa.array([5], pa.timestamp("ms")), "id": pa.array([1], pa.int8()), "x": pa.array([1.5])}
+    )
+    right = pa.record_batch(
+        {"ts": pa.array([5000], pa.timestamp("us")), "key": pa.array([2**40]), "x": pa.array(["text"])}
+    )
+    join = AsOfJoin("out", left="left", right="right", by={"id": "key"}, time="ts")
+    told: list[Block] = []
+    for watermark in (10**9, 10**9):
+        for name, rows in (("left", left), ("right", right)):
+            told += join.step(Block(name, rows, watermark, Position(name, 1)))
+    late = [one.rows for one in told if one.stream == "out/late"]
+    assert pa.concat_batches(late).drop_columns("at").to_pylist() == [
+        {"id": 1, "x": 1.5, "x_right": None, "late_side": "left", "late_by_ns": 995_000_000},
+        {"id": 2**40, "x": None, "x_right": "text", "late_side": "right", "late_by_ns": 995_000_000},
+    ]
 
 
 MACHINES = [{"key": "a", "hall": "north", "n": 7}, {"key": "b", "hall": "south", "n": 8}]

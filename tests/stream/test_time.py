@@ -83,6 +83,16 @@ def test_cutting_differently_judges_the_same_rows(rows: list[Row], data: st.Data
         first.add(key)
 
 
+def test_times_in_another_unit_are_the_same_times() -> None:
+    rows = batch([("a", 10), ("b", 2), ("a", 9.6), ("a", 9.4), ("a", 9.4)])
+    coarse = rows.set_column(1, "at", rows.column("at").cast(pa.timestamp("ms", "UTC")))
+    assert watermarks().observe(coarse).late_by.tolist() == watermarks().observe(rows).late_by.tolist()
+    assert watermarks().observe(coarse).watermark == watermarks().observe(rows).watermark
+    fine, other = (Dedupe("at", ["machine", "at"], horizon=5) for _ in range(2))
+    assert fine.duplicates(rows).tolist() == other.duplicates(coarse).tolist()
+    assert fine.snapshot() == other.snapshot()
+
+
 def test_the_horizon_forgets() -> None:
     seen = Dedupe("at", ["machine", "at"], horizon=10)
     assert not seen.duplicates(batch([("a", 0), ("a", 20)])).any()

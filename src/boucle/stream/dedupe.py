@@ -13,9 +13,10 @@ from typing import Any
 import msgspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from boucle.block import in_nanos
 from boucle.clock import SECOND, Nanos
+from boucle.stream.sequence import instants
 
 __all__ = ["Dedupe"]
 
@@ -41,7 +42,7 @@ class Dedupe:
         found = np.zeros(rows.num_rows, dtype=np.bool_)
         if not self._columns or rows.num_rows == 0:
             return found
-        at = pc.cast(rows.column(self._time), pa.int64()).to_pylist()
+        at = instants(rows, self._time).tolist()
         for index, (moment, key) in enumerate(zip(at, self._keys(rows), strict=True)):
             if key in self._seen:
                 found[index] = True
@@ -53,12 +54,7 @@ class Dedupe:
         return found
 
     def _keys(self, rows: pa.RecordBatch) -> list[_Key]:
-        columns = []
-        for name in self._columns:
-            column = rows.column(name)
-            columns.append(
-                (pc.cast(column, pa.int64()) if pa.types.is_timestamp(column.type) else column).to_pylist()
-            )
+        columns = [in_nanos(rows.column(name)).to_pylist() for name in self._columns]
         return list(zip(*columns, strict=True))
 
     def _forget(self) -> None:

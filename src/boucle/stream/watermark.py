@@ -13,11 +13,11 @@ from typing import Any
 import msgspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from msgspec import Struct
 
 from boucle.block import Block
 from boucle.clock import SECOND, Nanos
+from boucle.stream.sequence import instants
 
 __all__ = ["Observed", "Watermarks"]
 
@@ -47,7 +47,7 @@ class Watermarks:
 
         Rows of one Block are judged in their order, so cutting the stream differently changes nothing.
         """
-        at = pc.cast(rows.column(self._time), pa.int64()).to_numpy(zero_copy_only=False)
+        at = instants(rows, self._time)
         keys = self._keys(rows)
         late_by = np.zeros(len(at), dtype=np.int64)
         newest = self._newest
