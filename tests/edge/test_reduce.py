@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from boucle.block import Block, Position
 from boucle.clock import SECOND
+from boucle.edge.grid import Grid
 from boucle.edge.reduce import EVENTS, Reduce
-from boucle.edge.window import Grid
 from boucle.errors import BoucleError, ContractBroken
 from boucle.ports import Operator
 from tests.edge.signals import START, Chunk, cut, rows_of, speed, vibration

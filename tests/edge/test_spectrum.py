@@ -30,7 +30,9 @@ def analyser(**changed: Any) -> Analyser:
 def analyse(*signals: NDArray[Any], **changed: Any) -> Analysis:
     samples = np.stack(signals).astype(np.float32)
     means = samples.mean(axis=1, dtype=np.float64)
-    return analyser(**changed).analyse(samples, means, np.full(len(samples), N))
+    return analyser(**changed).analyse(
+        (samples - means[:, None]).astype(np.float32), np.full(len(samples), N)
+    )
 
 
 def noise(seed: int = 0) -> NDArray[np.float64]:

@@ -1,5 +1,6 @@
 """Less data, sooner: waveforms reduced beside the machine to one row per sensor and second."""
 
 from boucle.edge.reduce import EVENTS, Reduce
+from boucle.edge.waveform import Waveform
 
-__all__ = ["EVENTS", "Reduce"]
+__all__ = ["EVENTS", "Reduce", "Waveform"]

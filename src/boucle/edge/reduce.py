@@ -8,8 +8,7 @@ and arrive in any order.
 import logging
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
@@ -17,20 +16,25 @@ import pyarrow as pa
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from boucle.block import Block, as_rows
+from boucle.block import Block
 from boucle.clock import Nanos
 from boucle.edge.baseline import Baseline
+from boucle.edge.chunks import Chunks, chunks_of
+from boucle.edge.grid import Grid
+from boucle.edge.kernels import centre
+from boucle.edge.pool import Pool, Ready
 from boucle.edge.spectrum import Analyser, Analysis, line_ratio
-from boucle.edge.window import Assembler, Grid, Samples, Waveform, WindowState
 from boucle.edge.zone import GROUP_2_RIGID, check_zones, zone
-from boucle.errors import BoucleError, ContractBroken
+from boucle.errors import BoucleError
 from boucle.product.duration import seconds
 
 __all__ = ["EVENTS", "Reduce"]
 
 _log = logging.getLogger("boucle.edge.reduce")
 
-_VERSION = 1
+_VERSION = 2
+_BATCH = 16
+"""Windows transformed together: as many as stay in cache."""
 _TIME = pa.timestamp("ns", tz="UTC")
 _BANDS = 8
 _LEAST_RMS = 1e-6
@@ -68,20 +72,11 @@ while the baseline is being learned and while the machine stands still.
 _Key = tuple[str, str]
 
 
-class _SensorState(Struct, frozen=True):
-    machine: str
-    sensor: str
-    windows: tuple[WindowState, ...]
-    closed: tuple[int, ...]
-    floor: int | None
-    baseline: Baseline
-
-
 class _State(Struct, frozen=True):
     version: int
-    watermark: Nanos
     late_rows: int
-    sensors: tuple[_SensorState, ...]
+    windows: bytes
+    baselines: tuple[tuple[_Key, Baseline], ...]
     speeds: dict[str, tuple[tuple[Nanos, float], ...]]
 
 
@@ -125,9 +120,10 @@ class Reduce:
             raise BoucleError("B220", f"bands: {len(bands)} edges", fix=f"give {_BANDS + 1} edges, in Hz")
         self._stream = stream
         window_s = seconds(window)
-        self._grid = Grid.of(rate_hz, window_s)
+        self._pool = Pool(Grid.of(rate_hz, window_s), ("machine", "sensor"))
+        self._window: Nanos = self._pool.grid.start(1)
         self._analyser = Analyser(
-            self._grid.size,
+            self._pool.grid.size,
             window_s,
             band=(band[0], band[1]),
             bands=tuple(bands),
@@ -140,12 +136,10 @@ class Reduce:
         self._z_limit, self._baseline = z_limit, baseline
         self._exponent, self._least_spread = speed_exponent, least_spread
         self._speed_sensor = speed_sensor
-        self._assemblers: dict[_Key, Assembler] = {}
         self._baselines: dict[_Key, Baseline] = {}
         self._speeds: dict[str, list[tuple[Nanos, float]]] = {}
-        self._chunks: dict[_Key, Samples] = {}
+        self._chunks: dict[_Key, NDArray[np.float32]] = {}
         self._power: dict[_Key, NDArray[np.float32]] = {}
-        self._watermark: Nanos = 0
         self.late_rows = 0
 
     def step(self, block: Block) -> Sequence[Block]:
@@ -153,32 +147,18 @@ class Reduce:
         if "samples" not in block.rows.schema.names:
             self._read_speed(block.rows)
             return ()
-        ready: dict[_Key, list[Waveform]] = {}
-        for key, at, samples in _chunks(block):
-            assembler = self._assemblers.get(key)
-            if assembler is None:
-                assembler = self._assemblers[key] = Assembler(self._grid)
-            if not assembler.add(at, samples):
-                self._count_late(key)
-            self._chunks[key] = samples
-            ready.setdefault(key, [])
-        for key in ready:
-            ready[key] += self._assemblers[key].complete()
-        window = self._grid.window
-        if block.watermark // window > self._watermark // window:
-            for key, assembler in self._assemblers.items():
-                ready.setdefault(key, []).extend(assembler.close(block.watermark))
-        self._watermark = max(self._watermark, block.watermark)
-        rows = list(self._rows(ready))
+        pool, known = self._pool, self._pool.sensors.known
+        chunks = chunks_of(block, "samples", "at", pool.sensors)
+        for late in np.flatnonzero(pool.add(chunks)).tolist():
+            self._count_late(known[chunks.keys[late]])
+        self._keep_last(chunks)
+        ready = pool.ready(block.watermark)
+        rows = self._rows(ready) if len(ready.entries) else None
+        pool.give(ready)
         self._forget_speeds()
-        if not rows:
-            return ()
-        batch = as_rows(rows, EVENTS)
-        # Windows that start before this have all been given.
-        promise = self._watermark // window * window
-        return (Block(self._stream, batch, promise, block.position),)
+        return () if rows is None else (Block(self._stream, rows, pool.promise, block.position),)
 
-    def latest(self, machine: str) -> dict[str, tuple[Samples, NDArray[np.float32], float]]:
+    def latest(self, machine: str) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32], float]]:
         """For the live page: per sensor the last chunk, the amplitude spectrum (peak) and its bin in Hz.
 
         Safe to call from another thread; the spectrum is empty before the first window.
@@ -194,85 +174,89 @@ class Reduce:
 
     def snapshot(self) -> bytes:
         """Windows in the making, baselines, speeds and the watermark."""
-        sensors = []
-        for key, assembler in sorted(self._assemblers.items()):
-            windows, closed, floor = assembler.snapshot()
-            sensors.append(_SensorState(*key, windows, closed, floor, self._baseline_of(key)))
         speeds = {machine: tuple(values) for machine, values in self._speeds.items()}
-        state = _State(_VERSION, self._watermark, self.late_rows, tuple(sensors), speeds)
-        return msgspec.msgpack.encode(state)
+        baselines = tuple(sorted(self._baselines.items(), key=lambda item: item[0]))
+        return msgspec.msgpack.encode(
+            _State(_VERSION, self.late_rows, self._pool.snapshot(), baselines, speeds)
+        )
 
     def restore(self, state: bytes) -> None:
         """Continue from a snapshot; B602 when it was taken by another version."""
         held = _decode(state, self._stream)
-        self._watermark, self.late_rows = held.watermark, held.late_rows
+        self.late_rows, self._baselines = held.late_rows, dict(held.baselines)
         self._speeds = {machine: list(values) for machine, values in held.speeds.items()}
-        self._assemblers, self._baselines = {}, {}
-        for sensor in held.sensors:
-            key = (sensor.machine, sensor.sensor)
-            self._assemblers[key] = Assembler(self._grid)
-            self._assemblers[key].restore((sensor.windows, sensor.closed, sensor.floor))
-            self._baselines[key] = sensor.baseline
+        self._pool.restore(held.windows)
 
-    def _rows(self, ready: dict[_Key, list[Waveform]]) -> Iterator[dict[str, Any]]:
-        """Rows by time, machine, sensor; the sensors of a machine and window share one transform."""
-        groups: dict[tuple[int, str], list[tuple[str, Waveform]]] = {}
-        for (machine, sensor), waveforms in ready.items():
-            for waveform in waveforms:
-                groups.setdefault((waveform.number, machine), []).append((sensor, waveform))
-        for (number, machine), members in sorted(groups.items(), key=lambda item: item[0]):
-            members.sort(key=lambda member: member[0])
-            yield from self._reduce(number, machine, members)
+    def _keep_last(self, chunks: Chunks) -> None:
+        last = dict(zip(chunks.keys.tolist(), range(len(chunks.keys)), strict=True))
+        for key, place in last.items():
+            chunk = chunks.values[chunks.begins[place] : chunks.ends[place]]
+            self._chunks[self._pool.sensors.known[key]] = chunk
 
-    def _reduce(
-        self, number: int, machine: str, members: list[tuple[str, Waveform]]
-    ) -> Iterator[dict[str, Any]]:
-        analysis = self._analyser.analyse(
-            np.stack([waveform.samples for _, waveform in members]),
-            np.array([waveform.mean for _, waveform in members]),
-            np.array([waveform.covered for _, waveform in members]),
-        )
-        at = number * self._grid.window
-        speed = self._speed(machine, at + self._grid.window // 2)
-        shaft = self._fixed_shaft
-        if shaft is None and speed is not None:
-            shaft = speed / 60 * self._shaft_per_stroke
-        lines = self._lines(analysis, shaft)
-        for index, (sensor, waveform) in enumerate(members):
-            key = (machine, sensor)
-            self._power[key] = analysis.power[index].copy()
-            rms, velocity = float(analysis.rms[index]), float(analysis.velocity[index])
-            z = self._score(key, rms, speed) if waveform.covered == self._grid.size else None
-            yield {
-                "machine": machine,
-                "sensor": sensor,
-                "at": at,
-                "count": waveform.count,
-                "complete": waveform.covered == self._grid.size,
-                "mean": waveform.mean,
-                "min": waveform.low,
-                "max": waveform.high,
-                "rms": rms,
-                "kurtosis": float(analysis.kurtosis[index]),
-                "crest": float(analysis.crest[index]),
-                "velocity_mm_s": velocity,
-                "zone": zone(velocity, self._zones),
-                **{f"band_{band}": float(analysis.bands[index, band]) for band in range(_BANDS)},
-                "env_bpfo": None if lines is None else float(lines[0][index]),
-                "env_bpfi": None if lines is None else float(lines[1][index]),
-                "shaft_hz": shaft,
-                "z": z,
-                "alert": z is not None and abs(z) > self._z_limit,
-            }
+    def _rows(self, ready: Ready) -> pa.RecordBatch:
+        """Rows by time, machine, sensor."""
+        pool = self._pool
+        keys = [pool.sensors.known[key] for key in ready.keys.tolist()]
+        at, full = pool.grid.starts(ready.numbers), ready.covered == pool.grid.size
+        speeds = [
+            self._speed(key[0], begun + self._window // 2)
+            for key, begun in zip(keys, at.tolist(), strict=True)
+        ]
+        shaft = np.array([self._shaft(speed) for speed in speeds])
+        parts = [
+            self._analyse(ready, keys, slice(first, first + _BATCH)) for first in range(0, len(keys), _BATCH)
+        ]
+        names = ("rms", "kurtosis", "crest", "velocity", "bands", "envelope")
+        found = {name: np.concatenate([getattr(one, name) for _, one in parts]) for name in names}
+        extent = np.concatenate([one for one, _ in parts])
+        z = [
+            self._score(key, rms, speed) if whole else None
+            for key, rms, speed, whole in zip(keys, found["rms"].tolist(), speeds, full.tolist(), strict=True)
+        ]
+        unknown = np.isnan(shaft)
+        columns = [
+            [key[0] for key in keys],
+            [key[1] for key in keys],
+            pa.array(at).view(_TIME),
+            ready.counts,
+            full,
+            extent[:, 0],
+            extent[:, 1],
+            extent[:, 2],
+            found["rms"],
+            found["kurtosis"],
+            found["crest"],
+            found["velocity"],
+            [zone(velocity, self._zones) for velocity in found["velocity"].tolist()],
+            *found["bands"].T,
+            pa.array(self._lines(found["envelope"], self._bpfo * shaft), mask=unknown),
+            pa.array(self._lines(found["envelope"], self._bpfi * shaft), mask=unknown),
+            pa.array(shaft, mask=unknown),
+            z,
+            [score is not None and abs(score) > self._z_limit for score in z],
+        ]
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, EVENTS, strict=True)]
+        return pa.RecordBatch.from_arrays(arrays, schema=EVENTS)
 
-    def _lines(
-        self, analysis: Analysis, shaft: float | None
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-        if shaft is None:
-            return None
-        bin_hz = self._analyser.bin_hz
-        outer = line_ratio(analysis.envelope, bin_hz, self._bpfo * shaft)
-        return outer, line_ratio(analysis.envelope, bin_hz, self._bpfi * shaft)
+    def _analyse(self, ready: Ready, keys: list[_Key], some: slice) -> tuple[NDArray[np.float64], Analysis]:
+        """Mean, least and largest sample of some windows, and what their transforms tell."""
+        pool, rows, covered = self._pool, ready.rows[some], ready.covered[some]
+        centred = np.empty((len(rows), pool.grid.size), np.float32)
+        extent = np.empty((len(rows), 7))
+        centre(pool.samples, pool.filled, rows, covered, True, False, centred, extent)
+        analysis = self._analyser.analyse(centred, covered)
+        for key, power in zip(keys[some], analysis.power, strict=True):
+            self._power[key] = power.copy()
+        return extent, analysis
+
+    def _shaft(self, speed: float | None) -> float:
+        """Turns of the motor shaft per second, NaN while nobody knows."""
+        if self._fixed_shaft is not None:
+            return self._fixed_shaft
+        return math.nan if speed is None else speed / 60 * self._shaft_per_stroke
+
+    def _lines(self, envelope: NDArray[np.float32], frequency: NDArray[np.float64]) -> NDArray[np.float64]:
+        return line_ratio(envelope, self._analyser.bin_hz, np.nan_to_num(frequency))
 
     def _score(self, key: _Key, rms: float, speed: float | None) -> float | None:
         level = math.log(max(rms, _LEAST_RMS))
@@ -302,7 +286,7 @@ class Reduce:
 
     def _forget_speeds(self) -> None:
         # The oldest window that can still be given starts one window before the watermark.
-        horizon = self._watermark - 2 * self._grid.window
+        horizon = self._pool.watermark - 2 * self._window
         for machine, known in self._speeds.items():
             first = bisect_right(known, horizon, key=lambda item: item[0]) - 1
             if first > 0:
@@ -312,29 +296,6 @@ class Reduce:
         self.late_rows += 1
         if self.late_rows & (self.late_rows - 1) == 0:  # 1, 2, 4, 8 …: a flood must not fill the log
             _log.warning("%s/%s: chunk after its window was given (%d so far)", *key, self.late_rows)
-
-
-def _chunks(block: Block) -> Iterable[tuple[_Key, Nanos, Samples]]:
-    rows = block.rows
-    samples = rows.column("samples")
-    if not pa.types.is_list(samples.type) or samples.type.value_type != pa.float32():
-        try:
-            samples = samples.cast(pa.list_(pa.float32()))
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise ContractBroken(
-                "B401",
-                f"samples are {samples.type}, not a list of float32",
-                where=block.stream,
-                why=str(error),
-                fix="send each chunk as a list of numbers, in g",
-            ) from error
-    values = samples.values.to_numpy(zero_copy_only=False)
-    offsets = samples.offsets.to_numpy()
-    machines, sensors = rows.column("machine").to_pylist(), rows.column("sensor").to_pylist()
-    times = rows.column("at").cast(_TIME).cast(pa.int64()).to_pylist()
-    for index, at in enumerate(times):
-        chunk = values[offsets[index] : offsets[index + 1]]
-        yield (machines[index], sensors[index]), at, chunk
 
 
 def _decode(state: bytes, stream: str) -> _State:

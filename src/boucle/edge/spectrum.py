@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from boucle.edge.kernels import line_ratios, line_spectrum, moments, powers, squared_envelope
 from boucle.errors import BoucleError
 
-__all__ = ["GRAVITY", "Analyser", "Analysis", "line_ratio"]
+__all__ = ["GRAVITY", "Analyser", "Analysis", "Envelope", "line_ratio"]
 
 GRAVITY = 9.80665
 """m/s² in one g (CGPM 1901)."""
@@ -79,24 +79,20 @@ class Analyser:
         self._band = self._bins(band)
         self._edges = np.array([round(edge * window_s) for edge in bands])
         self._velocity = self._bins(velocity_band)
-        self._envelope = self._bins(envelope_band)
         low, high = self._velocity
         # (g → mm/s) per bin, with the Hann power correction
         omega = 2 * np.pi * self.bin_hz * np.arange(low, high)
         self._integral = ((GRAVITY * 1000 / omega) ** 2 * 2 / size**2 / _HANN_POWER).astype(np.float32)
-        # No envelope line below envelope_limit is folded over by the products above it.
-        width = self._envelope[1] - self._envelope[0]
-        self._envelope_size = scipy.fft.next_fast_len(width + int(min(envelope_limit * window_s, width)) + 1)
+        self._envelope = Envelope(size, self._bins(envelope_band), int(envelope_limit * window_s))
         # Compile, or load what was compiled, now: not when the first window is due.
         idle = np.zeros((1, size), dtype=np.float32)
-        line_ratio(self.analyse(idle, np.zeros(1), np.full(1, size)).envelope, self.bin_hz, nyquist / 8)
+        line_ratio(self.analyse(idle, np.full(1, size)).envelope, self.bin_hz, nyquist / 8)
 
-    def analyse(self, samples: Array, means: Wide, counts: NDArray[np.int64]) -> Analysis:
-        """Analyse windows (n, size) whose gaps are filled with their mean.
+    def analyse(self, centred: Array, counts: NDArray[np.int64]) -> Analysis:
+        """Analyse windows (n, size) less their means, 0 where a sample is missing.
 
         Energies are scaled by size/count, so that a gap does not read as quiet.
         """
-        centred = samples - means[:, None].astype(np.float32)
         spectrum = scipy.fft.rfft(centred, axis=1)
         present = (self.size / counts).astype(np.float32)
         scale = np.float32(2 / self.size**2)
@@ -111,7 +107,7 @@ class Analyser:
             velocity=velocity,
             bands=bands,
             power=power,
-            envelope=self._envelope_spectrum(spectrum),
+            envelope=self._envelope.spectrum(spectrum),
         )
 
     def amplitude(self, power: Array) -> Array:
@@ -130,21 +126,34 @@ class Analyser:
         kurtosis = np.divide(fourth, second**2, out=np.zeros_like(second), where=second > 0)
         return kurtosis, np.divide(peak, rms, out=np.zeros_like(rms), where=rms > 0)
 
-    def _envelope_spectrum(self, spectrum: NDArray[np.complex64]) -> Array:
-        low, high = self._envelope
+
+class Envelope:
+    """The spectrum of the squared envelope of one band, given in bins of a window of `size` samples.
+
+    No line up to bin `limit` (none given: the width of the band) is folded over by products above it.
+    """
+
+    def __init__(self, size: int, band: tuple[int, int], limit: int | None = None) -> None:
+        self._size, self._band = size, band
+        width = band[1] - band[0]
+        self._points = scipy.fft.next_fast_len(width + min(width if limit is None else limit, width) + 1)
+
+    def spectrum(self, transforms: NDArray[np.complex64]) -> Array:
+        """Amplitudes, one row for each transform of a window; a bin is as wide as theirs."""
+        low, high = self._band
         # The band moved down to 0 Hz: same envelope, far fewer points than the signal itself.
-        baseband = np.zeros((len(spectrum), self._envelope_size), dtype=np.complex64)
-        baseband[:, : high - low] = spectrum[:, low:high] * np.float32(2 * self._envelope_size / self.size)
+        baseband = np.zeros((len(transforms), self._points), dtype=np.complex64)
+        baseband[:, : high - low] = transforms[:, low:high] * np.float32(2 * self._points / self._size)
         analytic = scipy.fft.ifft(baseband, axis=1, overwrite_x=True)
         lines = scipy.fft.rfft(squared_envelope(analytic), axis=1)
-        amplitude: Array = line_spectrum(lines, np.float32(4 / self._envelope_size))
+        amplitude: Array = line_spectrum(lines, np.float32(4 / self._points))
         return amplitude
 
 
 def line_ratio(
-    envelope: Array, bin_hz: float, frequency: float, *, slip: float = 0.02, harmonics: int = 3
+    envelope: Array, bin_hz: float, frequency: float | Wide, *, slip: float = 0.02, harmonics: int = 3
 ) -> Wide:
-    """How far the lines of `frequency` (Hz) stand out of the envelope spectrum, one number a window.
+    """How far the lines of `frequency` (Hz, one or one a window) stand out of the envelope spectra, one number each.
 
     Geometric mean over the harmonics of line amplitude over local noise floor (the median beside the
     line), at the one slip within ±`slip` that fits all harmonics best: rolling elements slide, so the
@@ -153,10 +162,11 @@ def line_ratio(
     About 2 for noise; 0 when there is no envelope at all, or no room for the first harmonic.
     """
     last = envelope.shape[1] - 1
-    centre = frequency / bin_hz
-    orders = sum(order * centre * (1 + slip) + 16 < last for order in range(1, harmonics + 1))
-    if not orders or centre < 8:
-        return np.zeros(len(envelope))
+    centre = np.broadcast_to(np.asarray(frequency, np.float64) / bin_hz, len(envelope)).copy()
+    orders = np.zeros(len(envelope), np.int64)
+    for order in range(1, harmonics + 1):
+        orders += order * centre * (1 + slip) + 16 < last
+    orders[centre < 8] = 0
     ratios: Wide = line_ratios(envelope, centre, slip, orders)
     return ratios
 
