@@ -40,6 +40,10 @@ class ListLog:
         self.partition = partition
         self.blocks: list[Block] = []
         self.synced = synced
+        self.first = 0
+
+    def start(self) -> Position:
+        return Position(self.partition, self.first)
 
     def append(self, block: Block) -> None:
         end = self._end() + len(block)
@@ -54,6 +58,17 @@ class ListLog:
 
     def durable(self) -> Position:
         return Position(self.partition, self._end() if self.synced is None else self.synced)
+
+
+def test_a_new_table_begins_where_the_log_does(tmp_path: Path) -> None:
+    """Retention removed the first rows before anybody thought of this table."""
+    log, table = log_of(3, 3, 3), LakeTable(tmp_path / "silver" / "readings")
+    log.first, log.blocks = 3, log.blocks[1:]
+    LakeWriter([Feed(log, table)], HandClock()).step(force=True)
+    assert values(table) == [float(number) for number in range(3, 9)]
+    log.append(log.blocks[-1])
+    LakeWriter([Feed(log, table)], HandClock()).step(force=True)
+    assert len(values(table)) == 9
 
 
 class Crash(BaseException):

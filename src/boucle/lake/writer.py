@@ -29,6 +29,10 @@ class LogReader(Protocol):
         """Blocks after `start` (None: from the beginning), each with the log's own position after it."""
         ...
 
+    def start(self) -> Position:
+        """Before the first row the log still has: where a table that is new begins."""
+        ...
+
     def durable(self) -> Position:
         """Up to where the log survives a power cut."""
         ...
@@ -108,6 +112,7 @@ class LakeWriter:
         self._compact_every = compact_every
         self._commits: dict[str, int] = {}
         self._done: dict[str, int] = {}
+        self._last: dict[str, int] = {}  # the table's own last transaction; 0 for none
         self._turn: dict[str, Nanos] = {}
         self._lock = threading.RLock()  # a look from outside never sees half a commit
         self.failures: dict[str, BoucleError] = {}
@@ -132,7 +137,8 @@ class LakeWriter:
         with self._lock:
             feed = self._feeds[name]
             durable = feed.log.durable()
-            done = feed.table.transaction(self._app_of(durable)) or 0
+            last = feed.table.transaction(self._app_of(durable))
+            done = feed.log.start().offset if last is None else last
             if done > durable.offset:
                 raise PositionLost(
                     "B507",
@@ -141,10 +147,18 @@ class LakeWriter:
                     why="the log was deleted or replaced while the table was kept",
                     fix="bring the old log back, or start the new one under another name",
                 )
-            if done:
+            if last:
                 feed.table.sync()
-            self._done[name] = done
+            self._done[name], self._last[name] = done, last or 0
             return done
+
+    def released(self, name: str) -> int | None:
+        """What `committed` says; None when the table cannot be asked now, and `failures` says why."""
+        try:
+            return None if name in self.failures else self.committed(name)
+        except BoucleError as error:
+            self.failures[name] = error
+            return None
 
     def _app_of(self, position: Position) -> str:
         return f"{self._app}/{position.partition}"
@@ -184,12 +198,12 @@ class LakeWriter:
                 fix="boucle doctor checks the log's segments",
             )
         end = blocks[-1].position.offset
-        feed.table.append(blocks, app=self._app_of(durable), transaction=end, after=start)
+        feed.table.append(blocks, app=self._app_of(durable), transaction=end, after=self._last[name])
         self._commits[name] = self._commits.get(name, 0) + 1
         if self._compact_every and self._commits[name] % self._compact_every == 0:
             feed.table.compact()
         feed.table.sync()
-        self._done[name] = end
+        self._done[name] = self._last[name] = end
         return end - start
 
     def _slice(self, feed: Feed, start: int, durable: Position) -> Iterator[Block]:

@@ -49,6 +49,9 @@ class _Rejects:
     def read(self, start: Position | None, max_rows: int) -> Iterator[Block]:
         yield from self._quarantine.blocks(start.offset if start else 0, max_rows)
 
+    def start(self) -> Position:
+        return Position(QUARANTINE_TABLE, 0)
+
     def durable(self) -> Position:
         self._quarantine.flush()
         return Position(QUARANTINE_TABLE, sum(self._quarantine.counts().values()))
@@ -63,6 +66,9 @@ class _Selected:
     def read(self, start: Position | None, max_rows: int) -> Iterator[Block]:
         for block in self._log.read(start, max_rows):
             yield Block(block.stream, block.rows.select(self._columns), block.watermark, block.position)
+
+    def start(self) -> Position:
+        return self._log.start()
 
     def durable(self) -> Position:
         return self._log.durable()

@@ -41,7 +41,7 @@ from boucle.quality.quarantine import Quarantine, Reject
 from boucle.stream.dedupe import Dedupe
 from boucle.stream.watermark import Watermarks, late_rows
 
-__all__ = ["Intake", "newest_sample", "open_source", "recent"]
+__all__ = ["Intake", "lookback", "newest_sample", "open_source", "recent"]
 
 _PRIME_ROWS = 10_000
 """How many of the log's last rows a restart reads at least to know what it has already seen."""
@@ -85,6 +85,8 @@ class Intake:
         self.accounting = Accounting()
         """Written only by whole Blocks: what `counted` gives always adds up."""
         self._tally = Accounting()
+        self.horizon = seconds(spec.horizon) + seconds(spec.lateness)
+        """Seconds of event time a restart looks back to know duplicates."""
         self.meter = Meter()
         self.last_seen: Nanos = 0
         """Clock time of the last reading of any kind."""
@@ -122,10 +124,9 @@ class Intake:
         if self._aside is not None:
             self._learn(self._aside, self.committed)
             late = Position(late.partition, self._counts.late)
-        horizon = seconds(self.spec.horizon) + seconds(self.spec.lateness)
         moment = self.contract.time
-        taken = ((True, block) for block in recent(self.log, moment, horizon))
-        aside = ((False, block) for block in recent(self.late, moment, horizon, late))
+        taken = ((True, block) for block in recent(self.log, moment, self.horizon))
+        aside = ((False, block) for block in recent(self.late, moment, self.horizon, late))
         # In the order they came in, so that each identity is forgotten when it would have been.
         for accepted, block in heapq.merge(taken, aside, key=lambda one: one[1].watermark):
             self._dedupe.duplicates(block.rows)
@@ -300,9 +301,18 @@ def recent(
     log: EventLog, time_column: str, horizon: float, upto: Position | None = None, least: int = _PRIME_ROWS
 ) -> Iterator[Block]:
     """The last rows of a log, or of its part before `upto`: at least as far back as `horizon` seconds of event time."""
+    start, end = lookback(log, time_column, horizon, upto, least), (upto or log.end()).offset
+    if start < end:
+        yield from log.read(Position(log.stream, start), end - start)
+
+
+def lookback(
+    log: EventLog, time_column: str, horizon: float, upto: Position | None = None, least: int = _PRIME_ROWS
+) -> int:
+    """The number of the first row that `recent` gives."""
     end, first = (upto or log.end()).offset, log.start().offset
     if end <= first:
-        return
+        return first
     start = max(first, end - least)
     edge = max(_newest(block, time_column) for block in log.read(Position(log.stream, start), end - start))
     edge -= int(horizon * SECOND)
@@ -311,7 +321,7 @@ def recent(
         if oldest is None or _newest(oldest, time_column) < edge:
             break
         start = max(first, end - 4 * (end - start))
-    yield from log.read(Position(log.stream, start), end - start)
+    return start
 
 
 def _newest(block: Block, time_column: str) -> Nanos:

@@ -50,6 +50,8 @@ class Told(Struct):
     version: int
     behind_s: float
     failure: str
+    committed: int | None
+    """The row of the log before which it has everything, for good; None when it cannot be asked."""
 
 
 class LakeKeeper:
@@ -127,7 +129,8 @@ def _tell(feeds: list[Feed], writer: LakeWriter) -> None:
         table = one.table
         assert isinstance(table, LakeTable)
         failure = writer.failures.get(table.name)
-        state = Told(table.rows, table.version, behind[table.name].seconds, str(failure) if failure else "")
+        why, done = str(failure) if failure else "", writer.released(table.name)
+        state = Told(table.rows, table.version, behind[table.name].seconds, why, done)
         told[table.name] = msgspec.to_builtins(state)
     try:
         sys.stdout.write(json.dumps(told) + "\n")

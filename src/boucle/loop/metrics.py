@@ -58,11 +58,19 @@ class _Snapshot(Collector):
         )
         shed = CounterMetricFamily("boucle_shed", "Readings given up, as declared", labels=["source"])
         shedding = GaugeMetricFamily("boucle_shedding", "1 while readings are given up", labels=["source"])
+        log_bytes = GaugeMetricFamily("boucle_log_bytes", "Kept by a source's logs", labels=["source"])
+        log_rows = GaugeMetricFamily("boucle_log_rows", "Kept by a source's logs", labels=["source"])
+        removed = CounterMetricFamily(
+            "boucle_log_removed_segments", "By retention, as declared", labels=["source"]
+        )
         for source in view.sources:
             if not math.isnan(source.watermark_delay_s):
                 delay.add_metric([source.id], source.watermark_delay_s)
             up.add_metric([source.id], float(source.state == "connected"))
             shed.add_metric([source.id], source.shed)
+            log_bytes.add_metric([source.id], source.log_bytes)
+            log_rows.add_metric([source.id], source.log_rows)
+            removed.add_metric([source.id], source.log_removed)
             shedding.add_metric([source.id], float(source.shedding))
             if not math.isnan(source.age_s):
                 age.add_metric([source.id], source.age_s)
@@ -81,7 +89,21 @@ class _Snapshot(Collector):
         behind = GaugeMetricFamily("boucle_table_behind_seconds", "Log to lake", labels=["table"])
         for table in view.tables:
             behind.add_metric([table.name], table.behind_s)
-        yield from (up, age, delay, shed, shedding, rows, took, state, late, behind)
+        yield from (
+            up,
+            age,
+            delay,
+            shed,
+            shedding,
+            log_bytes,
+            log_rows,
+            removed,
+            rows,
+            took,
+            state,
+            late,
+            behind,
+        )
         waiting = view.backlog
         yield GaugeMetricFamily("boucle_queue_blocks", "Accepted, not yet worked through", waiting.blocks)
         yield GaugeMetricFamily("boucle_queue_bytes", "Rows accepted, not yet worked through", waiting.bytes)

@@ -83,7 +83,7 @@ class Picture:
         intake = loop.intakes[name]
         age = (loop.clock.now() - intake.last_seen) / SECOND if intake.last_seen else math.nan
         address = loop.plan.project.settings.fill(intake.spec.from_)
-        accepted = intake.accounting.received
+        accepted, kept = intake.accounting.received, loop.retention.sizes[name]
         return SourceView(
             name,
             address,
@@ -95,6 +95,9 @@ class Picture:
             loop.watermark_delay(name),
             intake.counted().shed,
             loop.watch.shedding(name),
+            kept.rows,
+            kept.bytes,
+            kept.removed,
         )
 
     def _steps(self) -> tuple[StepView, ...]:

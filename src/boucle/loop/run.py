@@ -18,7 +18,6 @@ from pathlib import Path as Folder
 
 from boucle.address import adapter, parse_address
 from boucle.block import Block, Position
-from boucle.bus.log import EventLog
 from boucle.clock import SECOND, Clock, Nanos
 from boucle.errors import Unavailable
 from boucle.event import Command, Event, Receipt
@@ -32,6 +31,7 @@ from boucle.loop.observe import Observer
 from boucle.loop.path import Path, pieces
 from boucle.loop.picture import Picture
 from boucle.loop.plan import Plan
+from boucle.loop.retention import LogRetention, source_log
 from boucle.loop.tables import EVENTS, Tables, event_block
 from boucle.loop.watch import Watch
 from boucle.ports import Actuator, Source
@@ -86,6 +86,7 @@ class Loop:
             clock,
             seconds(settings.get("run.lake_every").value),
         )
+        self.retention = LogRetention(self.intakes, self.tables.committed, self.folder / "checkpoint", clock)
         self.path = Path(plan.steps, self._deciding(), self._beside())
         self.inlet = CommandInlet.declared(plan, clock, self.action, self.quarantine) if inlet else None
         self.watch = Watch(plan, self.intakes, self.actuators, clock, self._tell)
@@ -125,8 +126,8 @@ class Loop:
                 spec,
                 project.contracts[spec.schema],
                 source,
-                EventLog(self.folder / "log" / name),
-                EventLog(self.folder / "log" / f"{name}.late"),
+                source_log(self.folder / "log" / name, spec, self.clock),
+                source_log(self.folder / "log" / f"{name}.late", spec, self.clock),
                 self.quarantine,
                 self.clock,
             )
@@ -188,6 +189,7 @@ class Loop:
         self.action.dispatcher.open()
         for name, intake in self.intakes.items():
             intake.open(checkpoint.resume.get(name) if checkpoint else None)
+        self.retention.open()
         self.lineage.start()
         self._catch_up()
         if self.inlet is not None:
@@ -356,6 +358,7 @@ class Loop:
         """Tables, lineage and checkpoint; False when the disk takes nothing now: it is tried again."""
         self.watch.look()
         try:
+            self.retention.look()  # first: what it removes may be the room the others wait for
             self.tables.flush()
             self.tables.commit()
             self.lineage.step()

@@ -33,6 +33,8 @@ __all__ = ["EVENTS", "Tables", "event_block"]
 EVENTS = "events"
 """The stream, and the table, of everything the loop said."""
 
+_NOBODY = 2**62
+"""Where a log that feeds no table is done with."""
 _HORIZON = 3600.0
 """Seconds of event time for which the keys of a derived stream are remembered."""
 
@@ -209,6 +211,22 @@ class Tables:
             zone, late = self.zones[table.name], behind[table.name].seconds
             views.append(TablesView(table.name, zone, table.rows, table.version, late))
         return tuple(views)
+
+    def committed(self, stream: str) -> int | None:
+        """The row of a log before which every table it feeds has everything, for good; None when one cannot say."""
+        done: list[int] = []
+        for fed in self._fed:
+            if fed.stream != stream:
+                continue
+            if self._keeper is not None:
+                told = self._keeper.told.get(fed.table)
+                one = None if told is None else told.committed
+            else:
+                one = self._writer.released(fed.table)
+            if one is None:
+                return None
+            done.append(one)
+        return min(done, default=_NOBODY)
 
     def close(self) -> None:
         """Flush and close the derived logs."""

@@ -84,6 +84,11 @@ class SourceView(Struct, frozen=True):
     """Readings given up because the path could not follow (or, for OPC UA, because nobody took them)."""
     shedding: bool = False
     """Whether it gives readings up now."""
+    log_rows: int = 0
+    """Rows its logs keep, accepted and late, measured every half minute."""
+    log_bytes: int = 0
+    log_removed: int = 0
+    """Segments of its logs that retention removed since the loop was started."""
 
 
 class BacklogView(Struct, frozen=True):

@@ -209,6 +209,7 @@ STRINGS: dict[str, dict[str, str]] = {
     "column.rows": {"en": "Rows", "fr": "Lignes"},
     "column.rate": {"en": "Rate", "fr": "Débit"},
     "column.lag": {"en": "Waiting blocks", "fr": "Blocs en attente"},
+    "column.log": {"en": "Rows in its log", "fr": "Lignes au journal"},
     "column.version": {"en": "Version", "fr": "Version"},
     "column.behind": {"en": "Behind the log", "fr": "Retard sur le journal"},
     "column.zone": {"en": "Zone", "fr": "Zone"},
