@@ -15,7 +15,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-__all__ = ["Arena", "bytes_at", "words_at"]
+__all__ = ["Arena", "bytes_at", "copy", "words_at"]
 
 Ints = NDArray[np.int64]
 
@@ -24,6 +24,7 @@ _SMALL = 1 << 22
 _LEAST = 1 << 26
 
 
+_memmove: Any = cgutils.raw_memmove
 carray: Any = numba.carray  # type: ignore[attr-defined]
 
 
@@ -52,6 +53,26 @@ def bytes_at(address: int, count: int) -> NDArray[np.uint8]:
     """`count` bytes that lie at `address`; only for compiled code."""
     found: NDArray[np.uint8] = carray(_pointer(address), count, np.uint8)
     return found
+
+
+def _to_move(_context: Any, to: Any, source: Any, count: Any) -> Any:
+    signature = types.void(types.int64, types.int64, types.int64)
+
+    def build(_context: Any, builder: Any, _signature: Any, given: Any) -> Any:
+        into, out = (builder.inttoptr(address, cgutils.voidptr_t) for address in given[:2])
+        _memmove(builder, into, out, given[2], 1)
+
+    del to, source, count
+    return signature, build
+
+
+_move: Any = intrinsic(_to_move)
+
+
+@numba.njit(inline="always")
+def copy(to: int, source: int, count: int) -> None:
+    """Copy `count` bytes from one address to another; only for compiled code."""
+    _move(to, source, count)
 
 
 class Arena:

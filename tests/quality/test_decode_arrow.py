@@ -207,7 +207,7 @@ def test_a_truncated_stream_is_refused_or_whole(end: int) -> None:
     _judged(SMALL[:end])
 
 
-@settings(max_examples=600)
+@settings(max_examples=600, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, len(SMALL) - 1), st.integers(1, 255)), max_size=4),
     st.integers(1, 30),

@@ -7,6 +7,7 @@ texts beyond ASCII, compression, another schema, several batches) is left to `Ar
 refuses: nothing is taken here that it would not take.
 """
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from boucle.arrow_message import Places, places
 from boucle.compiled import compiled
+from boucle.memory import bytes_at, copy, words_at
 
 __all__ = ["Familiar"]
 
@@ -26,37 +28,53 @@ _LENGTH, _BODY_LENGTH, _NODES, _BUFFERS, _BODY = 0, 1, 2, 3, 4
 _MOST = 1 << 30
 """Bytes of one column of one answer: offsets are 32-bit numbers."""
 _ALIGNED = 64
+_END = 0xFFFFFFFF
+"""The end of a stream, as a word: a continuation mark and no length."""
+
+_inlined = partial(compiled, inline=True)
 
 
-@compiled
-def _word(data: Bytes, at: int) -> Any:
-    return data[at : at + 8].view(np.int64)[0]
+@_inlined
+def _word(at: int) -> Any:
+    return words_at(at, 1)[0]
 
 
-@compiled
-def _rises(data: Bytes, at: int, rows: int, most: int) -> bool:
+@_inlined
+def _offset(at: int) -> Any:
+    return np.int64(bytes_at(at, 4).view(np.int32)[0])
+
+
+@_inlined
+def _rises(at: int, rows: int, most: int) -> Any:
     """Whether `rows` + 1 offsets begin at 0 or above, never fall and end at `most` at the latest."""
-    before = np.int64(0)
-    for row in range(rows + 1):
-        offset = np.int64(data[at + 4 * row : at + 4 * row + 4].view(np.int32)[0])
-        if offset < before:
-            return False
-        before = offset
-    return bool(before <= most)
+    offsets = bytes_at(at, 4 * (rows + 1)).view(np.int32)
+    rising = offsets[0] >= 0 and offsets[rows] <= most
+    for row in range(rows):
+        rising &= offsets[row] <= offsets[row + 1]
+    return rising
+
+
+@_inlined
+def _plain(at: int, size: int) -> Any:
+    """Whether all bytes are ASCII."""
+    high = np.uint8(0)
+    for byte in bytes_at(at, size):
+        high |= byte
+    return high < 128
 
 
 @compiled
-def _sound(  # noqa: C901, PLR0912 - every branch refuses something
-    data: Bytes, start: int, body: int, where: Ints, plan: Ints, rows: int, sizes: Ints
+def _sound(  # noqa: C901 - every branch refuses something
+    start: int, body: int, where: Ints, plan: Ints, rows: int, sizes: Ints
 ) -> bool:
     """Whether every column of a message is what its sizes say; adds what they take to `sizes`."""
     node, buffer = start + where[_NODES], start + where[_BUFFERS]
     inside = start + where[_BODY]
     for column in range(len(plan)):
-        kind, width = plan[column]
-        if _word(data, node) != rows or _word(data, node + 8) != 0 or _word(data, buffer + 8) != 0:
+        kind, width = plan[column, 0], plan[column, 1]
+        if _word(node) != rows or _word(node + 8) != 0 or _word(buffer + 8) != 0:
             return False
-        at, length = _word(data, buffer + 16), _word(data, buffer + 24)
+        at, length = _word(buffer + 16), _word(buffer + 24)
         if at < 0 or length < 0 or at > body - length or at & 7:
             return False
         node, buffer = node + 16, buffer + 32
@@ -65,58 +83,53 @@ def _sound(  # noqa: C901, PLR0912 - every branch refuses something
                 return False
             sizes[column] += rows * width
             continue
+        most = np.int64(0)
         if kind == _LIST:
-            if _word(data, node + 8) != 0 or _word(data, buffer + 8) != 0:
+            if _word(node + 8) != 0 or _word(buffer + 8) != 0:
                 return False
-            most = _word(data, node)
+            most = _word(node)
             node, buffer = node + 16, buffer + 16
-        inner, held = _word(data, buffer), _word(data, buffer + 8)
+        inner, held = _word(buffer), _word(buffer + 8)
         buffer += 16
         if inner < 0 or held < 0 or inner > body - held or inner & 7 or length < 4 * (rows + 1):
             return False
         if kind == _TEXT:
             most = held
-        if most < 0 or most > held // width or not _rises(data, inside + at, rows, most):
+        if most < 0 or most > held // width or not _rises(inside + at, rows, most):
             return False
-        first = np.int64(data[inside + at : inside + at + 4].view(np.int32)[0])
-        ends = inside + at + 4 * rows
-        last = np.int64(data[ends : ends + 4].view(np.int32)[0])
-        if kind == _TEXT:
-            high = np.uint8(0)
-            for byte in data[inside + inner + first : inside + inner + last]:
-                high |= byte
-            if high >= 128:
-                return False
+        first, last = _offset(inside + at), _offset(inside + at + 4 * rows)
+        if kind == _TEXT and not _plain(inside + inner + first, last - first):
+            return False
         sizes[column] += (last - first) * width
     return True
 
 
 @compiled
 def alike(
-    data: Bytes, offsets: NDArray[np.int32], first: int, head: Bytes, mask: Bytes, where: Ints, plan: Ints,
-    limits: Ints, sizes: Ints,
+    data: int, offsets: NDArray[np.int32], first: int, head: Ints, mask: Ints, where: Ints, plan: Ints, limits: Ints,
+    sizes: Ints,
 ) -> int:  # fmt: skip
     """How many messages from `first` on are built like `head` (but where `mask` is 0) and are sound.
 
-    `data[offsets[i]:offsets[i + 1]]` is a message; `limits`: bytes and rows of a message at most. `sizes` becomes
-    the bytes of each column's values over all of them, and at its end their rows.
+    The bytes from address `data` + `offsets[i]` to the next are a message; `limits`: bytes and rows of one at most.
+    `sizes` becomes the bytes of each column's values over all of them, and at its end their rows.
     """
-    known, tried = len(head), sizes.copy()
+    known, tried = where[_BODY], sizes.copy()
     for message in range(first, len(offsets) - 1):
-        start, end = np.int64(offsets[message]), np.int64(offsets[message + 1])
-        if end - start < known or end - start > limits[0]:
+        start, end = data + offsets[message], data + offsets[message + 1]
+        if end - start < known + 8 or end - start > limits[0]:
             return message - first
-        other = np.uint8(0)
-        for index in range(known):
-            other |= (data[start + index] ^ head[index]) & mask[index]
-        rows, body = _word(data, start + where[_LENGTH]), _word(data, start + where[_BODY_LENGTH])
+        other, given = np.int64(0), words_at(start, len(head))
+        for index in range(len(head)):
+            other |= (given[index] ^ head[index]) & mask[index]
+        rows, body = _word(start + where[_LENGTH]), _word(start + where[_BODY_LENGTH])
         left = end - start - known - body
         if other or not 0 < rows <= limits[1] or body < 0 or left not in (0, 8):
             return message - first
-        if left == 8 and _word(data, end - 8) != 0xFFFFFFFF:
+        if left == 8 and _word(end - 8) != _END:
             return message - first
         tried[:] = sizes
-        if not _sound(data, start, body, where, plan, rows, tried) or tried.max() > _MOST:
+        if not _sound(start, body, where, plan, rows, tried) or tried.max() > _MOST:
             return message - first
         tried[len(plan)] += rows
         sizes[:] = tried
@@ -125,46 +138,40 @@ def alike(
 
 @compiled
 def together(
-    data: Bytes, offsets: NDArray[np.int32], first: int, count: int, where: Ints, plan: Ints, into: Bytes,
-    begins: Ints,
-) -> None:  # fmt: skip
+    data: int, offsets: NDArray[np.int32], first: int, count: int, where: Ints, plan: Ints, begins: Ints
+) -> None:
     """Copy the columns of `count` messages that `alike` found, each behind the other.
 
-    `begins`: per column where in `into` its offsets begin (-1: it has none) and where its values.
+    `begins`: per column the address where its offsets begin (0: it has none) and where its values do.
     """
     done, row_at = np.zeros(len(plan), np.int64), 0
     for column in range(len(plan)):
-        if begins[2 * column] >= 0:
-            into[begins[2 * column] : begins[2 * column] + 4] = 0
+        if begins[2 * column]:
+            bytes_at(begins[2 * column], 4)[:] = 0
     for message in range(first, first + count):
-        start = np.int64(offsets[message])
-        rows, buffer = _word(data, start + where[_LENGTH]), start + where[_BUFFERS]
+        start = data + offsets[message]
+        rows, buffer = _word(start + where[_LENGTH]), start + where[_BUFFERS]
         inside = start + where[_BODY]
         for column in range(len(plan)):
-            kind, width = plan[column]
-            at = inside + _word(data, buffer + 16)
+            kind, width = plan[column, 0], plan[column, 1]
+            at = inside + _word(buffer + 16)
             buffer += 32
-            to, bytes_done = begins[2 * column + 1] + done[column], done[column]
+            to = begins[2 * column + 1] + done[column]
             if kind == _FIXED:
-                size = rows * width
-                into[to : to + size] = data[at : at + size]
-                done[column] += size
+                copy(to, at, rows * width)
+                done[column] += rows * width
                 continue
             if kind == _LIST:
                 buffer += 16
-            inner = inside + _word(data, buffer)
+            inner = inside + _word(buffer)
             buffer += 16
-            begin = np.int64(data[at : at + 4].view(np.int32)[0])
-            written = begins[2 * column] + 4 * (row_at + 1)
-            last = begin
+            begin, last = _offset(at), _offset(at + 4 * rows)
+            offsets_of = bytes_at(at, 4 * (rows + 1)).view(np.int32)
+            written = bytes_at(begins[2 * column] + 4 * (row_at + 1), 4 * rows).view(np.int32)
             for row in range(rows):
-                last = np.int64(data[at + 4 * row + 4 : at + 4 * row + 8].view(np.int32)[0])
-                into[written + 4 * row : written + 4 * row + 4].view(np.int32)[0] = np.int32(
-                    last - begin + bytes_done // width
-                )
-            size = (last - begin) * width
-            into[to : to + size] = data[inner + begin * width : inner + last * width]
-            done[column] += size
+                written[row] = offsets_of[row + 1] - begin + done[column] // width
+            copy(to, inner + begin * width, (last - begin) * width)
+            done[column] += (last - begin) * width
         row_at += rows
 
 
@@ -178,11 +185,12 @@ class Familiar:
         self._plan = np.array([_kind(field.type) for field in schema], np.int64).reshape(-1, 2)
         spots = (found.length, found.body_length, found.nodes, found.buffers, found.body)
         self._where = np.array([schema_end + spot for spot in spots], np.int64)
-        self._head = np.frombuffer(head, np.uint8)
-        self._mask = np.full(len(head), 0xFF, np.uint8)
+        self._head = np.frombuffer(head, np.int64)  # metadata ends where a multiple of 8 does
+        mask = np.full(len(head), 0xFF, np.uint8)
         sizes = (8, 8, 16 * found.node_count, 16 * found.buffer_count)
         for at, size in zip(self._where[:4].tolist(), sizes, strict=True):
-            self._mask[at : at + size] = 0
+            mask[at : at + size] = 0
+        self._mask = mask.view(np.int64)
         self._limits = np.array([max_bytes, max_rows], np.int64)
 
     @classmethod
@@ -198,6 +206,7 @@ class Familiar:
         texts = sum(kind is not None and kind[0] == _TEXT for kind in kinds)
         counted = (len(kinds) + lists, 2 * len(kinds) + texts + 2 * lists)
         known = found.length and found.body_length and not found.compressed
+        known = known and (schema_end + found.body) % 8 == 0
         if not known or (found.node_count, found.buffer_count) != counted:
             return None
         return cls(schema, message[: schema_end + found.body], schema_end, found, max_bytes, max_rows)
@@ -209,9 +218,9 @@ class Familiar:
 
     def read(self, data: Bytes, offsets: NDArray[np.int32], first: int) -> tuple[pa.RecordBatch | None, int]:
         """The rows of the messages from `first` on that are like this one, and how many messages those are."""
-        sizes = np.zeros(len(self._plan) + 1, np.int64)
+        sizes, start = np.zeros(len(self._plan) + 1, np.int64), int(data.ctypes.data)
         count = alike(
-            data, offsets, first, self._head, self._mask, self._where, self._plan, self._limits, sizes
+            start, offsets, first, self._head, self._mask, self._where, self._plan, self._limits, sizes
         )
         if count == 0:
             return None, 0
@@ -221,7 +230,8 @@ class Familiar:
                 begins[2 * column], end = end, end + _up(4 * (rows + 1))
             begins[2 * column + 1], end = end, end + _up(int(sizes[column]))
         into = np.empty(end, np.uint8)
-        together(data, offsets, first, count, self._where, self._plan, into, begins)
+        addresses = np.where(begins < 0, 0, begins + into.ctypes.data)
+        together(start, offsets, first, count, self._where, self._plan, addresses)
         held = pa.py_buffer(into)
         columns = []
         for column, field in enumerate(self._schema):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from boucle.arrow_message import places
 from boucle.compiled import compiled
-from boucle.memory import bytes_at, words_at
+from boucle.memory import bytes_at, copy, words_at
 
 __all__ = [
     "BATCH", "CALL", "FIRST", "LARGEST", "MARK", "RISES", "ROWS", "TIMES", "VALUES", "Appended", "Columns", "gather",
@@ -217,7 +217,7 @@ def _write_bits(data: int, first: int, rows: int, message: Any, at: int) -> Any:
 
 
 @compiled
-def _write_texts(buffers: Ints, first: int, rows: int, width: int, message: Any, at: int) -> Any:
+def _write_texts(buffers: Ints, first: int, rows: int, width: int, message: Any, start: int, at: int) -> Any:
     """Copy offsets of `width` bytes and then the texts themselves; how many bytes these have."""
     begin, end = _span(buffers[1], first, rows, width)
     size = (rows + 1) * width
@@ -227,13 +227,21 @@ def _write_texts(buffers: Ints, first: int, rows: int, width: int, message: Any,
         narrow = bytes_at(buffers[1] + width * first, size).view(np.int32)
         message[at : at + size].view(np.int32)[:] = narrow - np.int32(begin)
     at += _padded(size)
-    message[at : at + end - begin] = bytes_at(buffers[2] + begin, end - begin)
+    copy(start + at, buffers[2] + begin, end - begin)
     return end - begin
 
 
 @compiled
 def _write_given(
-    children: Ints, shift: int, rows: int, kinds: Ints, message: Any, at: int, nodes: Ints, spans: Ints
+    children: Ints,
+    shift: int,
+    rows: int,
+    kinds: Ints,
+    message: Any,
+    start: int,
+    at: int,
+    nodes: Ints,
+    spans: Ints,
 ) -> tuple[int, int]:
     """Write the rows' own columns at `at`; where the next byte and the next buffer's size go."""
     body, place = at, 0
@@ -253,9 +261,9 @@ def _write_given(
             size = (rows + 7) >> 3
         elif width > 0:
             size = rows * width
-            message[at : at + size] = bytes_at(buffers[1] + first * width, size)
+            copy(start + at, buffers[1] + first * width, size)
         else:
-            text = _write_texts(buffers, first, rows, -width, message, at)
+            text = _write_texts(buffers, first, rows, -width, message, start, at)
             spans[place], spans[place + 1] = at - body, (rows + 1) * -width
             at, place = at + _padded((rows + 1) * -width), place + 2
             size = text
@@ -279,11 +287,13 @@ def write(plan: Ints, call: Ints) -> None:
     children = words_at(whole[_CHILDREN], whole[_COUNT])
     body, columns = where[4], len(kinds)
     message = bytes_at(call[MESSAGE], body + call[SIZE])
-    message[:body] = bytes_at(plan[5], body)
+    copy(call[MESSAGE], plan[5], body)
     nodes = message[where[2] : where[2] + 16 * (columns + len(appended))].view(np.int64)
     spans = message[where[3] : body].view(np.int64)
     values_size = 8 * rows * len(appended)
-    at, place = _write_given(children, whole[_OFFSET], rows, kinds, message, body + values_size, nodes, spans)
+    at, place = _write_given(
+        children, whole[_OFFSET], rows, kinds, message, call[MESSAGE], body + values_size, nodes, spans
+    )
     for buffer in range(0, place, 2):
         spans[buffer] += values_size
     for column in range(len(appended)):
