@@ -76,6 +76,11 @@ def values(text: str) -> list[Any]:
         ("greatest(n, x, 1)", [3.0, None, 1.0]),
         ("least(n, 0)", [0, None, -4]),
         ("at - 1", [0, 1, 2]),
+        ("n // 2", [1, None, -2]),
+        ("n % 2 * 10 + n // 5", [10, None, -1]),
+        ("n % 5", [3, None, 1]),
+        ("x % 1 == 0.5", [True, None, False]),
+        ("n // 0 is None and x % 0 is None", [True, True, True]),
         ("seconds(at)", [1e-9, 2e-9, 3e-9]),
         ("col('n') is not None", [True, False, True]),
         ("None == n", [None, None, None]),
@@ -122,6 +127,43 @@ def test_a_number_that_leaves_64_bits_is_refused_both_ways() -> None:
         scalar_of(typed, lambda node: lambda row: row[node.value])(ROWS[0])
 
 
+wholes = st.one_of(st.integers(-9, 9), st.sampled_from([-(2**63), 2**63 - 1]), st.none())
+floats = st.one_of(st.floats(), st.sampled_from([0.0, -0.0, 2.5, -7.0, 1e308, 5e-324]), st.none())
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.tuples(wholes, wholes, floats, floats), min_size=1, max_size=8),
+    st.sampled_from(["//", "%"]),
+    st.sampled_from(
+        [("n", "m"), ("x", "y"), ("n", "y"), ("x", "m"), ("n", "3"), ("7.5", "y"), ("n", "0"), ("-7", "2")]
+    ),
+)
+def test_floor_and_remainder_are_those_of_python(rows: Any, sign: str, sides: tuple[str, str]) -> None:
+    kinds = {"n": pa.int64(), "m": pa.int64(), "x": pa.float64(), "y": pa.float64()}
+    batch = as_rows([dict(zip(kinds, row, strict=True)) for row in rows], pa.schema(list(kinds.items())))
+    typed = Expression(f"{sides[0]} {sign} {sides[1]}").bind(batch.schema)
+    whole = typed.type == pa.int64()
+    expected = []
+    for row in batch.to_pylist():
+        a, b = (row[one] if one in row else (int(one) if whole else float(one)) for one in sides)
+        if a is None or b is None or b == 0:
+            expected.append(None)
+        elif whole:
+            expected.append(a // b if sign == "//" else a % b)
+        else:
+            expected.append(float(a) // float(b) if sign == "//" else float(a) % float(b))
+    single = scalar_of(typed, lambda node: lambda row: row[node.value])
+    if 2**63 in expected:
+        with pytest.raises(BoucleError, match="B221"):
+            column_of(typed, batch)
+        with pytest.raises(BoucleError, match="B221"):
+            [single(row) for row in batch.to_pylist()]
+        return
+    assert repr(column_of(typed, batch).to_pylist()) == repr(expected)
+    assert repr([single(row) for row in batch.to_pylist()]) == repr(expected)
+
+
 words = [
     *FUNCTIONS,
     *AGGREGATES,
@@ -142,6 +184,8 @@ words += [
     "-",
     "*",
     "/",
+    "//",
+    "%",
     "**",
     "<",
     "==",

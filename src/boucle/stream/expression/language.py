@@ -1,21 +1,9 @@
-"""Small expressions over columns, as they stand in a product file: `temperature > 80 and status == 'Good'`.
-
-The text is read by Python's own parser, checked node by node and turned into Arrow kernels (whole columns)
-or plain functions (one row at a time); nothing is evaluated as Python. Both ways give the same numbers.
-
-Written can be: numbers, 'text', True, False, None; columns by name, or `col('any name')`; `+ - * / **`;
-`== != < <= > >=`, chained too; `in (…)`, `is None`; `and or not`; `a if b else c`; and the functions of
-`FUNCTIONS`. Null is unknown, as in SQL: `null > 3` is null, and a condition that is null does not hold.
-Times count as int64 ns since the epoch, decimals as float64. Integers that leave int64 raise B221;
-a float divided by zero is ±inf or nan (IEEE 754).
-"""
+"""An expression from its text to a tree whose every node knows its type."""
 
 import ast
 import difflib
-import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import reduce
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import pyarrow as pa
@@ -23,18 +11,9 @@ import pyarrow.compute as pc
 from msgspec import Struct
 
 from boucle.errors import BoucleError
+from boucle.stream.expression.plain import BOOL, FLOAT, INT, NULL, TEXT, plain_type
 
-__all__ = [
-    "AGGREGATES",
-    "FUNCTIONS",
-    "Expression",
-    "Node",
-    "Typed",
-    "column_of",
-    "plain_column",
-    "plain_type",
-    "scalar_of",
-]
+__all__ = ["AGGREGATES", "FUNCTIONS", "LEAVES", "Expression", "Node", "Typed"]
 
 FUNCTIONS: Mapping[str, tuple[str, str]] = {
     "abs": ("n", "n"),
@@ -65,13 +44,14 @@ L a text written out, I a whole number written out (may be left out), * one or m
 AGGREGATES = ("first", "last", "count", "min", "max", "sum", "avg")
 """Over the rows of a step of a pattern: `avg(hot.temperature)`, `count(small)`."""
 
-_INT, _FLOAT, _TEXT, _BOOL, _NULL = pa.int64(), pa.float64(), pa.string(), pa.bool_(), pa.null()
-_GIVES = {"float": _FLOAT, "text": _TEXT, "bool": _BOOL, "int": _INT}
+_GIVES = {"float": FLOAT, "text": TEXT, "bool": BOOL, "int": INT}
 _OPERATORS: Mapping[type, str] = {
     ast.Add: "+",
     ast.Sub: "-",
     ast.Mult: "*",
     ast.Div: "/",
+    ast.FloorDiv: "//",
+    ast.Mod: "%",
     ast.Pow: "**",
     ast.Eq: "==",
     ast.NotEq: "!=",
@@ -81,7 +61,7 @@ _OPERATORS: Mapping[type, str] = {
     ast.GtE: ">=",
 }
 _LONGEST, _DEEPEST, _INT64 = 4000, 100, 2**63
-_LEAVES = ("literal", "column", "step", "aggregate", "prev")
+LEAVES = ("literal", "column", "step", "aggregate", "prev")
 
 
 class Node(Struct, frozen=True):
@@ -100,9 +80,6 @@ class Typed(Struct, frozen=True):
     type: pa.DataType
     args: tuple["Typed", ...] = ()
     value: Any = None
-
-
-Leaf = Callable[[Typed], Callable[[Any], Any]]
 
 
 class Expression:
@@ -133,7 +110,7 @@ class Expression:
         while left:
             node = left.pop()
             left += node.args
-            if node.op in _LEAVES and node.op != "literal":
+            if node.op in LEAVES and node.op != "literal":
                 found.append(node)
         return found
 
@@ -253,45 +230,45 @@ class Expression:
     def _typed(self, node: Node, schema: pa.Schema) -> Typed:
         match node.op:
             case "literal":
-                kinds = {bool: _BOOL, int: _INT, float: _FLOAT, str: _TEXT}
-                return Typed("literal", kinds.get(type(node.value), _NULL), (), node.value)
+                kinds = {bool: BOOL, int: INT, float: FLOAT, str: TEXT}
+                return Typed("literal", kinds.get(type(node.value), NULL), (), node.value)
             case "column" | "prev":
                 return Typed(node.op, self._column(node, node.value, schema), (), node.value)
             case "step":
                 return Typed("step", self._column(node, node.value[1], schema), (), node.value)
             case "aggregate":
                 what, _, column = node.value
-                kind = _INT if what == "count" else self._column(node, column, schema)
-                if what in ("sum", "avg") and kind not in (_INT, _FLOAT):
+                kind = INT if what == "count" else self._column(node, column, schema)
+                if what in ("sum", "avg") and kind not in (INT, FLOAT):
                     self._refuse(node.place, f"{what} of {kind}", "take a number", "B221")
-                return Typed("aggregate", _FLOAT if what == "avg" else kind, (), node.value)
+                return Typed("aggregate", FLOAT if what == "avg" else kind, (), node.value)
         args = [self._typed(one, schema) for one in node.args]
         if node.op in FUNCTIONS:
             return self._function(node, args)
         if node.op in ("and", "or", "not"):
-            args = [self._as(node, one, _BOOL) for one in args]
-            return Typed(node.op, _BOOL, tuple(args))
+            args = [self._as(node, one, BOOL) for one in args]
+            return Typed(node.op, BOOL, tuple(args))
         if node.op in ("==", "!=", "<", "<=", ">", ">="):
-            return Typed(node.op, _BOOL, tuple(self._alike(node, args)))
+            return Typed(node.op, BOOL, tuple(self._alike(node, args)))
         numbers = self._numbers(node, args)
         if node.op in ("/", "**"):
-            return Typed(node.op, _FLOAT, tuple(self._as(node, one, _FLOAT) for one in numbers))
+            return Typed(node.op, FLOAT, tuple(self._as(node, one, FLOAT) for one in numbers))
         return Typed(node.op, numbers[0].type, tuple(numbers))
 
     def _function(self, node: Node, args: list[Typed]) -> Typed:
         takes, gives = FUNCTIONS[node.op]
         if takes == "x":
-            return Typed(node.op, _BOOL, tuple(args))
+            return Typed(node.op, BOOL, tuple(args))
         if takes == "baa":
-            args = [self._as(node, args[0], _BOOL), *self._alike(node, args[1:])]
+            args = [self._as(node, args[0], BOOL), *self._alike(node, args[1:])]
         elif takes == "a*":
             args = self._alike(node, args)
         elif takes[0] == "t":
-            args = [self._as(node, one, _TEXT) for one in args]
+            args = [self._as(node, one, TEXT) for one in args]
         else:
             args = [*self._numbers(node, args[:1]), *args[1:]] if takes == "nI" else self._numbers(node, args)
             if gives == "float":
-                args[0] = self._as(node, args[0], _FLOAT)
+                args[0] = self._as(node, args[0], FLOAT)
         return Typed(node.op, _GIVES[gives] if gives in _GIVES else args[-1].type, tuple(args))
 
     def _column(self, node: Node, name: str, schema: pa.Schema) -> pa.DataType:
@@ -303,25 +280,25 @@ class Expression:
 
     def _numbers(self, node: Node, args: list[Typed]) -> list[Typed]:
         for one in args:
-            if one.type not in (_INT, _FLOAT, _NULL):
+            if one.type not in (INT, FLOAT, NULL):
                 self._refuse(node.place, f"{node.op} of {one.type}", "it wants numbers", "B221")
-        kind = _INT if all(one.type == _INT for one in args) else _FLOAT
+        kind = INT if all(one.type == INT for one in args) else FLOAT
         return [self._as(node, one, kind) for one in args]
 
     def _alike(self, node: Node, args: list[Typed]) -> list[Typed]:
-        kinds = {one.type for one in args} - {_NULL}
-        if kinds <= {_INT, _FLOAT}:
+        kinds = {one.type for one in args} - {NULL}
+        if kinds <= {INT, FLOAT}:
             return self._numbers(node, args)
-        if len(kinds) > 1 or not kinds <= {_TEXT, _BOOL}:
+        if len(kinds) > 1 or not kinds <= {TEXT, BOOL}:
             told = " and ".join(sorted(map(str, kinds)))
             self._refuse(node.place, f"{node.op} of {told}", "compare like with like", "B221")
         return [self._as(node, one, next(iter(kinds))) for one in args]
 
     def _as(self, node: Node, one: Typed, kind: pa.DataType) -> Typed:
-        if one.type == _NULL and one.op == "literal":
+        if one.type == NULL and one.op == "literal":
             return Typed("literal", kind, (), None)
-        if one.type in (_NULL, _INT) and kind == _FLOAT:
-            return Typed("float", _FLOAT, (one,))
+        if one.type in (NULL, INT) and kind == FLOAT:
+            return Typed("float", FLOAT, (one,))
         if one.type != kind:
             self._refuse(node.place, f"{node.op} of {one.type}", f"it wants {kind}", "B221")
         return one
@@ -339,189 +316,3 @@ def _combined(tree: ast.expr) -> tuple[str, Sequence[ast.expr]]:
         case ast.IfExp(test=test, body=body, orelse=orelse):
             return "if_else", (test, body, orelse)
     return "", ()
-
-
-def plain_type(kind: pa.DataType) -> pa.DataType:
-    """What expressions see of a column of this type."""
-    if pa.types.is_integer(kind) or pa.types.is_timestamp(kind) or pa.types.is_duration(kind):
-        return _INT
-    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        return _FLOAT
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return _TEXT
-    if pa.types.is_dictionary(kind):
-        return plain_type(kind.value_type)
-    return kind
-
-
-def plain_column(rows: pa.RecordBatch, name: str) -> pa.Array:
-    """A column as expressions see it: int64 (times in ns), float64, string, bool; others as they are."""
-    column = rows.column(name)
-    kind = plain_type(column.type)
-    if kind == column.type:
-        return column
-    if pa.types.is_timestamp(column.type) and column.type.unit != "ns":
-        column = column.cast(pa.timestamp("ns", column.type.tz))
-    if pa.types.is_duration(column.type) and column.type.unit != "ns":
-        column = column.cast(pa.duration("ns"))
-    try:
-        return column.cast(kind)
-    except pa.ArrowInvalid as error:
-        raise BoucleError("B221", f"column {name} does not fit {kind}", why=str(error)) from error
-
-
-def column_of(expression: Typed, rows: pa.RecordBatch) -> pa.Array:
-    """The values of an expression for every row; a bare column keeps its own type. B221 on overflow."""
-    if expression.op == "column":
-        return rows.column(expression.value)
-    try:
-        value = _arrow(expression, rows)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise BoucleError(
-            "B221", f"{expression.op} failed", why=str(error), fix="check its numbers"
-        ) from error
-    if isinstance(value, pa.Scalar):
-        return pa.repeat(value, rows.num_rows)
-    return value.combine_chunks() if isinstance(value, pa.ChunkedArray) else value
-
-
-def _arrow(node: Typed, rows: pa.RecordBatch) -> Any:
-    if node.op == "literal":
-        return pa.scalar(node.value, node.type)
-    if node.op == "column":
-        return plain_column(rows, node.value)
-    return _KERNELS[node.op](*(_arrow(one, rows) for one in node.args))
-
-
-def _round(value: Any, digits: Any = None) -> Any:
-    return pc.round(value, ndigits=0 if digits is None else digits.as_py())
-
-
-_KERNELS: Mapping[str, Callable[..., Any]] = {
-    "float": lambda x: pc.cast(x, _FLOAT, safe=False),
-    "neg": pc.negate_checked,
-    "+": pc.add_checked,
-    "-": pc.subtract_checked,
-    "*": pc.multiply_checked,
-    "/": pc.divide,
-    "**": pc.power,
-    "==": pc.equal,
-    "!=": pc.not_equal,
-    "<": pc.less,
-    "<=": pc.less_equal,
-    ">": pc.greater,
-    ">=": pc.greater_equal,
-    "and": lambda *x: reduce(pc.and_kleene, x),
-    "or": lambda *x: reduce(pc.or_kleene, x),
-    "not": pc.invert,
-    "abs": pc.abs_checked,
-    "ceil": pc.ceil,
-    "coalesce": pc.coalesce,
-    "concat": lambda *x: pc.binary_join_element_wise(*x, "", null_handling="emit_null"),
-    "ends_with": lambda x, end: pc.ends_with(x, end.as_py()),
-    "exp": pc.exp,
-    "floor": pc.floor,
-    "greatest": lambda *x: pc.max_element_wise(*x, skip_nulls=False),
-    "if_else": pc.if_else,
-    "is_null": pc.is_null,
-    "least": lambda *x: pc.min_element_wise(*x, skip_nulls=False),
-    "length": lambda x: pc.cast(pc.utf8_length(x), _INT),
-    "log": pc.ln,
-    "lower": pc.utf8_lower,
-    "matches": lambda x, pattern: pc.match_substring_regex(x, pattern.as_py()),
-    "round": _round,
-    "seconds": lambda x: pc.divide(x, 1e9),
-    "sqrt": pc.sqrt,
-    "starts_with": lambda x, start: pc.starts_with(x, start.as_py()),
-    "trim": pc.utf8_trim_whitespace,
-    "upper": pc.utf8_upper,
-}
-
-
-def _fits(value: Any) -> Any:
-    if type(value) is int and not -_INT64 <= value < _INT64:
-        raise BoucleError("B221", "a whole number left 64 bits", fix="multiply by 1.0 to count in floats")
-    return value
-
-
-def _divide(a: float, b: float) -> float:
-    if b:
-        return a / b
-    if a == 0 or math.isnan(a) or math.isnan(b):
-        return math.nan
-    return math.copysign(math.inf, a) * math.copysign(1.0, b)
-
-
-_SCALARS: Mapping[str, Callable[..., Any]] = {
-    "float": float,
-    "neg": lambda a: _fits(-a),
-    "+": lambda a, b: _fits(a + b),
-    "-": lambda a, b: _fits(a - b),
-    "*": lambda a, b: _fits(a * b),
-    "/": _divide,
-    "==": lambda a, b: a == b,
-    "!=": lambda a, b: a != b,
-    "<": lambda a, b: a < b,
-    "<=": lambda a, b: a <= b,
-    ">": lambda a, b: a > b,
-    ">=": lambda a, b: a >= b,
-    "not": lambda a: not a,
-    "abs": lambda a: _fits(abs(a)),
-    "seconds": lambda a: a / 1e9,
-    "length": len,
-}
-
-
-def scalar_of(node: Typed, leaf: Leaf) -> Callable[[Any], Any]:
-    """The expression as a function of one environment; `leaf` gives that of a column, step or aggregate.
-
-    The same numbers as `column_of`: what is not plain arithmetic goes through the same Arrow kernel.
-    """
-    if node.op == "literal":
-        value = node.value
-        return lambda _: value
-    if node.op in _LEAVES:
-        return leaf(node)
-    args = [scalar_of(one, leaf) for one in node.args]
-    if node.op in ("and", "or"):
-        return _kleene(args, decisive=node.op == "or")
-    if node.op == "is_null":
-        return lambda env: args[0](env) is None
-    if node.op == "coalesce":
-        return lambda env: next((x for x in (one(env) for one in args) if x is not None), None)
-    if node.op == "if_else":
-        test, yes, no = args
-        return lambda env: None if (told := test(env)) is None else yes(env) if told else no(env)
-    function = _SCALARS.get(node.op) or _kernel(node)
-
-    def strict(env: Any) -> Any:
-        values = [one(env) for one in args]
-        return None if None in values else function(*values)
-
-    return strict
-
-
-def _kleene(parts: Sequence[Callable[[Any], Any]], *, decisive: bool) -> Callable[[Any], Any]:
-    def told(env: Any) -> bool | None:
-        result: bool | None = not decisive
-        for part in parts:
-            one: bool | None = part(env)
-            if one is decisive:
-                return decisive
-            if one is None:
-                result = None
-        return result
-
-    return told
-
-
-def _kernel(node: Typed) -> Callable[..., Any]:
-    kernel, kinds = _KERNELS[node.op], [one.type for one in node.args]
-
-    def call(*values: Any) -> Any:
-        try:
-            return kernel(*map(pa.scalar, values, kinds)).as_py()
-        except pa.ArrowInvalid as error:
-            raise BoucleError("B221", f"{node.op} failed", why=str(error), fix="check its numbers") from error
-
-    return call
