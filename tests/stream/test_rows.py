@@ -144,7 +144,7 @@ def test_floor_and_remainder_are_those_of_python(rows: Any, sign: str, sides: tu
     batch = as_rows([dict(zip(kinds, row, strict=True)) for row in rows], pa.schema(list(kinds.items())))
     typed = Expression(f"{sides[0]} {sign} {sides[1]}").bind(batch.schema)
     whole = typed.type == pa.int64()
-    expected = []
+    expected: list[float | None] = []
     for row in batch.to_pylist():
         a, b = (row[one] if one in row else (int(one) if whole else float(one)) for one in sides)
         if a is None or b is None or b == 0:
