@@ -89,8 +89,6 @@ class Description:
 
     def columns(self, pool: Pool, ready: Ready) -> list[pa.Array]:
         """One column per value, one row per window."""
-        if not len(ready.rows):
-            return [pa.array([], field.type) for field in self.fields]
         moments, bands, lists = self._compute(pool.samples, pool.filled, ready.rows, ready.covered)
         told = np.empty((len(self._values), len(ready.rows)))
         buffer, width = pa.py_buffer(told), 8 * len(ready.rows)

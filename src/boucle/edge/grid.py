@@ -44,7 +44,7 @@ class Grid(Struct, frozen=True):
 
     def start(self, number: int) -> Nanos:
         """When window `number` begins."""
-        return round(Fraction(number * self.hop * self.den * SECOND, self.num))
+        return (2 * number * self.hop * self.den * SECOND + self.num) // (2 * self.num)
 
     def starts(self, numbers: Ints) -> Ints:
         """`start` of many windows."""

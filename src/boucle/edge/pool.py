@@ -40,6 +40,9 @@ class Ready(Struct, frozen=True):
     """Samples that came: more than `covered` where chunks overlap."""
 
 
+_NOTHING = Ready(*[np.zeros(0, np.int64)] * 6)
+
+
 class Pool:
     """The windows of all sensors that are not complete yet."""
 
@@ -49,6 +52,8 @@ class Pool:
         """A window's samples, one row each; what is not `filled` is anything."""
         self.filled: NDArray[np.uint8]
         self.watermark: Nanos
+        self.promise: Nanos
+        """Windows that start before this have all been given."""
         self._windows: Any
         self._pieces: Any
         self._heads: Ints
@@ -61,11 +66,6 @@ class Pool:
         self._forgot: int
         """Of those no window is kept any more."""
         self._empty()
-
-    @property
-    def promise(self) -> Nanos:
-        """Windows that start before this have all been given."""
-        return max(0, self.grid.start(self.grid.first_open(self.watermark)))
 
     def add(self, chunks: Chunks) -> NDArray[np.bool_]:
         """Take chunks; says which belonged, or any part of them, to a window that was already given away."""
@@ -91,10 +91,11 @@ class Pool:
 
         With `wait` those that end by the watermark only. Whoever takes them hands them back by `give`.
         """
-        self.watermark = max(self.watermark, watermark)
-        if self.watermark > 0:
-            self._floor = max(self._floor, self.grid.first_open(self.watermark))
+        if watermark > self.watermark:
+            self._advance(watermark)
         entries = due(self._windows, -1 if wait else self.grid.size, self._floor)
+        if not len(entries):
+            return _NOTHING
         windows = self._windows[entries]
         if len(entries) > 1:
             order = np.lexsort((self.sensors.ranks(windows["key"]), windows["number"]))
@@ -102,6 +103,10 @@ class Pool:
         return Ready(
             entries, *(windows[name].copy() for name in ("row", "key", "number", "covered", "count"))
         )
+
+    def _advance(self, watermark: Nanos) -> None:
+        self.watermark, self._floor = watermark, self.grid.first_open(watermark)
+        self.promise = max(0, self.grid.start(self._floor))
 
     def give(self, ready: "Ready") -> None:
         """The rows of these windows are no longer needed; more of them is late."""
@@ -125,14 +130,16 @@ class Pool:
         pieces = np.concatenate([np.zeros(0, PIECE), *chains])
         pieces["next"] = -1
         parts = (windows.tobytes(), pieces.tobytes(), b"".join(samples))
-        return msgspec.msgpack.encode((self.sensors.known, self.watermark, self._floor, *parts))
+        return msgspec.msgpack.encode((self.sensors.known, self.watermark, *parts))
 
     def restore(self, state: bytes) -> None:
         """Continue from a snapshot."""
         self._empty()
-        kind = tuple[list[Any], int, int, bytes, bytes, bytes]
-        known, self.watermark, self._floor, told, chains, held = msgspec.msgpack.decode(state, type=kind)
+        kind = tuple[list[Any], int, bytes, bytes, bytes]
+        known, watermark, told, chains, held = msgspec.msgpack.decode(state, type=kind)
         self.sensors.restore(known)
+        if watermark:
+            self._advance(watermark)
         windows, pieces = np.frombuffer(told, WINDOW), np.frombuffer(chains, PIECE)
         samples = np.frombuffer(held, np.float32)
         self._heads = np.full(int(windows["key"].max(initial=-1)) + 1, -1, np.int64)
@@ -166,7 +173,7 @@ class Pool:
         self._windows, self._pieces = np.zeros(0, WINDOW), np.zeros(0, PIECE)
         self._heads, self._rows = np.zeros(0, np.int64), np.zeros(0, np.int64)
         self._free = np.array([-1, -1, 0], np.int64)
-        self._floor, self._forgot, self.watermark = _NEVER, _NEVER, 0
+        self._floor, self._forgot, self.watermark, self.promise = _NEVER, _NEVER, 0, 0
 
     def _make_room(self, length: int) -> None:
         """Room for a chunk of so many samples that did not fit; never for more than one such chunk too many."""

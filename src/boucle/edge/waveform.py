@@ -63,6 +63,7 @@ class Waveform:
         self._seen: pa.Schema | None = None
         self._kinds: list[pa.DataType] = []
         self._given = pa.schema([])
+        self._nothing = pa.RecordBatch.from_pylist([], self._given)
         self.late_rows = 0
 
     @property
@@ -72,7 +73,7 @@ class Waveform:
 
     def step(self, block: Block) -> Sequence[Block]:
         """Take chunks; give the windows that they completed or the watermark closed, oldest first."""
-        if self._seen is not block.rows.schema:
+        if self._seen is None or self._seen != block.rows.schema:
             self._learn(block)
         pool, before = self._pool, self._pool.promise
         chunks = chunks_of(block, self._samples, self._time, pool.sensors)
@@ -91,6 +92,7 @@ class Waveform:
         told = [pa.field("at", _TIME, nullable=False), pa.field("complete", pa.bool_(), nullable=False)]
         self._kinds = [schema.field(name).type for name in by]
         self._given = pa.schema([*map(schema.field, by), *told, *self._description.fields])
+        self._nothing = pa.RecordBatch.from_pylist([], self._given)
 
     def _late(self, block: Block, chunks: Chunks, late: NDArray[np.bool_]) -> Block:
         self.late_rows += int(late.sum())
@@ -99,6 +101,8 @@ class Waveform:
         return Block(f"{self._stream}/late", rows, self._pool.promise, block.position)
 
     def _rows(self, ready: Ready) -> pa.RecordBatch:
+        if not len(ready.rows):
+            return self._nothing
         pool = self._pool
         columns = pool.sensors.columns(ready.keys, self._kinds)
         columns.append(pa.array(pool.grid.starts(ready.numbers)).view(_TIME))
