@@ -29,7 +29,7 @@ from boucle.product.document import StepSpec
 from boucle.product.lines import Path_
 from boucle.product.project import Project
 
-__all__ = ["Plan", "build_plan", "find_operator"]
+__all__ = ["Plan", "build_operator", "build_plan", "find_operator"]
 
 
 class Plan(Struct, frozen=True):
@@ -98,9 +98,8 @@ def _step(project: Project, spec: StepSpec, path: Path_, problems: list[Problem]
             what = f"{spec.use} takes no setting {name!r}"
             problems.append(_problem(project, (*path, "with", name), what, fix=fix))
         return None
-    given = {**spec.with_, **({"folder": project.folder} if "folder" in taken else {})}
     try:
-        operator = factory(stream=spec.id, **given)
+        operator = build_operator(spec, project.folder, int(project.settings.get("run.workers").value))
     except BoucleError as error:
         problems.append(_problem(project, path, f"{spec.id}: {error.what}", error.why, error.fix, error.code))
         return None
@@ -109,11 +108,19 @@ def _step(project: Project, spec: StepSpec, path: Path_, problems: list[Problem]
             _problem(project, (*path, "with"), f"{spec.use} does not take these settings", str(error))
         )
         return None
-    if spec.by:
-        make = _Make(project.folder, spec.use, spec.id, given)
-        workers = min(int(project.settings.get("run.workers").value), spec.groups)
-        operator = Sharded(spec.id, make, by=spec.by, groups=spec.groups, workers=workers)
     return Step(spec.id, spec.use, tuple(spec.from_), operator, spec.title)
+
+
+def build_operator(spec: StepSpec, folder: Path, workers: int = 1) -> Operator:
+    """The operator of a step as it is declared; raises what its class raises."""
+    factory = find_operator(spec.use, folder)
+    takes = inspect.signature(factory).parameters
+    given = {**spec.with_, **({"folder": folder} if "folder" in takes else {})}
+    operator: Operator = factory(stream=spec.id, **given)
+    if not spec.by:
+        return operator
+    make = _Make(folder, spec.use, spec.id, given)
+    return Sharded(spec.id, make, by=spec.by, groups=spec.groups, workers=min(workers, spec.groups))
 
 
 class _Make(Struct, frozen=True):

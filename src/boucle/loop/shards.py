@@ -22,7 +22,7 @@ from boucle.block import Block, Position
 from boucle.errors import BoucleError, Unavailable
 from boucle.loop.parts import Part
 from boucle.loop.path import restore_parts
-from boucle.ports import Operator, Partial
+from boucle.ports import Describes, Operator, Partial
 from boucle.stream.sequence import canonical, load_rows, save_rows, state_of
 
 __all__ = ["Make", "Sharded", "group_of", "stored_groups"]
@@ -69,6 +69,14 @@ def _group_in(name: str) -> int:
     return int(name.partition("/")[0])
 
 
+def _added(mine: Any, theirs: Any) -> Any:
+    return mine + theirs
+
+
+_JOINED: dict[str, Callable[[Any, Any], Any]] = {"oldest": min, "newest": max}
+"""How what two groups say becomes one; all else is added."""
+
+
 class _Groups:
     """The operators of some groups, in this process."""
 
@@ -103,6 +111,13 @@ class _Groups:
     def restore_parts(self, group: int, parts: Mapping[str, bytes]) -> None:
         restore_parts(f"key group {group}", self._operators[group], parts)
         self._fresh[group] = False
+
+    def describe(self, key: Mapping[str, str] | None) -> dict[int, dict[str, Any]]:
+        return {
+            group: operator.describe(key)
+            for group, operator in self._operators.items()
+            if isinstance(operator, Describes)
+        }
 
     def snapshot(self) -> dict[int, bytes]:
         return {group: operator.snapshot() for group, operator in self._operators.items()}
@@ -248,6 +263,15 @@ class Sharded:
         answers = [worker.answer(kind) for worker in self._workers]
         return {name: one for answer in answers for name, one in answer.items()}
 
+    def describe(self, key: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """What the operators of all groups say, together."""
+        said = self._asked("describe", None if key is None else dict(key), dict[int, dict[str, Any]])
+        told: dict[str, Any] = {}
+        for one in said.values():
+            for name, value in one.items():
+                told[name] = _JOINED.get(name, _added)(told[name], value) if name in told else value
+        return told
+
     def close(self) -> None:
         """End the workers. Safe to call twice."""
         for worker in self._workers:
@@ -336,6 +360,8 @@ def _do(groups: _Groups, verb: str, what: Any) -> Any:
             return groups.parts(what)
         case "restore_parts":
             return groups.restore_parts(*what)
+        case "describe":
+            return groups.describe(what)
         case "snapshot":
             return groups.snapshot()
         case "restore":

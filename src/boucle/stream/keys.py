@@ -1,5 +1,6 @@
 """Keys of rows as whole numbers, so that compiled state can be found by them."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -50,6 +51,14 @@ class KeyIndex:
             number = self._known[value] = self._next
             self._next += 1
         return number
+
+    def find(self, said: Sequence[str]) -> int | None:
+        """The number of the key whose values read like this; None when it was never seen."""
+        for key, number in self._known.items():
+            if [str(value) for value in (key if isinstance(key, tuple) else (key,))] == list(said):
+                return number
+        own = len(said) == 1 and not self._known and re.fullmatch(r"-?\d+", said[0])
+        return int(said[0]) if own else None
 
     def forget(self, alive: Callable[[Ints], Mask]) -> None:
         """Keep only the keys whose numbers are `alive`."""

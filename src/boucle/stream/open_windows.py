@@ -309,6 +309,12 @@ class OpenWindows:
         """The key numbers of all open windows, and some of windows that are not any more."""
         return self._held[: self._meta[_USED], _KEY]
 
+    @property
+    def open(self) -> Ints:
+        """The slots of all open windows."""
+        held = self._held[: self._meta[_USED]]
+        return np.flatnonzero((held[:, _DUE] != _NO_TIME) | (held[:, _FLAGS] & _FOUND != 0))
+
     def fixed(self, keys: Ints, starts: Ints, ends: Ints) -> Ints:
         """The slot of each (key, start), opened where it is new."""
         slots = np.empty(len(keys), np.int64)

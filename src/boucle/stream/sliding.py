@@ -12,7 +12,7 @@ A window is (t - delay - over, t - delay]: with no delay the event itself counts
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -200,6 +200,21 @@ class Sliding:
         """Keys something is remembered of, over all groups."""
         return sum(group.track.keys for group in self._groups)
 
+    def describe(self, key: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """How many keys are known and how many rows wait; of a key when its last event was, per value looked at."""
+        waiting = self._sequencer.waiting if self._sequencer is not None else 0
+        told: dict[str, Any] = {"keys": self.keys, "waiting_rows": waiting}
+        if key is None:
+            return told
+        found = []
+        for group in self._groups:
+            by = group.index.columns
+            number = group.index.find([key[name] for name in by]) if set(by) <= set(key) else None
+            newest = -(2**62) if number is None else int(group.track.newest(np.array([number]))[0])
+            if newest > -(2**61):
+                found.append({**{name: key[name] for name in by}, "of": group.column, "newest": newest})
+        return {**told, "remembered": found}
+
     def snapshot(self) -> bytes:
         """Everything remembered, bit for bit."""
         tracks = [group.track.snapshot() for group in self._groups]
@@ -225,9 +240,7 @@ class Sliding:
         """Continue from parts; B602 when another version of this step took them."""
         self._go_on(parts["rest"])
         for place, group in enumerate(self._groups):
-            mine = f"{place}/"
-            held = {name.removeprefix(mine): part for name, part in parts.items() if name.startswith(mine)}
-            group.track.restore_parts(held)
+            group.track.restore_parts(_Under(parts, f"{place}/"))
 
     def _rest(self) -> bytes:
         waiting = self._sequencer.snapshot() if self._sequencer is not None else b""
@@ -245,6 +258,23 @@ class Sliding:
             self._sequencer.restore(waiting)
         for group, index in zip(self._groups, indexes, strict=True):
             group.index.restore(index)
+
+
+class _Under(Mapping[str, bytes]):
+    """The parts below a name; each is still read when it is asked for, so that one is held at a time."""
+
+    def __init__(self, parts: Mapping[str, bytes], above: str) -> None:
+        self._parts, self._above = parts, above
+        self._names = [name.removeprefix(above) for name in parts if name.startswith(above)]
+
+    def __getitem__(self, name: str) -> bytes:
+        return self._parts[self._above + name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def _feature(name: str, told: dict[str, Any]) -> Feature:

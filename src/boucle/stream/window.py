@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from boucle.block import Block
+from boucle.block import Block, as_dicts
 from boucle.clock import SECOND, Nanos
 from boucle.errors import BoucleError
 from boucle.product.duration import seconds
@@ -204,6 +204,20 @@ class _Windows:
         return out
 
     # ── state ─────────────────────────────────────────────────────────────────────────────────
+
+    def describe(self, key: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """How many windows are open and what times they span; of a key its windows as they would be given now."""
+        slots = self._open.open
+        numbers, starts, ends, _, _ = self._open.said(slots)
+        waiting = self._sequencer.waiting if self._sequencer is not None else 0
+        told = {"keys": len(np.unique(numbers)), "open_windows": len(slots), "waiting_rows": waiting}
+        if len(slots):
+            told |= {"oldest": int(starts.min()), "newest": int(ends.max())}
+        if key is None:
+            return told
+        rows = as_dicts(self._rows(slots)) if self._schema is not None else []
+        mine = [row for row in rows if all(str(row.get(name)) == said for name, said in key.items())]
+        return {**told, "remembered": mine}
 
     def snapshot(self) -> bytes:
         """Open windows with what they hold, and the rows that wait."""

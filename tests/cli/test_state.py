@@ -1,0 +1,93 @@
+"""`boucle state` opens a checkpoint: keys, windows, times, groups, and one key's own state."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from boucle.cli.main import main
+from tests.cli.test_against import PRODUCT, live, product, readings
+
+SPREAD = PRODUCT.replace(
+    "    with: {by: [pump], size", "    by: [pump]\n    groups: 4\n    with: {by: [pump], size"
+)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`alone` and `spread` (in four key groups) over the same readings."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name, text in (("alone", PRODUCT), ("spread", SPREAD)):
+        assert name == "alone" or "groups: 4" in text
+        made = product(folder / f"{name}-product", text)
+        readings(made / "readings.csv", in_time=True)
+        live(made, folder / name)
+    return folder
+
+
+def told(capsys: pytest.CaptureFixture[str], *words: str | Path) -> dict[str, Any]:
+    """The steps of `boucle state`, by id."""
+    assert main(["state", *map(str, words), "--json"]) == 0
+    return {one["id"]: one for one in json.loads(capsys.readouterr().out)["steps"]}
+
+
+@pytest.mark.parametrize("name", ["alone", "spread"])
+def test_what_a_step_holds(runs: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    steps = told(capsys, runs / name)
+    sums = steps["sums"]["contents"]
+    # The watermark is 5 s behind the slowest pump: of the last ten seconds two rows were seen, the others wait.
+    assert (sums["keys"], sums["open_windows"]) == (2, 2)
+    assert 0 < sums["waiting_rows"] < 20
+    assert sums["oldest"] == "2026-03-01T00:09:50.000+00:00"
+    assert sums["newest"] == "2026-03-01T00:10:00.000+00:00"
+    assert steps["features"]["contents"]["keys"] == 3
+    assert steps["features"]["bytes"] > 0
+    groups = steps["sums"]["groups"]
+    assert len(groups) == (4 if name == "spread" else 0)
+    assert sum(groups.values()) <= steps["sums"]["bytes"]
+
+
+@pytest.mark.parametrize("name", ["alone", "spread"])
+def test_one_key(runs: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (step,) = told(capsys, runs / name, "--step", "sums", "--key", "pump=p0").values()
+    (window,) = step["contents"]["remembered"]
+    assert (window["pump"], window["window_start"]) == ("p0", "2026-03-01T00:09:50.000+00:00")
+    assert 0 < window["rows"] < 4
+    (step,) = told(capsys, runs / name, "--step", "features", "--key", "pump=p2").values()
+    (of_value,) = step["contents"]["remembered"]
+    assert (of_value["of"], of_value["newest"][:18]) == ("value", "2026-03-01T00:09:5")
+    (step,) = told(capsys, runs / name, "--step", "sums", "--key", "pump=p9").values()
+    assert step["contents"]["remembered"] == []
+
+
+def test_for_people(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["state", str(runs / "spread"), "--key", "pump=p9", "--lang", "fr"]) == 0
+    said = capsys.readouterr().out
+    assert "2 clés, 2 fenêtres ouvertes" in said
+    assert "4 groupes de clés" in said
+    assert "rien n'est retenu de cette clé" in said
+    assert main(["state", str(runs / "spread"), "--sizes"]) == 0
+    assert "keys" not in capsys.readouterr().out.partition("key groups")[0]
+
+
+def test_a_step_that_is_not_there(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["state", str(runs / "alone"), "--step", "sum"]) == 1
+    assert "B816" in capsys.readouterr().err
+
+
+def test_an_operator_of_the_products_own_is_found_in_its_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = product(tmp_path / "own", PRODUCT.replace("boucle.stream.window:Tumbling", "mine:Sums"))
+    (made / "mine.py").write_text(
+        "from boucle.stream.window import Tumbling\n\n\nclass Sums(Tumbling):\n    pass\n"
+    )
+    readings(made / "readings.csv", in_time=True)
+    live(made, tmp_path / "run")
+    sums = told(capsys, tmp_path / "run")["sums"]
+    assert sums["contents"] == {}
+    assert "--product" in sums["unknown"]
+    assert told(capsys, tmp_path / "run", "--product", made)["sums"]["contents"]["keys"] == 2
+    assert main(["state", str(tmp_path / "run"), "--step", "sums"]) == 1
+    assert "B815" in capsys.readouterr().err
