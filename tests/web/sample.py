@@ -13,6 +13,7 @@ import numpy as np
 
 from boucle.clock import SECOND, Clock, Nanos, ScaledClock
 from boucle.event import Command, Event, Outcome, Receipt, Severity
+from boucle.loop.trace import Tracer, otlp
 from boucle.loop.view import (
     Accounting,
     ActuatorView,
@@ -250,6 +251,15 @@ class SampleLoop:
 
     def metrics(self) -> bytes:
         return b"# HELP boucle_rows_total Rows.\n# TYPE boucle_rows_total counter\nboucle_rows_total 42\n"
+
+    def traces(self) -> list[dict[str, Any]]:
+        tracer = Tracer(1)
+        for source in ("vibration", "process"):
+            trace = tracer.begin(source, 0)
+            assert trace is not None
+            trace.mark("source", rows=3)
+            tracer.keep(trace)
+        return [otlp(trace, "press-line") for trace in tracer.last()]
 
     def set_automatic(self, allowed: bool, by: str) -> None:
         with self._lock:

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from boucle.block import Block
 from boucle.clock import SECOND, Clock, Nanos
+from boucle.loop.trace import Trace
 
 __all__ = ["Backlog", "Shedding", "Waiting"]
 
@@ -23,6 +24,7 @@ class Waiting(Struct, frozen=True):
 
     block: Block
     since: Nanos
+    trace: Trace | None = None
 
 
 class Backlog:
@@ -44,13 +46,13 @@ class Backlog:
         self._room = threading.Condition(self._lock)
         self._working: Nanos | None = None  # since when the Block in work had waited
 
-    def put(self, block: Block, ended: threading.Event) -> None:
+    def put(self, block: Block, ended: threading.Event, trace: Trace | None = None) -> None:
         """Let a Block wait for the path; returns when there was room, or the loop has `ended` and takes all."""
         nbytes = block.rows.nbytes
         with self._lock:
             while self._kept and not self._fits(nbytes) and not ended.is_set():
                 self._room.wait(_LOOK)
-            self._kept.append(Waiting(block, self._clock.now()))
+            self._kept.append(Waiting(block, self._clock.now(), trace))
             self.blocks += 1
             self.bytes += nbytes
             self._came.notify()
@@ -68,7 +70,9 @@ class Backlog:
             self.bytes -= first.block.rows.nbytes
             self._working = first.since
             self._room.notify_all()
-            return first
+        if first.trace is not None:
+            first.trace.mark("queue")
+        return first
 
     def _fits(self, nbytes: int) -> bool:
         return self.blocks < self.most_blocks and self.bytes + nbytes <= self.most_bytes

@@ -30,6 +30,7 @@ from boucle.clock import SECOND, Clock, Nanos
 from boucle.errors import Unavailable
 from boucle.loop.checkpoint import Aside, Counts
 from boucle.loop.measure import Meter
+from boucle.loop.trace import Trace, Tracer
 from boucle.loop.view import Accounting
 from boucle.ports import WIRE, Source
 from boucle.product.contract import StreamContract
@@ -79,6 +80,7 @@ class Intake:
         late: EventLog,
         quarantine: Quarantine,
         clock: Clock,
+        tracer: Tracer | None = None,
     ) -> None:
         self.id, self.spec, self.source, self.log = id, spec, source, log
         self.contract = contract
@@ -88,6 +90,9 @@ class Intake:
         self.horizon = seconds(spec.horizon) + seconds(spec.lateness)
         """Seconds of event time a restart looks back to know duplicates."""
         self.meter = Meter()
+        self.tracer = tracer or Tracer(0)
+        self.trace: Trace | None = None
+        """Of the Block taken last, when it was sampled."""
         self.last_seen: Nanos = 0
         """Clock time of the last reading of any kind."""
         self.committed: Position | None = None
@@ -147,15 +152,20 @@ class Intake:
 
         While `shed` says so, rows that kept their contract are counted as shed and go no further.
         """
+        begun = time.perf_counter_ns()
         polled = self.source.poll(wait)
         self._tally = Accounting()
         self._count_shed()
         if polled is None:
             self._book(None)
             return None
+        self.trace = trace = self.tracer.begin(self.id, begun)
+        self._mark("source", rows=len(polled))
         started = time.perf_counter()
         self.last_seen = self._clock.now()
         taken = self._accept(polled, shed())
+        if taken is None and trace is not None:
+            self.tracer.keep(trace)  # it ends here
         self._tally.pending = len(taken) if taken else 0
         self._book(polled.position)
         self.meter.add(len(polled), len(taken) if taken else 0, time.perf_counter() - started)
@@ -173,6 +183,7 @@ class Intake:
 
     def _accept(self, polled: Block, shed: bool) -> Block | None:
         good, rejects = self._decode(polled)
+        self._mark("decode")
         late: Block | None = None
         watermark: Nanos = 0
         if good is not None:
@@ -195,11 +206,17 @@ class Intake:
                 late = Block(self.id, late_rows(good, observed), watermark, good.position)
                 good = _only(good, ~observed.late)
         self._put_aside(rejects, late, polled.position)
+        self._mark("contract", taken=0 if good is None else len(good))
         if good is None or len(good) == 0:
             return None
         kept = Block(self.id, good.rows, watermark, good.position)
         position = self._append(self.log, kept)
+        self._mark("log")
         return Block(self.id, kept.rows, kept.watermark, position)
+
+    def _mark(self, name: str, **told: Any) -> None:
+        if self.trace is not None:
+            self.trace.mark(name, **told)
 
     def _put_aside(self, rejects: list[Reject], late: Block | None, position: Position) -> None:
         """Keep what does not go on, once, whatever was read again."""

@@ -16,6 +16,7 @@ from boucle.clock import SECOND, Clock, Nanos
 from boucle.event import Command, Event, Outcome, Receipt
 from boucle.loop.measure import Percentiles
 from boucle.loop.path import Step
+from boucle.loop.trace import Tracer
 from boucle.loop.view import Live, LiveSignal, MachineView
 from boucle.product.document import ViewSpec
 
@@ -29,10 +30,10 @@ _STATUS = {"none": "normal", "machine": "alarm"}
 class Observer:
     """What was last seen of every machine, and the last events, commands and receipts."""
 
-    def __init__(self, view: ViewSpec, live: Step | None, clock: Clock) -> None:
+    def __init__(self, view: ViewSpec, live: Step | None, clock: Clock, tracer: Tracer) -> None:
         self.decision_ms = Percentiles()
         self.action_ms = Percentiles()
-        self._view, self._live, self._clock = view, live, clock
+        self._view, self._live, self._clock, self._tracer = view, live, clock, tracer
         self._machines: dict[str, dict[str, Any]] = {}
         self._values: dict[str, dict[str, float]] = {}
         self._trends: dict[tuple[str, str], deque[tuple[Nanos, float]]] = {}
@@ -78,6 +79,10 @@ class Observer:
 
     def command(self, command: Command, receipt: Receipt | None) -> None:
         """A Command was issued, or its Receipt came."""
+        if receipt is None:
+            self._tracer.sent(command)
+        else:
+            self._tracer.answered(command, receipt)
         with self._lock:
             _, known = self._commands.pop(command.id, (command, None))
             if receipt is None or receipt.outcome is Outcome.duplicate:

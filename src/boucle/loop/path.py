@@ -12,6 +12,7 @@ from boucle.clock import Nanos
 from boucle.errors import BoucleError
 from boucle.loop.measure import Meter
 from boucle.loop.parts import WHOLE, Part
+from boucle.loop.trace import Trace
 from boucle.ports import Operator, Partial
 
 __all__ = ["Path", "Step", "Tap", "pieces", "restore_parts"]
@@ -80,6 +81,8 @@ class Path:
         self.meters = {step.id: Meter() for step in steps}
         self._taps = {stream: list(calls) for stream, calls in taps.items()}
         self._beside = {stream: list(calls) for stream, calls in (beside or {}).items()}
+        self.trace: Trace | None = None
+        """Of the Block that is being pushed, when it was sampled."""
         self._passed: list[Block] = []
         self.passed_since: float | None = None
         """When the oldest Block passed that those beside have not been shown (monotonic seconds)."""
@@ -101,10 +104,13 @@ class Path:
             if self.passed_since is None:
                 self.passed_since = time.monotonic()
         for step in self._readers.get(block.stream, ()):
-            started = time.perf_counter()
+            started = time.perf_counter_ns()
             given = step.operator.step(block)
-            took = time.perf_counter() - started
-            self.meters[step.id].add(len(block), sum(len(out) for out in given), took)
+            ended = time.perf_counter_ns()
+            rows = sum(len(out) for out in given)
+            self.meters[step.id].add(len(block), rows, (ended - started) / 1e9)
+            if self.trace is not None:
+                self.trace.add(f"step {step.id}", started, ended, {"rows_in": len(block), "rows_out": rows})
             for out in given:
                 self.push(out)
 

@@ -3,10 +3,11 @@
 import math
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from boucle.clock import SECOND
 from boucle.loop.metrics import exposition
+from boucle.loop.trace import otlp
 from boucle.loop.view import Accounting, BacklogView, Live, LoopView, SourceView, StepView
 
 if TYPE_CHECKING:
@@ -130,6 +131,10 @@ class Picture:
     def metrics(self) -> bytes:
         """The Prometheus text exposition."""
         return exposition(self.view())
+
+    def traces(self) -> list[dict[str, Any]]:
+        """The last traces, oldest first, each a `TracesData` of OTLP/JSON."""
+        return [otlp(trace, self._loop.plan.project.id) for trace in self._loop.tracer.last()]
 
     def set_automatic(self, allowed: bool, by: str) -> None:
         """Allow or stop automatic action; journaled with who asked."""

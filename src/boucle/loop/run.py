@@ -33,6 +33,7 @@ from boucle.loop.picture import Picture
 from boucle.loop.plan import Plan
 from boucle.loop.retention import LogRetention, source_log
 from boucle.loop.tables import EVENTS, Tables, event_block
+from boucle.loop.trace import Trace, Tracer
 from boucle.loop.watch import Watch
 from boucle.ports import Actuator, Source
 from boucle.product.duration import seconds
@@ -71,10 +72,11 @@ class Loop:
         self.failure: BaseException | None = None
         self._listeners = [listener] if listener else []
         settings = plan.project.settings
+        self.tracer = Tracer(int(settings.get("run.trace_every").value))
         self.quarantine = Quarantine(self.folder / "quarantine")
         self.intakes = self._intakes(sources or {})
         live = next((step for step in plan.steps if step.id == plan.project.loop.view.live), None)
-        self.observer = Observer(plan.project.loop.view, live, clock)
+        self.observer = Observer(plan.project.loop.view, live, clock, self.tracer)
         self.actuators = dict(actuators) if actuators is not None else self._open_actuators()
         self.action = Action(plan, self.actuators, self.folder, clock, self.observer, self._tell, self._told)
         self.tables = Tables(
@@ -130,6 +132,7 @@ class Loop:
                 source_log(self.folder / "log" / f"{name}.late", spec, self.clock),
                 self.quarantine,
                 self.clock,
+                self.tracer,
             )
         return intakes
 
@@ -158,7 +161,12 @@ class Loop:
         return taps
 
     def _consider(self, block: Block) -> None:
+        started, trace = time.perf_counter_ns(), self.path.trace
+        self.tracer.deciding = trace
         self.action.consider(block, self._cause)
+        self.tracer.deciding = None
+        if trace is not None:
+            trace.add("decision", started, time.perf_counter_ns(), {"on": block.stream})
 
     def _decided(self, block: Block) -> None:
         del block
@@ -205,21 +213,25 @@ class Loop:
             self._work(block)
             self.path.settle()
 
-    def _work(self, block: Block) -> None:
+    def _work(self, block: Block, trace: Trace | None = None) -> None:
         intake = self.intakes[block.stream]
+        self.path.trace = trace
         for piece in pieces(block, intake.spec.partition, self._watermarks.get(block.stream, 0)):
             self._cause = newest_sample(piece, intake.contract.time)
             self._give_way()
             self.path.push(piece)
         self._watermarks[block.stream] = block.watermark
         self._done[block.stream] = block.position
+        if trace is not None:
+            self.path.trace = None
+            self.tracer.keep(trace)
 
     def advance(self, source: str) -> int:
         """Take one Block of one source all the way, in this thread; the rows it gave, 0 when there was none."""
         block = self.intakes[source].take(0)
         if block is None:
             return 0
-        self._work(block)
+        self._work(block, self.intakes[source].trace)
         self.path.settle()
         self.action.dispatcher.step(0)
         return len(block)
@@ -284,7 +296,7 @@ class Loop:
         while not self._stopping.is_set():
             block = intake.take(0.05, *shed)
             if block is not None:
-                self.backlog.put(block, self._stopping)
+                self.backlog.put(block, self._stopping, intake.trace)
 
     def _sync(self) -> None:
         # Apart from the sources' threads: a reading that comes while the disk is busy must not wait for it.
@@ -296,15 +308,15 @@ class Loop:
         return all(durable)
 
     def _walk(self) -> None:
-        while (block := self._next(self._rest())) is not None or not self._stopping.is_set():
-            if block is not None:
-                self._work(block)
+        while (waited := self.backlog.get(self._rest())) is not None or not self._stopping.is_set():
+            if waited is not None:
+                self._work(waited.block, waited.trace)
             if not self._hurry():
                 self.path.settle()
             late = time.monotonic() - self._checkpoint_due
             # Between two bursts rather than within one; but a path that never rests is checkpointed too.
             waits = self.checkpoints.waiting or late < 0
-            if not waits and (block is None or late > self._checkpoint_every):
+            if not waits and (waited is None or late > self._checkpoint_every):
                 self._take_checkpoint()
 
     def _give_way(self) -> None:
@@ -322,10 +334,6 @@ class Loop:
 
     def _rest(self) -> float:
         return 0.02 if self.path.passed_since is None else 0.001
-
-    def _next(self, wait: float) -> Block | None:
-        waiting = self.backlog.get(wait)
-        return None if waiting is None else waiting.block
 
     def watermark_delay(self, source: str) -> float:
         """Seconds from the watermark of what was worked through of a source to now; NaN before the first."""
@@ -404,8 +412,8 @@ class Loop:
         if self._closed:
             return
         self._closed = True
-        while (block := self._next(0)) is not None:
-            self._work(block)
+        while (waited := self.backlog.get(0)) is not None:
+            self._work(waited.block, waited.trace)
         self.path.settle()
         self.action.dispatcher.step(0)
         self.watch.end()

@@ -231,6 +231,10 @@ class Observable(Protocol):
         """The Prometheus text exposition."""
         ...
 
+    def traces(self) -> list[dict[str, Any]]:
+        """The last traces, oldest first, each a `TracesData` of OTLP/JSON."""
+        ...
+
     def set_automatic(self, allowed: bool, by: str) -> None:
         """Allow or stop automatic action; journaled with who asked."""
         ...

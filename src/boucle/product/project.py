@@ -27,6 +27,7 @@ _DEFAULTS: dict[str, Any] = {
     "run.web": "127.0.0.1:8000",
     "run.queue_blocks": 1024,
     "run.queue_bytes": "256MB",
+    "run.trace_every": 100,
     "run.workers": 1,
     "run.fsync_every": "10ms",
     "run.lake_every": "5s",

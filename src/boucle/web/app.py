@@ -4,6 +4,7 @@
 /automatic                                        stop or allow automatic action, with a confirmation
 /live  /live/{machine}                            binary WebSocket, see `boucle.web.frame`
 /api/view  /metrics  /healthz                     for machines
+/trace.json  /trace.jsonl                         where the time of the last sampled Blocks went (OTLP/JSON)
 """
 
 from collections.abc import Sequence
@@ -62,6 +63,8 @@ def create_app(
             Route("/automatic", pages.automatic, methods=["POST"]),
             Route("/api/view", pages.api_view),
             Route("/metrics", pages.metrics),
+            Route("/trace.json", pages.trace),
+            Route("/trace.jsonl", pages.trace_lines),
             Route("/healthz", pages.healthz),
             WebSocketRoute("/live", feed.serve),
             WebSocketRoute("/live/{machine}", feed.serve),
@@ -164,6 +167,16 @@ class Pages:
     def metrics(self, _: Request) -> Response:
         """For Prometheus."""
         return Response(self.loop.metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    def trace(self, _: Request) -> Response:
+        """The last traces as one OTLP/JSON document."""
+        whole = [one for told in self.loop.traces() for one in told["resourceSpans"]]
+        return Response(msgspec.json.encode({"resourceSpans": whole}), media_type="application/json")
+
+    def trace_lines(self, _: Request) -> Response:
+        """The last traces, one a line, as a collector's file exporter writes them."""
+        lines = b"".join(msgspec.json.encode(told) + b"\n" for told in self.loop.traces())
+        return Response(lines, media_type="application/x-ndjson")
 
     def healthz(self, _: Request) -> Response:
         """`ok`, or `degraded` with what is not well; 200 as long as the loop answers."""
