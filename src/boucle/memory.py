@@ -5,6 +5,7 @@ A compiled function that takes an address costs a microsecond to call, one that 
 
 import mmap
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -15,17 +16,19 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-__all__ = ["Arena", "bytes_at", "copy", "words_at"]
+__all__ = ["Arena", "Paged", "bytes_at", "copy", "words_at"]
 
 Ints = NDArray[np.int64]
 
 _SMALL = 1 << 22
 """Bytes of an arena in ordinary pages: below it huge pages would waste more than they save."""
 _LEAST = 1 << 26
+PAGE = 1 << 18
+"""Bytes of a page: what a checkpoint takes anew when something in it changed."""
 
 
 _memmove: Any = cgutils.raw_memmove
-carray: Any = numba.carray  # type: ignore[attr-defined]
+_carray: Any = numba.carray  # type: ignore[attr-defined]
 
 
 def _to_pointer(_context: Any, address: Any) -> Any:
@@ -44,14 +47,14 @@ _pointer: Any = intrinsic(_to_pointer)
 @numba.njit(inline="always")
 def words_at(address: int, count: int) -> Ints:
     """`count` whole numbers (int64) that lie at `address`; only for compiled code."""
-    words: Ints = carray(_pointer(address), count, np.int64)
+    words: Ints = _carray(_pointer(address), count, np.int64)
     return words
 
 
 @numba.njit(inline="always")
 def bytes_at(address: int, count: int) -> NDArray[np.uint8]:
     """`count` bytes that lie at `address`; only for compiled code."""
-    found: NDArray[np.uint8] = carray(_pointer(address), count, np.uint8)
+    found: NDArray[np.uint8] = _carray(_pointer(address), count, np.uint8)
     return found
 
 
@@ -99,6 +102,46 @@ class Arena:
             more = _reserved(self.width, 2 * 8 * self.width * rows)
             more[: len(self.rows)] = self.rows
             self.rows = more
+
+
+class Paged(Arena):
+    """An arena that knows which of its pages changed: compiled code writes 1 into `flags[row // rows_a_page]`."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.rows_a_page = PAGE // (8 * width)
+        self._all_changed()
+
+    def _all_changed(self) -> None:
+        self.flags = np.ones(1 + len(self.rows) // self.rows_a_page, np.int64)
+
+    def reach(self, rows: int) -> None:
+        """Make room for at least so many rows; they move only when more was asked for than was reserved."""
+        if rows > len(self.rows):
+            super().reach(rows)
+            self._all_changed()
+
+    def pages(self, used: int, *, everything: bool) -> dict[int, bytes]:
+        """The pages of the first `used` rows that changed since `settled`, or all."""
+        number = -(-used // self.rows_a_page)
+        which = range(number) if everything else np.flatnonzero(self.flags[:number]).tolist()
+        return {
+            page: self.rows[page * self.rows_a_page : min((page + 1) * self.rows_a_page, used)].tobytes()
+            for page in which
+        }
+
+    def settled(self) -> None:
+        """From now on nothing has changed."""
+        self.flags[:] = 0
+
+    def load(self, pages: Mapping[int, bytes], used: int) -> None:
+        """Continue from stored pages of the first `used` rows."""
+        self.reach(used)
+        for page, stored in pages.items():
+            if page * self.rows_a_page >= used:
+                continue  # of a longer past
+            held = np.frombuffer(stored, np.int64).reshape(-1, self.width)
+            self.rows[page * self.rows_a_page : page * self.rows_a_page + len(held)] = held
 
 
 def _memory() -> int:

@@ -118,3 +118,29 @@ def test_what_was_told_outlives_the_operator() -> None:
     counts, totals = expected(base(600))
     assert pa.Table.from_batches(kept)["n"].to_pylist() == counts
     assert pa.Table.from_batches(kept)["total"].to_pylist() == totals
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.binary()])
+def test_texts_are_keys_like_numbers_and_are_forgotten_with_them(kind: pa.DataType) -> None:
+    size, rows = 64, 20_000
+    numbers = [(row * 7919) % 50 + row // 400 * 50 for row in range(rows)]
+    columns = {
+        "at": pa.array([(10 + row) * SECOND // 10 for row in range(rows)], pa.timestamp("ns", "UTC")),
+        "key": pa.array([None if one % 17 == 0 else one for one in numbers], pa.int64()),
+        "amount": pa.array([float(row % 13) for row in range(rows)]),
+    }
+    names = [None if key is None else f"card {key}".encode() for key in columns["key"].to_pylist()]
+    texts = columns | {"key": pa.array(names).cast(kind)}
+    by_number, by_text = (Sliding("f", features=FEATURES, order="arrival") for _ in range(2))
+    for first in range(0, rows, size):
+        told = []
+        for operator, given_ in ((by_number, columns), (by_text, texts)):
+            batch = pa.record_batch(given_).slice(first, size)
+            mark = int(batch["at"][-1].value)
+            told.append(operator.step(Block("p", batch, mark, Position("p", 0)))[0].rows)
+        assert told[0].drop_columns(["key"]).equals(told[1].drop_columns(["key"]))
+        if first == size * 150:
+            state, by_text = by_text.snapshot(), Sliding("f", features=FEATURES, order="arrival")
+            by_text.restore(state)
+    assert by_text.keys == by_number.keys < 300
+    assert len(by_text._groups[0].texts) < 3000

@@ -31,6 +31,7 @@ from boucle.stream.columns import (
     write,
 )  # fmt: skip
 from boucle.stream.keys import KeyIndex
+from boucle.stream.texts import TextIndex, texts
 from boucle.stream.tracks import Track, fold
 
 __all__ = ["Answers", "Group"]
@@ -44,6 +45,7 @@ class Group(Protocol):
 
     column: str
     index: KeyIndex
+    texts: TextIndex
     track: Track
     places: list[int]
 
@@ -61,8 +63,9 @@ class Answers:
         self._whole_schema = pa.schema([*schema, *added], schema.metadata)
         self._columns = Columns()
         self._held = False
-        self._names = schema.names
+        self._schema = schema
         self._by_objects: list[tuple[int, str]] = []
+        self._texts: list[int] = []
         jobs: list[list[int]] = []
         self._into: list[tuple[int, int]] = []  # per job: which copy, which flags
         if not self._job(jobs, schema, time, copy=0, flags=0):
@@ -70,7 +73,9 @@ class Answers:
             raise BoucleError("B221", what, fix="name a timestamp, or a whole number of ns, with time:")
         for place, group in enumerate(groups):
             by = group.index.columns
-            if len(by) > 1 or not self._job(jobs, schema, by[0], copy=1 + 2 * place, flags=1 + place):
+            if len(by) == 1 and _is_text(schema.field(by[0]).type):
+                self._texts.append(place)
+            elif len(by) > 1 or not self._job(jobs, schema, by[0], copy=1 + 2 * place, flags=1 + place):
                 self._by_objects.append((place, "keys"))
             if group.column and not self._job(
                 jobs, schema, group.column, copy=2 + 2 * place, flags=0, floating=True
@@ -116,6 +121,11 @@ class Answers:
             job[4], job[5] = self._copies[copy].ctypes.data, self._flags[flags].ctypes.data
         for place, group in enumerate(self._groups):
             group.track.point(self._copies[1 + 2 * place], self._copies[2 + 2 * place])
+        for place in self._texts:
+            group = self._groups[place]
+            column = self._schema.get_field_index(group.index.columns[0])
+            copies, flags = self._copies[1 + 2 * place], self._flags[1 + place]
+            group.texts.point(column, self._schema.field(column).type, copies, flags)
         self._call[TIMES] = self._copies.ctypes.data
 
     # ── in ────────────────────────────────────────────────────────────────────────────────────
@@ -133,6 +143,11 @@ class Answers:
         for job, place in self._key_jobs:
             if self._jobs[job, 6]:
                 self._keyless[place] = True
+        for place in self._texts:
+            index = self._groups[place].texts
+            while (nulls := texts(index.frame, self._call)) < 0:
+                index.make_room(number, rows.get_total_buffer_size())
+            self._keyless[place] = nulls > 0
         for place, what in self._by_objects:
             self._objects(rows, place, what)
 
@@ -225,3 +240,12 @@ class Answers:
         if self._held:
             self._held = False
             self._columns.release()
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+    )

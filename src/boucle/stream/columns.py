@@ -19,14 +19,29 @@ from boucle.compiled import compiled
 from boucle.memory import bytes_at, copy, words_at
 
 __all__ = [
-    "BATCH", "CALL", "FIRST", "LARGEST", "MARK", "RISES", "ROWS", "TIMES", "VALUES", "Appended", "Columns", "gather",
-    "number_kind", "write",
+    "BATCH",
+    "CALL",
+    "FIRST",
+    "LARGEST",
+    "MARK",
+    "RISES",
+    "ROWS",
+    "TIMES",
+    "VALUES",
+    "Appended",
+    "Columns",
+    "column_at",
+    "gather",
+    "is_null",
+    "number_kind",
+    "span_of",
+    "write",
 ]  # fmt: skip
 
 Ints = NDArray[np.int64]
 
 # Of `struct ArrowArray`, in words.
-_NULLS, _OFFSET, _COUNT, _BUFFERS, _CHILDREN, _RELEASE, _ARRAY = 1, 2, 4, 5, 6, 8, 10
+_NULLS, _OFFSET, _BUFFER_COUNT, _BUFFERS, _CHILDREN, _RELEASE, _ARRAY = 1, 2, 3, 5, 6, 8, 10
 
 # Of the vector that says what one call is about; the lower half is written by the call.
 BATCH, ROWS, MESSAGE, VALUES, TIMES, MARK, SIZE, RISES, FIRST, LARGEST, CALL = range(11)
@@ -98,12 +113,38 @@ def _bit(bits: Any, at: int) -> Any:
 
 
 @compiled
+def column_at(batch: int, column: int) -> tuple[Ints, int]:
+    """A column's buffers (address of the bits that are 0 for a null, or 0; then of its data) and its first row."""
+    whole = words_at(batch, _ARRAY)
+    child = words_at(words_at(whole[_CHILDREN], column + 1)[column], _ARRAY)
+    buffers = words_at(child[_BUFFERS], max(child[_BUFFER_COUNT], 2)).copy()
+    if child[_NULLS] == 0:
+        buffers[0] = 0
+    return buffers, child[_OFFSET] + whole[_OFFSET]
+
+
+@compiled
+def is_null(buffers: Ints, row: int) -> bool:
+    """Whether a row of a column is null."""
+    return bool(buffers[0] != 0 and _bit(bytes_at(buffers[0], (row >> 3) + 1), row) == 0)
+
+
+@compiled
+def span_of(buffers: Ints, first: int, rows: int, width: int) -> Any:
+    """From where to where the bytes of texts lie whose offsets have `width` bytes."""
+    if width == _WIDE:
+        wide = words_at(buffers[1], first + rows + 1)
+        return wide[first], wide[first + rows]
+    narrow = bytes_at(buffers[1], 4 * (first + rows + 1)).view(np.int32)
+    return np.int64(narrow[first]), np.int64(narrow[first + rows])
+
+
+@compiled
 def _copy(  # noqa: C901, PLR0912 - one line per type of Arrow
-    child: Ints, first: int, kind: int, factor: int, floating: int, into: Ints, there: Ints
+    buffers: Ints, first: int, kind: int, factor: int, floating: int, into: Ints, there: Ints
 ) -> int:
     """Copy a column; the number of nulls, where `there` becomes 0 and the value 0, or NaN when `floating`."""
     rows = len(into)
-    buffers = words_at(child[_BUFFERS], 2)
     data = buffers[1]
     numbers = into.view(np.float64)
     if kind == _FLOAT64:
@@ -135,7 +176,7 @@ def _copy(  # noqa: C901, PLR0912 - one line per type of Arrow
             else:
                 into[row] *= factor
     nulls = 0
-    if child[_NULLS] != 0 and buffers[0] != 0:
+    if buffers[0] != 0:
         bits = bytes_at(buffers[0], ((first + rows - 1) >> 3) + 1)
         for row in range(rows):
             if _bit(bits, first + row) == 0:
@@ -159,13 +200,10 @@ def gather(plan: Ints, call: Ints) -> None:
     batch, rows = call[BATCH], call[ROWS]
     jobs = words_at(plan[0], 7 * plan[1]).reshape((-1, 7))
     kinds = words_at(plan[2], plan[3])
-    whole = words_at(batch, _ARRAY)
-    children = words_at(whole[_CHILDREN], whole[_COUNT])
     for job in range(len(jobs)):
-        child = words_at(children[jobs[job, 0]], _ARRAY)
         into, there = words_at(jobs[job, 4], rows), words_at(jobs[job, 5], rows)
-        first = child[_OFFSET] + whole[_OFFSET]
-        jobs[job, 6] = _copy(child, first, jobs[job, 1], jobs[job, 2], jobs[job, 3], into, there)
+        buffers, first = column_at(batch, jobs[job, 0])
+        jobs[job, 6] = _copy(buffers, first, jobs[job, 1], jobs[job, 2], jobs[job, 3], into, there)
     at = words_at(jobs[0, 4], rows)
     rises, largest = 1, at[0]
     for row in range(1, rows):
@@ -174,16 +212,15 @@ def gather(plan: Ints, call: Ints) -> None:
         largest = max(largest, at[row])
     size = 0
     for column in range(len(kinds)):
-        child = words_at(children[column], _ARRAY)
-        buffers, first = words_at(child[_BUFFERS], 3), child[_OFFSET] + whole[_OFFSET]
-        if child[_NULLS] != 0 and buffers[0] != 0:
+        buffers, first = column_at(batch, column)
+        if buffers[0] != 0:
             size += _padded((rows + 7) >> 3)
         if kinds[column] == _BITS:
             size += _padded((rows + 7) >> 3)
         elif kinds[column] > 0:
             size += _padded(rows * kinds[column])
         else:
-            begin, end = _span(buffers[1], first, rows, -kinds[column])
+            begin, end = span_of(buffers, first, rows, -kinds[column])
             size += _padded((rows + 1) * -kinds[column]) + _padded(end - begin)
     call[SIZE], call[RISES], call[FIRST], call[LARGEST] = size, rises, at[0], largest
 
@@ -191,16 +228,6 @@ def gather(plan: Ints, call: Ints) -> None:
 @compiled
 def _padded(size: int) -> Any:
     return (size + 7) & ~7
-
-
-@compiled
-def _span(offsets: int, first: int, rows: int, width: int) -> Any:
-    """From where to where the bytes of texts lie."""
-    if width == _WIDE:
-        wide = words_at(offsets, first + rows + 1)
-        return wide[first], wide[first + rows]
-    narrow = bytes_at(offsets, 4 * (first + rows + 1)).view(np.int32)
-    return np.int64(narrow[first]), np.int64(narrow[first + rows])
 
 
 @compiled
@@ -219,7 +246,7 @@ def _write_bits(data: int, first: int, rows: int, message: Any, at: int) -> Any:
 @compiled
 def _write_texts(buffers: Ints, first: int, rows: int, width: int, message: Any, start: int, at: int) -> Any:
     """Copy offsets of `width` bytes and then the texts themselves; how many bytes these have."""
-    begin, end = _span(buffers[1], first, rows, width)
+    begin, end = span_of(buffers, first, rows, width)
     size = (rows + 1) * width
     if width == _WIDE:
         message[at : at + size].view(np.int64)[:] = words_at(buffers[1] + width * first, rows + 1) - begin
@@ -233,8 +260,7 @@ def _write_texts(buffers: Ints, first: int, rows: int, width: int, message: Any,
 
 @compiled
 def _write_given(
-    children: Ints,
-    shift: int,
+    batch: int,
     rows: int,
     kinds: Ints,
     message: Any,
@@ -246,11 +272,10 @@ def _write_given(
     """Write the rows' own columns at `at`; where the next byte and the next buffer's size go."""
     body, place = at, 0
     for column in range(len(kinds)):
-        child = words_at(children[column], _ARRAY)
-        buffers, first = words_at(child[_BUFFERS], 3), child[_OFFSET] + shift
+        buffers, first = column_at(batch, column)
         nodes[2 * column], nodes[2 * column + 1] = rows, 0
         spans[place], spans[place + 1] = at - body, 0
-        if child[_NULLS] != 0 and buffers[0] != 0:
+        if buffers[0] != 0:
             nodes[2 * column + 1] = _write_bits(buffers[0], first, rows, message, at)
             spans[place + 1] = (rows + 7) >> 3
             at += _padded((rows + 7) >> 3)
@@ -283,8 +308,6 @@ def write(plan: Ints, call: Ints) -> None:
     """
     rows, kinds = call[ROWS], words_at(plan[0], plan[1])
     appended, where = words_at(plan[2], 2 * plan[3]).reshape((-1, 2)), words_at(plan[4], 5)
-    whole = words_at(call[BATCH], _ARRAY)
-    children = words_at(whole[_CHILDREN], whole[_COUNT])
     body, columns = where[4], len(kinds)
     message = bytes_at(call[MESSAGE], body + call[SIZE])
     copy(call[MESSAGE], plan[5], body)
@@ -292,7 +315,7 @@ def write(plan: Ints, call: Ints) -> None:
     spans = message[where[3] : body].view(np.int64)
     values_size = 8 * rows * len(appended)
     at, place = _write_given(
-        children, whole[_OFFSET], rows, kinds, message, call[MESSAGE], body + values_size, nodes, spans
+        call[BATCH], rows, kinds, message, call[MESSAGE], body + values_size, nodes, spans
     )
     for buffer in range(0, place, 2):
         spans[buffer] += values_size

@@ -29,6 +29,7 @@ from boucle.stream.answers import Answers
 from boucle.stream.keys import KeyIndex
 from boucle.stream.rows import late_blocks, require_of
 from boucle.stream.sequence import Order, Sequencer, state_of
+from boucle.stream.texts import TextIndex
 from boucle.stream.tracks import Span, Tell, Track
 
 __all__ = ["Sliding"]
@@ -70,7 +71,7 @@ class _Group:
     def __init__(self, features: Sequence[tuple[int, Feature]]) -> None:
         first = features[0][1]
         self.column = first.column
-        self.index = KeyIndex(first.by)
+        self.index, self.texts = KeyIndex(first.by), TextIndex()
         tells = [Tell(_FIELD[f.kind], f.span, place, f.number) for place, f in features]
         half_life = next((int(f.number) for _, f in features if f.kind == "ewma"), 0)
         self.places = [place for place, _ in features]
@@ -78,9 +79,42 @@ class _Group:
         self._numbered = 1024
 
     def forget(self) -> None:
-        if len(self.index) > self._numbered:
-            self.index.forget(lambda keys: self.track.newest(keys) > -(2**61))
-            self._numbered = max(1024, 2 * len(self.index))
+        for index in (self.index, self.texts):
+            if len(index) > self._numbered:
+                index.forget(lambda keys: self.track.newest(keys) > -(2**61))
+                self._numbered = max(1024, 2 * len(index))
+
+    def snapshot(self) -> dict[str, bytes]:
+        return _merged(self.track.snapshot(), self.texts.snapshot())
+
+    def parts(self, *, everything: bool) -> dict[str, bytes]:
+        return _merged(self.track.parts(everything=everything), self.texts.parts(everything=everything))
+
+    def restore_parts(self, parts: Mapping[str, bytes]) -> None:
+        self.track.restore_parts(_Under(parts, "track/"))
+        self.texts.restore_parts(_Under(parts, "texts/"))
+
+
+def _merged(track: dict[str, bytes], texts: dict[str, bytes]) -> dict[str, bytes]:
+    told = {f"track/{name}": part for name, part in track.items()}
+    return told | {f"texts/{name}": part for name, part in texts.items()}
+
+
+class _Under(Mapping[str, bytes]):
+    """The parts below a name; each is still read when it is asked for, so that one is held at a time."""
+
+    def __init__(self, parts: Mapping[str, bytes], above: str) -> None:
+        self._parts, self._above = parts, above
+        self._names = [name.removeprefix(above) for name in parts if name.startswith(above)]
+
+    def __getitem__(self, name: str) -> bytes:
+        return self._parts[self._above + name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 class Sliding:
@@ -217,22 +251,22 @@ class Sliding:
 
     def snapshot(self) -> bytes:
         """Everything remembered, bit for bit."""
-        tracks = [group.track.snapshot() for group in self._groups]
-        return msgspec.msgpack.encode((_VERSION, self._rest(), tracks))
+        groups = [group.snapshot() for group in self._groups]
+        return msgspec.msgpack.encode((_VERSION, self._rest(), groups))
 
     def restore(self, state: bytes) -> None:
         """Continue from a snapshot; B602 when another version of this step took it."""
         kind = tuple[int, bytes, list[dict[str, bytes]]]
-        _, rest, tracks = state_of(kind, state, _VERSION, self._stream)
+        _, rest, groups = state_of(kind, state, _VERSION, self._stream)
         self._go_on(rest)
-        for group, track in zip(self._groups, tracks, strict=True):
-            group.track.restore_parts(track)
+        for group, held in zip(self._groups, groups, strict=True):
+            group.restore_parts(held)
 
     def parts(self, *, everything: bool) -> dict[str, bytes]:
         """The state by part: what changed since the last call, or everything."""
         found = {"rest": self._rest()}
         for place, group in enumerate(self._groups):
-            told = group.track.parts(everything=everything)
+            told = group.parts(everything=everything)
             found |= {f"{place}/{name}": part for name, part in told.items()}
         return found
 
@@ -240,7 +274,7 @@ class Sliding:
         """Continue from parts; B602 when another version of this step took them."""
         self._go_on(parts["rest"])
         for place, group in enumerate(self._groups):
-            group.track.restore_parts(_Under(parts, f"{place}/"))
+            group.restore_parts(_Under(parts, f"{place}/"))
 
     def _rest(self) -> bytes:
         waiting = self._sequencer.snapshot() if self._sequencer is not None else b""
@@ -258,23 +292,6 @@ class Sliding:
             self._sequencer.restore(waiting)
         for group, index in zip(self._groups, indexes, strict=True):
             group.index.restore(index)
-
-
-class _Under(Mapping[str, bytes]):
-    """The parts below a name; each is still read when it is asked for, so that one is held at a time."""
-
-    def __init__(self, parts: Mapping[str, bytes], above: str) -> None:
-        self._parts, self._above = parts, above
-        self._names = [name.removeprefix(above) for name in parts if name.startswith(above)]
-
-    def __getitem__(self, name: str) -> bytes:
-        return self._parts[self._above + name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
 
 
 def _feature(name: str, told: dict[str, Any]) -> Feature:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from boucle.clock import Nanos
 from boucle.compiled import compiled
-from boucle.memory import Arena, words_at
+from boucle.memory import PAGE, Paged, words_at
 from boucle.stream.columns import MARK, ROWS, TIMES, VALUES
 
 __all__ = [
@@ -58,8 +58,6 @@ _RINGS, _SLOTS, _SPARE, _SWEPT, _LIVE, _MARK, _NOBODY, _RING_SPARE = 0, 1, 2, 3,
 _inlined = partial(compiled, inline=True)
 
 _FREE = -(2**62)
-PAGE = 1 << 18
-"""Bytes of a page: what a checkpoint takes anew when something in it changed."""
 _EVENTS_A_PAGE = PAGE // (8 * _EVENT)
 
 
@@ -475,8 +473,7 @@ class Track:
         faded = _HEADER + len(spans) * each if half_life else 0
         used = _HEADER + len(spans) * each + (_FADED_WIDTH if half_life else 0)
         width = -(-used // _LINE) * _LINE
-        self._rings, self._slots = Arena(_EVENT), Arena(width)
-        self._slots_a_page = PAGE // (8 * width)
+        self._rings, self._slots = Paged(_EVENT), Paged(width)
         self._meta = np.zeros(_RING_SPARE + _CLASSES, np.int64)
         self._meta[[_RINGS, _SLOTS, _MARK]] = _LEAST_ROOM, 1, _FREE
         self._table = np.zeros(1 << 12, np.int32)
@@ -491,9 +488,6 @@ class Track:
     def _settle(self) -> None:
         """Write down where everything lies."""
         frame = self.frame
-        # What lies elsewhere now is to be stored anew.
-        self._ring_pages = np.ones(1 + len(self._rings.rows) // _EVENTS_A_PAGE, np.int64)
-        self._slot_pages = np.ones(1 + len(self._slots.rows) // self._slots_a_page, np.int64)
         frame[[_F_RINGS, _F_RING_ROWS]] = self._rings.address, len(self._rings.rows)
         frame[[_F_SLOTS, _F_SLOT_ROWS, _F_WIDTH]] = (
             self._slots.address,
@@ -503,8 +497,8 @@ class Track:
         frame[[_F_TABLE, _F_TABLE_SIZE]] = self._table.ctypes.data, len(self._table)
         frame[[_F_META, _F_SPANS]] = self._meta.ctypes.data, self._spans.ctypes.data
         frame[[_F_TELLS, _F_NUMBERS]] = self._tells.ctypes.data, self._numbers.ctypes.data
-        frame[[_F_RING_PAGES, _F_SLOT_PAGES]] = self._ring_pages.ctypes.data, self._slot_pages.ctypes.data
-        frame[_F_SLOTS_A_PAGE] = self._slots_a_page
+        frame[[_F_RING_PAGES, _F_SLOT_PAGES]] = self._rings.flags.ctypes.data, self._slots.flags.ctypes.data
+        frame[_F_SLOTS_A_PAGE] = self._slots.rows_a_page
 
     @property
     def keys(self) -> int:
@@ -553,44 +547,32 @@ class Track:
 
     def parts(self, *, everything: bool) -> dict[str, bytes]:
         """State by part: what changed since the last call, or everything."""
-        found = self._stored(everything)
-        self._ring_pages[:], self._slot_pages[:] = 0, 0
+        found = self._stored(everything=everything)
+        self._rings.settled()
+        self._slots.settled()
         return found
 
-    def _stored(self, everything: bool) -> dict[str, bytes]:
+    def _stored(self, *, everything: bool) -> dict[str, bytes]:
+        rings = self._rings.pages(int(self._meta[_RINGS]), everything=everything)
+        slots = self._slots.pages(int(self._meta[_SLOTS]), everything=everything)
         found = {"meta": self._meta.tobytes()}
-        for name, arena, pages, used, rows in (
-            ("rings", self._rings, self._ring_pages, int(self._meta[_RINGS]), _EVENTS_A_PAGE),
-            ("slots", self._slots, self._slot_pages, int(self._meta[_SLOTS]), self._slots_a_page),
-        ):
-            number = -(-used // rows)
-            changed = range(number) if everything else np.flatnonzero(pages[:number]).tolist()
-            for page in changed:
-                found[f"{name}/{page}"] = arena.rows[page * rows : min((page + 1) * rows, used)].tobytes()
-        return found
+        found |= {f"rings/{page}": stored for page, stored in rings.items()}
+        return found | {f"slots/{page}": stored for page, stored in slots.items()}
 
     def restore_parts(self, parts: Mapping[str, bytes]) -> None:
         """Continue from parts, on a fresh track."""
         self._meta[:] = np.frombuffer(parts["meta"], np.int64)
-        self._rings.reach(int(self._meta[_RINGS]))
-        self._slots.reach(int(self._meta[_SLOTS]))
-        for name, stored in parts.items():
-            kind, _, page = name.partition("/")
-            if not page:
-                continue
-            arena, rows = (
-                (self._rings, _EVENTS_A_PAGE) if kind == "rings" else (self._slots, self._slots_a_page)
-            )
-            held = np.frombuffer(stored, np.int64).reshape(-1, arena.width)
-            arena.rows[int(page) * rows : int(page) * rows + len(held)] = held
+        for name, arena, used in (("rings/", self._rings, _RINGS), ("slots/", self._slots, _SLOTS)):
+            pages = {int(part[6:]): stored for part, stored in parts.items() if part.startswith(name)}
+            arena.load(pages, int(self._meta[used]))
+            arena.settled()
         size = len(self._table)
         while 2 * self._meta[_LIVE] > size:
             size *= 2
         self._table = np.zeros(size, np.int32)
         _rehash(self._table, self._slots.rows, int(self._meta[_SLOTS]))
         self._settle()
-        self._ring_pages[:], self._slot_pages[:] = 0, 0
 
     def snapshot(self) -> dict[str, bytes]:
         """All of it, bit for bit, as `restore_parts` takes it."""
-        return self._stored(True)
+        return self._stored(everything=True)

@@ -1,0 +1,234 @@
+"""Texts as whole numbers: each gets one when it is first seen, found again by compiled code.
+
+Card numbers are texts more often than not; a Python dictionary of ten million of them takes a gigabyte and
+150 µs for a Block of 64.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from boucle.compiled import compiled
+from boucle.memory import Paged, bytes_at, copy, words_at
+from boucle.stream.columns import BATCH, ROWS, column_at, is_null, span_of
+
+__all__ = ["TextIndex", "texts"]
+
+Ints = NDArray[np.int64]
+
+# Of an entry (one text): its hash, where its bytes begin, and how many they are (-1: the entry is free, and then
+# where the next free one is).
+_HASH, _BEGIN, _LENGTH, _ENTRY = 0, 1, 2, 3
+# Of `meta`: entries in use, bytes in use, a free entry, live texts, a sum nobody needs.
+_ENTRIES, _BYTES, _SPARE, _LIVE, _NOBODY, _META = 0, 1, 2, 3, 4, 5
+# Of a frame.
+(_F_ROWS, _F_ROW_COUNT, _F_BYTES, _F_BYTE_COUNT, _F_TABLE, _F_TABLE_SIZE, _F_META, _F_ROW_FLAGS, _F_ROWS_A_PAGE,
+ _F_BYTE_FLAGS, _F_BYTES_A_PAGE, _F_COLUMN, _F_WIDTH, _F_INTO, _F_THERE, _FRAME) = range(16)  # fmt: skip
+
+
+@compiled
+def _hashed(at: int, length: int) -> Any:
+    mixed = np.uint64(length) * np.uint64(0x9E3779B97F4A7C15)
+    for byte in bytes_at(at, length):
+        mixed = (mixed ^ np.uint64(byte)) * np.uint64(0x100000001B3)
+    return np.int64(mixed ^ (mixed >> np.uint64(29)))
+
+
+@compiled
+def _same(left: int, right: int, length: int) -> bool:
+    one, other = bytes_at(left, length), bytes_at(right, length)
+    for index in range(length):  # noqa: SIM110 - compiled: there are no generators
+        if one[index] != other[index]:
+            return False
+    return True
+
+
+@compiled
+def texts(frame: Ints, call: Ints) -> int:
+    """Number the texts of a column; the rows without one (their flags become 0), or -1 when there is no room.
+
+    `frame` is a `TextIndex`'s, `call` as in `boucle.stream.columns`.
+    """
+    rows, meta = call[ROWS], words_at(frame[_F_META], _META)
+    entries = words_at(frame[_F_ROWS], frame[_F_ROW_COUNT] * _ENTRY).reshape((-1, _ENTRY))
+    table = words_at(frame[_F_TABLE], frame[_F_TABLE_SIZE] // 2).view(np.int32)
+    row_flags = words_at(frame[_F_ROW_FLAGS], 1 + frame[_F_ROW_COUNT] // frame[_F_ROWS_A_PAGE])
+    byte_flags = words_at(frame[_F_BYTE_FLAGS], 1 + frame[_F_BYTE_COUNT] // frame[_F_BYTES_A_PAGE])
+    into, there = words_at(frame[_F_INTO], rows), words_at(frame[_F_THERE], rows)
+    column, first = column_at(call[BATCH], frame[_F_COLUMN])
+    width = frame[_F_WIDTH]
+    begin, end = span_of(column, first, rows, width)
+    full = meta[_ENTRIES] + rows >= len(entries) or 2 * (meta[_LIVE] + rows) > len(table)
+    if full or meta[_BYTES] + end - begin > frame[_F_BYTE_COUNT]:
+        return -1
+    mask, nulls, touched = len(table) - 1, 0, 0
+    # All memory is asked for before any is used: the processor waits for many texts at once.
+    hashes = np.empty(rows, np.int64)
+    for row in range(rows):
+        start, stop = span_of(column, first + row, 1, width)
+        hashes[row] = _hashed(column[2] + start, stop - start)
+        touched += table[hashes[row] & mask]
+    for row in range(rows):
+        touched += entries[table[hashes[row] & mask], _HASH]
+    for row in range(rows):
+        touched += bytes_at(frame[_F_BYTES] + entries[table[hashes[row] & mask], _BEGIN], 1)[0]
+    meta[_NOBODY] = touched
+    for row in range(rows):
+        if is_null(column, first + row):
+            there[row], into[row] = 0, 0
+            nulls += 1
+            continue
+        start, stop = span_of(column, first + row, 1, width)
+        at, length = column[2] + start, stop - start
+        hashed = hashes[row]
+        place = hashed & mask
+        while True:
+            entry = np.int64(table[place])
+            if entry == 0 or (
+                entries[entry, _HASH] == hashed
+                and entries[entry, _LENGTH] == length
+                and _same(frame[_F_BYTES] + entries[entry, _BEGIN], at, length)
+            ):
+                break
+            place = (place + 1) & mask
+        if entry == 0:
+            entry = meta[_SPARE]
+            if entry != 0:
+                meta[_SPARE] = entries[entry, _BEGIN]
+            else:
+                entry = meta[_ENTRIES]
+                meta[_ENTRIES] += 1
+            meta[_LIVE] += 1
+            entries[entry, _HASH], entries[entry, _BEGIN], entries[entry, _LENGTH] = (
+                hashed, meta[_BYTES], length,
+            )  # fmt: skip
+            copy(frame[_F_BYTES] + meta[_BYTES], at, length)
+            for page in range(
+                meta[_BYTES] // frame[_F_BYTES_A_PAGE], (meta[_BYTES] + length) // frame[_F_BYTES_A_PAGE] + 1
+            ):
+                byte_flags[page] = 1
+            row_flags[entry // frame[_F_ROWS_A_PAGE]] = 1
+            meta[_BYTES] += length
+            table[place] = entry
+        into[row] = entry
+    return nulls
+
+
+@compiled
+def _rehash(table: NDArray[np.int32], entries: Ints, used: int) -> None:
+    mask = len(table) - 1
+    for entry in range(1, used):
+        if entries[entry, _LENGTH] >= 0:
+            place = entries[entry, _HASH] & mask
+            while table[place] != 0:
+                place = (place + 1) & mask
+            table[place] = entry
+
+
+@compiled
+def _keep(entries: Ints, alive: NDArray[np.bool_], meta: Ints, source: int, to: int) -> None:
+    """Free the entries that are not alive; move the texts of the others together."""
+    moved = 0
+    for entry in range(1, meta[_ENTRIES]):
+        length = entries[entry, _LENGTH]
+        if length < 0:
+            continue
+        if alive[entry]:
+            copy(to + moved, source + entries[entry, _BEGIN], length)
+            entries[entry, _BEGIN] = moved
+            moved += length
+        else:
+            entries[entry, _LENGTH], entries[entry, _BEGIN] = -1, meta[_SPARE]
+            meta[_SPARE] = entry
+            meta[_LIVE] -= 1
+    meta[_BYTES] = moved
+
+
+class TextIndex:
+    """Numbers from 1 on for the texts of one column."""
+
+    def __init__(self) -> None:
+        self._entries, self._texts = Paged(_ENTRY), Paged(1)
+        self._table = np.zeros(1 << 12, np.int32)
+        self._meta = np.zeros(_META, np.int64)
+        self._meta[_ENTRIES] = 1
+        self.frame = np.zeros(_FRAME, np.int64)
+        self._settle()
+
+    def _settle(self) -> None:
+        entries, held, frame = self._entries, self._texts, self.frame
+        frame[[_F_ROWS, _F_ROW_COUNT]] = entries.address, len(entries.rows)
+        frame[[_F_BYTES, _F_BYTE_COUNT]] = held.address, 8 * len(held.rows)
+        frame[[_F_TABLE, _F_TABLE_SIZE]] = self._table.ctypes.data, len(self._table)
+        frame[[_F_META, _F_ROW_FLAGS]] = self._meta.ctypes.data, entries.flags.ctypes.data
+        frame[[_F_ROWS_A_PAGE, _F_BYTE_FLAGS]] = entries.rows_a_page, held.flags.ctypes.data
+        frame[_F_BYTES_A_PAGE] = 8 * held.rows_a_page
+
+    def __len__(self) -> int:
+        return int(self._meta[_LIVE])
+
+    def point(self, column: int, kind: pa.DataType, into: Ints, there: Ints) -> None:
+        """Which column of the rows is numbered, where the numbers go, and the flags that become 0 for a null."""
+        width = 8 if pa.types.is_large_string(kind) or pa.types.is_large_binary(kind) else 4
+        self.frame[[_F_COLUMN, _F_WIDTH]] = column, width
+        self.frame[[_F_INTO, _F_THERE]] = into.ctypes.data, there.ctypes.data
+
+    def make_room(self, rows: int, size: int) -> None:
+        """Room for so many more texts of so many bytes; `texts` said that there was none."""
+        live, used = int(self._meta[_LIVE]), int(self._meta[_ENTRIES])
+        self._entries.reach(used + rows + 1)
+        self._texts.reach((int(self._meta[_BYTES]) + size) // 8 + 1)
+        if 2 * (live + rows) > len(self._table):
+            places = len(self._table)
+            while 2 * (live + rows) > places:
+                places *= 2
+            self._table = np.zeros(places, np.int32)
+            _rehash(self._table, self._entries.rows, used)
+        self._settle()
+
+    def forget(self, alive: Callable[[Ints], NDArray[np.bool_]]) -> None:
+        """Keep only the texts whose numbers are `alive`."""
+        used = int(self._meta[_ENTRIES])
+        old, self._texts = self._texts, Paged(1)
+        self._texts.reach(len(old.rows))
+        _keep(self._entries.rows, alive(np.arange(used)), self._meta, old.address, self._texts.address)
+        self._entries.flags[:] = 1
+        self._table[:] = 0
+        _rehash(self._table, self._entries.rows, used)
+        self._settle()
+
+    def parts(self, *, everything: bool) -> dict[str, bytes]:
+        """State by part: what changed since the last call, or everything."""
+        found = self.snapshot(everything=everything)
+        self._entries.settled()
+        self._texts.settled()
+        return found
+
+    def snapshot(self, *, everything: bool = True) -> dict[str, bytes]:
+        """All of it, as `restore_parts` takes it."""
+        entries = self._entries.pages(int(self._meta[_ENTRIES]), everything=everything)
+        held = self._texts.pages(-(-int(self._meta[_BYTES]) // 8), everything=everything)
+        found = {"meta": self._meta.tobytes()}
+        found |= {f"entries/{page}": stored for page, stored in entries.items()}
+        return found | {f"texts/{page}": stored for page, stored in held.items()}
+
+    def restore_parts(self, parts: Mapping[str, bytes]) -> None:
+        """Continue from parts, on a fresh index."""
+        self._meta[:] = np.frombuffer(parts["meta"], np.int64)
+        held = -(-int(self._meta[_BYTES]) // 8)
+        for name, arena, used in (
+            ("entries/", self._entries, int(self._meta[_ENTRIES])), ("texts/", self._texts, held)
+        ):  # fmt: skip
+            size = len(name)
+            pages = {int(part[size:]): stored for part, stored in parts.items() if part.startswith(name)}
+            arena.load(pages, used)
+            arena.settled()
+        places = len(self._table)
+        while 2 * self._meta[_LIVE] > places:
+            places *= 2
+        self._table = np.zeros(places, np.int32)
+        _rehash(self._table, self._entries.rows, int(self._meta[_ENTRIES]))
+        self._settle()
