@@ -1,6 +1,7 @@
 """Less data, sooner: waveforms reduced beside the machine to one row per sensor and second."""
 
 from boucle.edge.reduce import EVENTS, Reduce
+from boucle.edge.resample import Resample
 from boucle.edge.waveform import Waveform
 
-__all__ = ["EVENTS", "Reduce", "Waveform"]
+__all__ = ["EVENTS", "Reduce", "Resample", "Waveform"]
