@@ -84,6 +84,10 @@ class _Group:
                 index.forget(lambda keys: self.track.newest(keys) > -(2**61))
                 self._numbered = max(1024, 2 * len(index))
 
+    def number(self, said: Sequence[str]) -> int | None:
+        """The number of the key that reads like this."""
+        return self.texts.find(said[0]) if len(self.texts) else self.index.find(said)
+
     def snapshot(self) -> dict[str, bytes]:
         return _merged(self.track.snapshot(), self.texts.snapshot())
 
@@ -243,7 +247,7 @@ class Sliding:
         found = []
         for group in self._groups:
             by = group.index.columns
-            number = group.index.find([key[name] for name in by]) if set(by) <= set(key) else None
+            number = group.number([key[name] for name in by]) if set(by) <= set(key) else None
             newest = -(2**62) if number is None else int(group.track.newest(np.array([number]))[0])
             if newest > -(2**61):
                 found.append({**{name: key[name] for name in by}, "of": group.column, "newest": newest})

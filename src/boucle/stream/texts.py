@@ -200,6 +200,18 @@ class TextIndex:
         _rehash(self._table, self._entries.rows, used)
         self._settle()
 
+    def find(self, text: str) -> int | None:
+        """The number of a text; None when it has none."""
+        said = np.frombuffer(text.encode(), np.uint8)
+        entries = self._entries.rows[: self._meta[_ENTRIES]]
+        held = self._texts.rows.reshape(-1).view(np.uint8)
+        hashed = _hashed(said.ctypes.data, len(said))
+        for number in np.flatnonzero((entries[:, _HASH] == hashed) & (entries[:, _LENGTH] == len(said))):
+            begin = int(entries[number, _BEGIN])
+            if (held[begin : begin + len(said)] == said).all():
+                return int(number)
+        return None
+
     def parts(self, *, everything: bool) -> dict[str, bytes]:
         """State by part: what changed since the last call, or everything."""
         found = self.snapshot(everything=everything)
