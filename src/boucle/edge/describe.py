@@ -33,7 +33,7 @@ from boucle.edge.pool import Pool, Ready
 from boucle.edge.spectrum import Envelope
 from boucle.errors import BoucleError
 
-__all__ = ["Description"]
+__all__ = ["Description", "call_of"]
 
 Array = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -63,7 +63,7 @@ class Description:
             raise BoucleError(
                 "B220", f"{stream}: no values", fix='values: {level: rms, mesh: "band(300, 600)"}'
             )
-        self._values = [_read(name, str(told)) for name, told in values.items()]
+        self._values = [_Value(name, *call_of(name, told, _ARGUMENTS)) for name, told in values.items()]
         self._grid = grid
         self._bin_hz = grid.num / grid.den / grid.size
         kinds = {value.kind for value in self._values}
@@ -157,18 +157,20 @@ class Description:
         return round(low / self._bin_hz), round(high / self._bin_hz)
 
 
-def _read(name: str, told: str) -> _Value:
-    match = _CALL.fullmatch(told)
+def call_of(name: str, told: str, known: Mapping[str, int]) -> tuple[str, tuple[float, ...]]:
+    """`band(300, 600)` as its word and numbers; B220 unless it is `known`, with so many numbers."""
+    match = _CALL.fullmatch(str(told))
     kind = match["kind"] if match else ""
     given = [part.strip() for part in (match["arguments"] or "").split(",")] if match else []
     try:
         arguments = tuple(float(part) for part in given if part)
     except ValueError:
-        arguments = (np.nan,) * 3
-    if len(arguments) != _ARGUMENTS.get(kind, -1):
-        known = ", ".join((*_PLAIN, "band(low, high)", "psd(samples)", "envelope(low, high)"))
-        raise BoucleError("B220", f"{name}: {told!r} is not understood", fix=f"give one of {known}")
-    return _Value(name, kind, arguments)
+        arguments = (np.nan,) * 9
+    if len(arguments) != known.get(kind, -1):
+        written = [f"{word}({', '.join('number' for _ in range(count))})" for word, count in known.items()]
+        fix = f"give one of {', '.join(written).replace('()', '')}"
+        raise BoucleError("B220", f"{name}: {told!r} is not understood", fix=fix)
+    return kind, arguments
 
 
 def _list_array(told: Array, kind: pa.DataType) -> pa.Array:

@@ -54,13 +54,16 @@ class Windowed:
 
     def step(self, block: Block) -> Sequence[Block]:
         """Take chunks; give the windows that they completed or the watermark closed, oldest first."""
+        before = self._pool.promise
+        return self._take(block) + self._due(block, block.watermark, before, wait=False)
+
+    def _take(self, block: Block) -> list[Block]:
+        """Put the chunks into their windows; what came too late."""
         if self._seen is None or self._seen != block.rows.schema:
             self._learn(block)
-        pool, before = self._pool, self._pool.promise
-        chunks = chunks_of(block, self._samples, self._time, pool.sensors)
-        late = pool.add(chunks)
-        out = [self._late(block, chunks, late)] if late.any() else []
-        return out + self._due(block, block.watermark, before, wait=False)
+        chunks = chunks_of(block, self._samples, self._time, self._pool.sensors)
+        late = self._pool.add(chunks)
+        return [self._late(block, chunks, late)] if late.any() else []
 
     def _due(self, block: Block, watermark: int, before: int, *, wait: bool) -> list[Block]:
         pool = self._pool
