@@ -35,7 +35,8 @@ def resample(**changed: Any) -> Resample:
 
 
 def ordered(blocks: list[Block]) -> list[dict[str, Any]]:
-    return sorted(table(blocks, "slow"), key=operator.itemgetter("at", "sensor"))
+    rows = sorted(table(blocks, "slow"), key=operator.itemgetter("at", "sensor"))
+    return [row | {"samples": ["nan" if one != one else one for one in row["samples"]]} for row in rows]
 
 
 WHOLE = ordered(feed(resample(), "vibration", ROWS, [0, ROWS.num_rows], 0))
@@ -66,6 +67,19 @@ def test_what_is_not_complete_lies_at_the_ends_and_nothing_is_missing_between() 
         assert [row["complete"] for row in rows] == [False] + [True] * (len(rows) - 2) + [False]
         steps = {late["at"] - early["at"] for early, late in pairwise(rows)}
         assert steps == {SECOND // 5}
+
+
+def test_a_gap_takes_what_reaches_into_it_and_the_rest_is_exact() -> None:
+    expected = scipy.signal.resample_poly(SIGNALS["m", "x"].astype(np.float64), 2, 5)
+    kept = [chunk for chunk in cut("m", "x", SIGNALS["m", "x"], 40, RATE) if chunk[2] != START + SECOND]
+    rows = ordered(feed(resample(), "vibration", vibration(kept).rows, [0, len(kept)], 0))
+    got = [value for row in rows for value in row["samples"]]
+    first = (rows[0]["at"] - START) * 400 // SECOND
+    told = {first + place: value for place, value in enumerate(got) if value != "nan"}
+    there = sorted(told)
+    # ten periods of 400 Hz are 25 samples of 1000 Hz, to both sides of samples 1000 to 1039, and at the ends
+    assert there == [*range(10, 390), *range(426, 790)]
+    assert [told[place] for place in there] == pytest.approx(expected[there], abs=1e-5)
 
 
 @settings(max_examples=40)

@@ -187,6 +187,15 @@ def test_late_chunks_go_apart_with_how_late_they_are() -> None:
     assert edge.late_rows == 3
 
 
+def test_a_window_of_which_nothing_is_finite_is_none() -> None:
+    edge = waveform(values={"n": "count", "rms": "rms"})
+    signal = np.full(3 * SIZE, np.nan, np.float32)
+    signal[:10] = 1
+    edge.step(vibration([("m", "x", START, signal)]))
+    (row,) = rows_of(edge.step(vibration([], START + SECOND)))
+    assert (row["n"], row["rms"], row["complete"]) == (10, 0, False)
+
+
 def test_a_watermark_alone_is_passed_on() -> None:
     edge = waveform(values={"n": "count"})
     (block,) = edge.step(vibration([], START + SECOND // 2))

@@ -84,12 +84,16 @@ def chunks_of(block: Block, samples: str, time: str, sensors: Sensors) -> Chunks
                 f"samples are {lists.type}, not a list of float32",
                 where=block.stream,
                 why=str(error),
-                fix="send each chunk as a list of numbers, in g",
+                fix="send each chunk as a list of numbers",
             ) from error
     times = rows.column(time)
     if times.null_count:
-        what = f"{times.null_count} chunks do not say when they began"
-        raise ContractBroken("B401", what, where=block.stream, fix=f"send {time} with every chunk")
+        raise ContractBroken(
+            "B401",
+            f"{times.null_count} chunks do not say when they began",
+            where=block.stream,
+            fix=f"send {time} with every chunk",
+        )
     if not pa.types.is_integer(times.type):
         times = (times if times.type == _TIME else times.cast(_TIME)).view(pa.int64())
     offsets = lists.offsets.to_numpy().astype(np.int64)

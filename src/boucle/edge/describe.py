@@ -80,8 +80,11 @@ class Description:
         }
         for value in self._values:
             if value.kind == "psd" and not 8 <= value.arguments[0] <= grid.size:
-                what = f"{value.name}: segments of {value.arguments[0]:g} samples"
-                raise BoucleError("B220", what, fix=f"give 8 to {grid.size} samples, the window")
+                raise BoucleError(
+                    "B220",
+                    f"{value.name}: there are no segments of {value.arguments[0]:g} samples",
+                    fix=f"give 8 to {grid.size} samples, the window",
+                )
         self.fields = [pa.field(value.name, _type(value.kind), nullable=False) for value in self._values]
         # Compile, or load what was compiled, now: not when the first window is due.
         idle, none = np.zeros((1, grid.size), np.float32), np.zeros(1, np.int64)
@@ -168,8 +171,8 @@ def call_of(name: str, told: str, known: Mapping[str, int]) -> tuple[str, tuple[
         arguments = (np.nan,) * 9
     if len(arguments) != known.get(kind, -1):
         written = [f"{word}({', '.join('number' for _ in range(count))})" for word, count in known.items()]
-        fix = f"give one of {', '.join(written).replace('()', '')}"
-        raise BoucleError("B220", f"{name}: {told!r} is not understood", fix=fix)
+        listed = ", ".join(written).replace("()", "")
+        raise BoucleError("B220", f"{name}: {told!r} is not understood", fix=f"give one of {listed}")
     return kind, arguments
 
 

@@ -34,8 +34,11 @@ class Grid(Struct, frozen=True):
         size = _samples(rate, seconds(window))
         hop = size if every is None else _samples(rate, seconds(every))
         if hop > size or hop < 1:
-            what = f"a window every {every} of {window} leaves samples out"
-            raise BoucleError("B220", what, fix="every is at most the window")
+            raise BoucleError(
+                "B220",
+                f"a window of {window} every {every} leaves samples out",
+                fix="let every be at most the window",
+            )
         return cls(rate.numerator, rate.denominator, size, hop)
 
     def sample(self, at: Nanos) -> int:
@@ -64,7 +67,7 @@ def _samples(rate: Fraction, length_s: float) -> int:
         raise BoucleError(
             "B220",
             f"a window of {length_s} s at {float(rate)} Hz holds {float(size)} samples",
-            why=f"every window must hold the same whole number of samples, {_LEAST} or more",
+            why="every window must hold the same whole number of samples, 16 or more",
             fix="choose a window that is a whole number of sampling periods",
         )
     return int(size)

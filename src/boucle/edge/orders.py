@@ -77,8 +77,11 @@ class Orders(Windowed):
         time: str = "at",
     ) -> None:
         if bool(speed) == bool(pulses) or pulses < 0 or turns_per_second <= 0:
-            fix = "give speed (a column) and turns_per_second, or pulses (of one turn)"
-            raise BoucleError("B220", f"{stream}: one way to know the angle is wanted", fix=fix)
+            raise BoucleError(
+                "B220",
+                f"{stream}: one way to know the angle is wanted",
+                fix="give speed (a column) and turns_per_second, or pulses (of one turn)",
+            )
         if turns < 1 or per_turn < 8:
             raise BoucleError(
                 "B220", f"{stream}: {turns} turns of {per_turn} samples", fix="1 and 8, or more"
@@ -88,8 +91,11 @@ class Orders(Windowed):
         ]
         for name, kind, arguments in self._values:
             if kind == "order" and not 0 < arguments[0] < per_turn / 2:
-                fix = f"an order lies between 0 and {per_turn / 2:g}; or give more per_turn"
-                raise BoucleError("B220", f"{name}: there is no order {arguments[0]:g} here", fix=fix)
+                raise BoucleError(
+                    "B220",
+                    f"{name}: there is no order {arguments[0]:g} here",
+                    fix=f"an order lies between 0 and {per_turn / 2:g}; or give more per_turn",
+                )
         kinds = {"order": pa.float64(), "spectrum": pa.list_(pa.float32())}
         fields = [pa.field("turns", pa.float64())]
         fields += [pa.field(name, kinds[kind]) for name, kind, _ in self._values]

@@ -78,19 +78,21 @@ def place(
         if not _room(newest - oldest + 1, runs, windows, pieces, free):
             return chunk
         for number in range(oldest, newest + 1):
+            # sample i of the chunk lies at i + shift of the window
+            shift = first - number * hop
+            begun, ended = low + max(0, -shift), min(high, low + size - shift)
+            if not whole:
+                begun = _first(bits, begun, ended)
+                if begun == ended:
+                    continue
             entry = _entry(keys[chunk], number, windows, heads, rows, free) if number >= floor else -1
             if entry < 0:
                 late[chunk] = True
                 continue
-            # sample i of the chunk lies at i + shift of the window
-            shift = first - number * hop
-            begun, ended = low + max(0, -shift), min(high, low + size - shift)
             while begun < ended:
-                stop = ended if whole else _run(bits, begun, ended)
-                if stop > begun:
-                    offset = begun - low + shift
-                    _add(windows, entry, begun, offset, stop - begun, first, bits, pieces, held, filled, free)
-                begun = stop + 1
+                stop, offset = ended if whole else _run(bits, begun, ended), begun - low + shift
+                _add(windows, entry, begun, offset, stop - begun, first, bits, pieces, held, filled, free)
+                begun = ended if whole else _first(bits, stop, ended)
     return len(keys)
 
 
@@ -108,6 +110,14 @@ def _finite(bits: Any, low: int, high: int) -> Any:
     for k in range(len(some)):
         most = max(np.int32(some[k] & _EXPONENT), most)
     return most < _EXPONENT
+
+
+@compiled
+def _first(bits: Any, begin: int, end: int) -> int:
+    """The first finite sample from `begin` on; `end` when there is none."""
+    while begin < end and (bits[begin] & _EXPONENT) == _EXPONENT:
+        begin += 1
+    return begin
 
 
 @compiled

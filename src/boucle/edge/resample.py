@@ -34,9 +34,9 @@ class Resample(Windowed):
     """Chunks of `rate_hz` in, one of `to_hz` for every `frame` out, as soon as its samples are there.
 
     What is given has the `by` columns, `at` (of its first sample), `complete`, `rate_hz` and `samples`; a new
-    sample n lies at n / `to_hz` seconds. A frame begins a filter's length after a multiple of `frame`; it
-    needs that much of the signal before and after it, and is not `complete` where that is missing (gaps hold
-    the mean). Late chunks go to `<step>/late`, see `Windowed`. B220 for rates or a frame that cannot work.
+    sample n lies at n / `to_hz` seconds. A frame begins a filter's length after a multiple of `frame`. A new
+    sample is exact, or NaN (missing, for every step of the edge) where any old one that it needs is missing.
+    Late chunks go to `<step>/late`, see `Windowed`. B220 for rates or a frame that cannot work.
     """
 
     def __init__(
@@ -97,10 +97,20 @@ class Resample(Windowed):
         for place, (row, covered) in enumerate(zip(ready.rows.tolist(), ready.covered.tolist(), strict=True)):
             held = pool.samples[row].astype(np.float64)
             if covered < pool.grid.size:
-                there = pool.filled[row] == 1
-                held[~there] = held[there].mean()
+                held[pool.filled[row] == 0] = 0
             made = scipy.signal.resample_poly(held, self._up, self._down, window=self._filter)
             given[place] = made[first : first + length]
+            if covered < pool.grid.size:
+                given[place, self._lacking(pool.filled[row])] = np.nan
         offsets = pa.array(np.arange(len(given) + 1, dtype=np.int32) * length)
         lists = pa.ListArray.from_arrays(offsets, pa.array(given.ravel()))
         return [pa.array(np.full(len(given), self._to)), lists]
+
+    def _lacking(self, filled: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Which of a frame's new samples reach for one that is not there."""
+        hop, up, down = self._pool.grid.hop, self._up, self._down
+        reach = _ZEROS * max(up, down)  # in steps of the rate both divide
+        middle = self._margin * up + np.arange(hop * up // down) * down
+        missing = np.concatenate([[0], np.cumsum(filled == 0)])
+        lacking: NDArray[np.bool_] = missing[(middle + reach) // up + 1] > missing[-(-(middle - reach) // up)]
+        return lacking
