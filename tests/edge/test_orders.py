@@ -1,7 +1,7 @@
 """Order tracking: a shaft that speeds up, whose angle is known in closed form, and the laws."""
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -110,32 +110,39 @@ def test_unknown_speed_and_too_few_turns_say_so() -> None:
     assert [row["one"] for row in rows_of(one_pulse.step(VIBRATION))] == [None] * SECONDS
 
 
-def run(edge: Orders, blocks: Sequence[Block], crash: int) -> list[dict[str, Any]]:
+def run(make: Callable[[], Orders], blocks: Sequence[Block], crash: int) -> list[dict[str, Any]]:
     given_: list[Block] = []
+    edge = make()
     for number, block in enumerate(blocks):
         given_ += edge.step(block)
         if number == crash:
             state = edge.snapshot()
-            edge = orders()
+            edge = make()
             edge.restore(state)
             assert edge.snapshot() == state
     assert not table(given_, "orders/late")
     return sorted(table(given_, "orders"), key=operator.itemgetter("at", "sensor"))
 
 
-def ends() -> list[Block]:
+def ends(speeds: pa.RecordBatch) -> list[Block]:
     return [
         Block("vibration", VIBRATION.rows.slice(0, 0), FOREVER, Position("v", 0)),
-        Block("process", readings().rows.slice(0, 0), FOREVER, Position("p", 0)),
+        Block("process", speeds.slice(0, 0), FOREVER, Position("p", 0)),
         Block("vibration", VIBRATION.rows.slice(0, 0), FOREVER, Position("v", 0)),
     ]
 
 
-@settings(max_examples=30)
+def by_tacho() -> Orders:
+    return orders(speed="", pulses=1)
+
+
+@pytest.mark.parametrize("tacho", [False, True])
+@settings(max_examples=20)
 @given(st.data())
-def test_any_cut_any_arrival_any_crash_the_same_bits(data: st.DataObject) -> None:
-    rows, speeds = VIBRATION.rows, readings().rows
-    whole = run(orders(), [Block("v", rows, 0, Position("v", 0)), readings(), *ends()], -1)
+def test_any_arrival_any_crash_the_same_bits(tacho: bool, data: st.DataObject) -> None:
+    make, turning = (by_tacho, pulses(1)) if tacho else (orders, readings())
+    rows, speeds = VIBRATION.rows, turning.rows
+    whole = run(make, [Block("v", rows, 0, Position("v", 0)), turning, *ends(speeds)], -1)
     assert len(whole) == SECONDS
     held = [(at.value, "v", rows.slice(i, 1)) for i, at in enumerate(rows.column("at"))]
     held += [(at.value, "p", speeds.slice(i, 1)) for i, at in enumerate(speeds.column("at"))]
@@ -148,7 +155,7 @@ def test_any_cut_any_arrival_any_crash_the_same_bits(data: st.DataObject) -> Non
         newest[stream] = max(newest[stream], at)
         blocks.append(Block(stream, one, newest[stream] - lateness, Position(stream, 0)))
     crash = data.draw(st.integers(0, len(blocks)))
-    assert run(orders(), [*blocks, *ends()], crash) == whole
+    assert run(make, [*blocks, *ends(speeds)], crash) == whole
 
 
 def test_late_readings_go_apart() -> None:
@@ -170,6 +177,7 @@ def test_late_readings_go_apart() -> None:
         {"per_turn": 4},
         {"shaft": "axis"},
         {"values": {"a": "order(64)"}},
+        {"values": {"a": "order(0.01)"}},
         {"values": {"a": "rms"}},
     ],
 )

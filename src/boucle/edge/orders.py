@@ -18,7 +18,7 @@ then its transform has orders, multiples of the shaft's frequency, for bins (Fyf
 order tracking", Mechanical Systems and Signal Processing 11, 1997).
 """
 
-from bisect import insort
+from bisect import bisect_right, insort
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -90,11 +90,11 @@ class Orders(Windowed):
             (name, *call_of(name, told, {"order": 1, "spectrum": 0})) for name, told in values.items()
         ]
         for name, kind, arguments in self._values:
-            if kind == "order" and not 0 < arguments[0] < per_turn / 2:
+            if kind == "order" and not 1 / turns <= arguments[0] < per_turn / 2:
                 raise BoucleError(
                     "B220",
                     f"{name}: there is no order {arguments[0]:g} here",
-                    fix=f"an order lies between 0 and {per_turn / 2:g}; or give more per_turn",
+                    fix=f"give one from {1 / turns:g} to below {per_turn / 2:g}, or more turns or per_turn",
                 )
         kinds = {"order": pa.float64(), "spectrum": pa.list_(pa.float32())}
         fields = [pa.field("turns", pa.float64())]
@@ -180,9 +180,11 @@ class Orders(Windowed):
         grid = self._pool.grid
         seconds = np.arange(grid.size + 1) * (grid.den / grid.num)
         end = start + round(grid.size * grid.den * SECOND / grid.num)
-        used = [reading for reading in readings if reading[0] < end]
-        if not used or used[0][0] > start:
+        first = bisect_right(readings, (start, np.inf)) - 1
+        if first < 0:
             return None
+        # From the last reading before the window on, whatever else is still remembered.
+        used = [reading for reading in readings[first:] if reading[0] < end]
         at = np.array([moment - start for moment, _ in used]) / SECOND
         if self._pulses:
             if len(used) < 2:
