@@ -95,6 +95,14 @@ class Groups:
         )
         return [_from_plain(values, field.type) for values, field in zip(told, self.fields, strict=True)]
 
+    def ranks(self, numbers: Ints) -> NDArray[np.uint64] | None:
+        """Numbers in the order of the groups, null last; None where only the values tell."""
+        if not self._whole or self.fields[0].type == pa.uint64():
+            return None
+        # Counted from the least number on, so that null, which stands for it, goes round to the end.
+        ranks: NDArray[np.uint64] = (numbers.view(np.uint64) ^ np.uint64(2**63)) - np.uint64(1)
+        return ranks
+
     def keep(self, numbers: Ints) -> None:
         """From time to time: forget all groups but these."""
         if len(self._known) <= self._most:

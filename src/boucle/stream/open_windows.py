@@ -350,8 +350,14 @@ class OpenWindows:
 
     def said(self, slots: Ints) -> tuple[Ints, Ints, Ints, Ints, Ints]:
         """Key number, start, end, revision and number of rows (of windows that follow) of each."""
-        held = self._held[slots]
-        return held[:, _KEY], held[:, _START], held[:, _END], held[:, _REVISION], held[:, _SEEN]
+        held = self._held
+        return (
+            held[slots, _KEY],
+            held[slots, _START],
+            held[slots, _END],
+            held[slots, _REVISION],
+            held[slots, _SEEN],
+        )
 
     def _grow(self, rows: int) -> None:
         used, live, waiting = int(self._meta[_USED]), len(self), int(self._meta[_HEAP])

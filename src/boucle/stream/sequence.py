@@ -150,11 +150,15 @@ class Sequencer:
         rows = waiting[0] if len(waiting) == 1 else pa.concat_batches(waiting)
         at = instants(rows, self._time)
         due = at < bound
-        if not due.any():
+        count = int(np.count_nonzero(due))
+        if not count:
             self._pending[name] = [rows]
             return None, np.zeros(0, np.int64)
-        if due.all():
+        if count == len(due):
             self._pending[name] = []
+        elif due[:count].all():  # they came in order: nothing needs to be copied
+            self._pending[name] = [rows.slice(count)]
+            rows, at = rows.slice(0, count), at[:count]
         else:
             self._pending[name] = [rows.filter(pa.array(~due))]
             rows, at = rows.filter(pa.array(due)), at[due]
