@@ -5,7 +5,7 @@ A compiled function that takes an address costs a microsecond to call, one that 
 
 import mmap
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -134,10 +134,10 @@ class Paged(Arena):
         """From now on nothing has changed."""
         self.flags[:] = 0
 
-    def load(self, pages: Mapping[int, bytes], used: int) -> None:
-        """Continue from stored pages of the first `used` rows."""
+    def load(self, pages: Iterable[tuple[int, bytes]], used: int) -> None:
+        """Continue from stored pages of the first `used` rows, taken one after the other."""
         self.reach(used)
-        for page, stored in pages.items():
+        for page, stored in pages:
             if page * self.rows_a_page >= used:
                 continue  # of a longer past
             held = np.frombuffer(stored, np.int64).reshape(-1, self.width)

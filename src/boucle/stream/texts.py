@@ -235,7 +235,7 @@ class TextIndex:
             ("entries/", self._entries, int(self._meta[_ENTRIES])), ("texts/", self._texts, held)
         ):  # fmt: skip
             size = len(name)
-            pages = {int(part[size:]): stored for part, stored in parts.items() if part.startswith(name)}
+            pages = ((int(part[size:]), parts[part]) for part in parts if part.startswith(name))
             arena.load(pages, used)
             arena.settled()
         places = len(self._table)

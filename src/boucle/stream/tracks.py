@@ -563,7 +563,7 @@ class Track:
         """Continue from parts, on a fresh track."""
         self._meta[:] = np.frombuffer(parts["meta"], np.int64)
         for name, arena, used in (("rings/", self._rings, _RINGS), ("slots/", self._slots, _SLOTS)):
-            pages = {int(part[6:]): stored for part, stored in parts.items() if part.startswith(name)}
+            pages = ((int(part[6:]), parts[part]) for part in parts if part.startswith(name))
             arena.load(pages, int(self._meta[used]))
             arena.settled()
         size = len(self._table)
