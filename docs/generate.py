@@ -134,7 +134,7 @@ def addresses_page() -> str:
         "# Addresses",
         "",
         "An address is `scheme://host:port/path?option=value`. Strangers add schemes by entry point",
-        "(`boucle.sources`, `boucle.sinks`, `boucle.actuators`).",
+        "(`boucle.sources`, `boucle.sinks`, `boucle.actuators`, `boucle.tables`).",
         "This page is written from the source by `make docs`.",
     ]
     for port, schemes in _schemes().items():

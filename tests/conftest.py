@@ -1,4 +1,4 @@
-"""What tests share: free ports, and a real mosquitto when this machine has one."""
+"""What tests share: free ports, and a real mosquitto and a real PostgreSQL when this machine has them."""
 
 import socket
 from collections.abc import Callable, Iterator
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from boucle.bus.broker import Broker, find_mosquitto
+from tests.lake.server import PostgresServer, find_postgres
 
 
 def unused_port() -> int:
@@ -33,3 +34,13 @@ def mosquitto() -> Iterator[Broker]:
         pytest.skip("mosquitto is not installed: apt-get install mosquitto")
     with Broker.start(kind="mosquitto") as broker:
         yield broker
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A real PostgreSQL on a free loopback port, for the whole session."""
+    programs = find_postgres()
+    if programs is None:
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+    with PostgresServer(programs) as server:
+        yield server

@@ -1,7 +1,7 @@
 """Addresses name where data comes from and goes to: `mqtt://host:1883/press/+/vibration`.
 
 Which class serves a scheme is a table of text, imported only when an address of that scheme is
-opened; strangers add theirs by entry point (`boucle.sources`, `boucle.sinks`, `boucle.actuators`).
+opened; strangers add theirs by entry point (`boucle.sources`, `boucle.sinks`, `boucle.actuators`, `boucle.tables`).
 """
 
 import difflib
@@ -16,7 +16,7 @@ from boucle.errors import BoucleError, MissingExtra
 
 __all__ = ["SCHEMES", "Address", "Port", "adapter", "known_schemes", "parse_address"]
 
-Port: TypeAlias = Literal["source", "sink", "actuator"]
+Port: TypeAlias = Literal["source", "sink", "actuator", "table"]
 
 SCHEMES: dict[Port, dict[str, str]] = {
     "source": {
@@ -35,6 +35,9 @@ SCHEMES: dict[Port, dict[str, str]] = {
         "http": "boucle.act.mes:MesActuator",
         "https": "boucle.act.mes:MesActuator",
         "opc.tcp": "boucle.act.plc:PlcActuator",
+    },
+    "table": {
+        "postgresql": "boucle.lake.postgres:PostgresTable",
     },
 }
 

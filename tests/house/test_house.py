@@ -12,7 +12,18 @@ import pytest
 
 from tests.house.tree import ROOT, SOURCE, imported, modules, tracked
 
-DRIVERS = ("amqtt", "asyncua", "deltalake", "duckdb", "httpx", "onnxruntime", "paho", "skl2onnx", "uvicorn")
+DRIVERS = (
+    "amqtt",
+    "asyncua",
+    "deltalake",
+    "duckdb",
+    "httpx",
+    "onnxruntime",
+    "paho",
+    "psycopg",
+    "skl2onnx",
+    "uvicorn",
+)
 
 HEAVY = {
     "numpy",

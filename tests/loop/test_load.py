@@ -46,11 +46,18 @@ def rows(first: int, count: int) -> pa.RecordBatch:
 class Loaded:
     """The product with its sources in memory and its clock and its gate in the test's hand."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any] | None = None) -> None:
-        plan = build_plan(load_project(PRODUCT, None, {"run.lake_every": "60s", **(settings or {})}))
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, Any] | None = None,
+        product: Path = PRODUCT,
+        needed: MemorySource | None = None,
+    ) -> None:
+        plan = build_plan(load_project(product, None, {"run.lake_every": "60s", **(settings or {})}))
         self.folder = folder
         self.clock = ManualClock(START)
-        self.surplus, self.needed = MemorySource(stream="surplus"), MemorySource(stream="needed")
+        self.surplus = MemorySource(stream="surplus")
+        self.needed = needed or MemorySource(stream="needed")
         self.told: list[Event | tuple[Command, Receipt]] = []
         sources = {"surplus": self.surplus, "needed": self.needed}
         self.loop = Loop(plan, self.clock, sources=sources, folder=folder, listener=self.told.append)

@@ -44,6 +44,16 @@ class FedTable(Protocol):
     name: str
     time: str
 
+    @property
+    def rows(self) -> int:
+        """How many rows it has."""
+        ...
+
+    @property
+    def version(self) -> int:
+        """Its newest version; -1 before the first append."""
+        ...
+
     def append(
         self,
         block: Sequence[Block],

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from boucle.address import adapter, parse_address
 from boucle.block import Block, Position
 from boucle.bus.log import EventLog
 from boucle.lake.delta import LakeTable
-from boucle.lake.writer import Feed
+from boucle.lake.writer import FedTable, Feed
 from boucle.quality.quarantine import Quarantine
 
 __all__ = ["QUARANTINE_TABLE", "Fed", "feed", "quarantine_feed"]
@@ -27,12 +28,21 @@ class Fed(Struct, frozen=True):
     log: str
     stream: str
     lake: str
+    to: str = ""
+    """The address of a table that is not in the lake."""
 
 
 def feed(fed: Fed, log: EventLog) -> Feed:
     """The log, seen through the table's columns, beside the table."""
-    table = LakeTable(Path(fed.lake) / fed.zone / fed.table, partition_by=tuple(fed.partition))
-    return Feed(_Selected(log, fed.columns) if fed.columns else log, table)
+    return Feed(_Selected(log, fed.columns) if fed.columns else log, _table(fed))
+
+
+def _table(fed: Fed) -> FedTable:
+    if not fed.to:
+        return LakeTable(Path(fed.lake) / fed.zone / fed.table, partition_by=tuple(fed.partition))
+    address = parse_address(fed.to, "table")
+    elsewhere: FedTable = adapter(address, "table")(address, fed.table, fed.zone)
+    return elsewhere
 
 
 def quarantine_feed(quarantine: Quarantine, lake: Path) -> Feed:

@@ -9,7 +9,6 @@ second a line of standard output tells how far every table is; when standard inp
 is killed) what is left is committed and the process ends.
 """
 
-import json
 import logging
 import os
 import select
@@ -17,14 +16,12 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from boucle.bus.log import EventLog
 from boucle.clock import ScaledClock
-from boucle.lake.delta import LakeTable
 from boucle.lake.writer import Feed, LakeWriter
 from boucle.loop.feeds import Fed, feed
 
@@ -44,11 +41,11 @@ class _Task(Struct):
 
 
 class Told(Struct):
-    """How far a table is: rows, version, seconds behind its log, and why it could not be written ("": it could)."""
+    """How far a table is; `behind_s` None: not known, `failure` "": it could be written."""
 
     rows: int
     version: int
-    behind_s: float
+    behind_s: float | None
     failure: str
     committed: int | None
     """The row of the log before which it has everything, for good; None when it cannot be asked."""
@@ -124,16 +121,15 @@ def main() -> None:
 
 def _tell(feeds: list[Feed], writer: LakeWriter) -> None:
     behind = writer.behind()
-    told: dict[str, Any] = {}
+    told: dict[str, Told] = {}
     for one in feeds:
         table = one.table
-        assert isinstance(table, LakeTable)
         failure = writer.failures.get(table.name)
         why, done = str(failure) if failure else "", writer.released(table.name)
         state = Told(table.rows, table.version, behind[table.name].seconds, why, done)
-        told[table.name] = msgspec.to_builtins(state)
+        told[table.name] = state
     try:
-        sys.stdout.write(json.dumps(told) + "\n")
+        sys.stdout.write(msgspec.json.encode(told).decode() + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
         # The loop was killed: nobody listens any more, and standard input will end in a moment.

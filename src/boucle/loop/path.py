@@ -15,7 +15,7 @@ from boucle.loop.parts import WHOLE, Part
 from boucle.loop.trace import Trace
 from boucle.ports import Operator, Partial
 
-__all__ = ["Path", "Step", "Tap", "pieces", "restore_parts"]
+__all__ = ["Closes", "Path", "Step", "Tap", "pieces", "restore_parts"]
 
 Tap = Callable[[Block], None]
 

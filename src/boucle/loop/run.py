@@ -87,6 +87,7 @@ class Loop:
             self.quarantine,
             clock,
             seconds(settings.get("run.lake_every").value),
+            settings.fill,
         )
         self.retention = LogRetention(self.intakes, self.tables.committed, self.folder / "checkpoint", clock)
         self.path = Path(plan.steps, self._deciding(), self._beside())

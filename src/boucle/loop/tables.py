@@ -6,8 +6,9 @@ are known, by key or as a whole, and each is dropped once when it comes again.
 """
 
 import json
+import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,11 @@ from boucle.block import Block, Position, as_dicts, as_rows
 from boucle.bus.log import EventLog
 from boucle.clock import Clock
 from boucle.event import Event
-from boucle.lake.delta import LakeTable
 from boucle.lake.writer import Feed, LakeWriter
 from boucle.loop.feeds import QUARANTINE_TABLE, Fed, feed, quarantine_feed
 from boucle.loop.intake import recent
 from boucle.loop.lakekeeper import LakeKeeper
+from boucle.loop.path import Closes
 from boucle.loop.view import TablesView
 from boucle.product.document import LoopDocument, TableSpec
 from boucle.quality.quarantine import Quarantine
@@ -90,6 +91,7 @@ class Tables:
         quarantine: Quarantine,
         clock: Clock,
         every: float,
+        fill: Callable[[str], str] = str,
     ) -> None:
         declared = {
             **loop.tables,
@@ -111,7 +113,16 @@ class Tables:
         """Table → its zone."""
         self.zones[QUARANTINE_TABLE] = "raw"
         self._fed = [
-            Fed(name, spec.zone, spec.partition, spec.columns, str(log.folder), log.stream, str(lake))
+            Fed(
+                name,
+                spec.zone,
+                spec.partition,
+                spec.columns,
+                str(log.folder),
+                log.stream,
+                str(lake),
+                fill(spec.to),
+            )
             for name, spec in declared.items()
             for log in [logs[spec.from_]]
         ]
@@ -197,7 +208,7 @@ class Tables:
         if self._keeper is not None:
             told = dict(self._keeper.told)
             return tuple(
-                TablesView(name, self.zones[name], one.rows, one.version, one.behind_s)
+                TablesView(name, self.zones[name], one.rows, one.version, _seconds(one.behind_s))
                 for name, one in told.items()
             ) + self._views(self._refused, self._feeds[-1:])
         return self._views(self._writer, self._feeds)
@@ -207,7 +218,6 @@ class Tables:
         views = []
         for one in feeds:
             table = one.table
-            assert isinstance(table, LakeTable)
             zone, late = self.zones[table.name], behind[table.name].seconds
             views.append(TablesView(table.name, zone, table.rows, table.version, late))
         return tuple(views)
@@ -229,9 +239,16 @@ class Tables:
         return min(done, default=_NOBODY)
 
     def close(self) -> None:
-        """Flush and close the derived logs."""
+        """Flush and close the derived logs, and give back what tables hold."""
         for derived in self._derived.values():
             derived.log.close()
+        for one in self._feeds:
+            if isinstance(one.table, Closes):
+                one.table.close()
+
+
+def _seconds(behind: float | None) -> float:
+    return math.nan if behind is None else behind
 
 
 def _once(derived: _Derived, rows: pa.RecordBatch) -> pa.RecordBatch:

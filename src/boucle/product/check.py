@@ -225,6 +225,7 @@ def _address_problems(document: Document, loop: LoopDocument) -> Iterator[Proble
     places += [
         (("actuators", name, "to"), actuator.to, "actuator") for name, actuator in loop.actuators.items()
     ]
+    places += [(("tables", name, "to"), table.to, "table") for name, table in loop.tables.items() if table.to]
     if loop.commands:
         places.append((("commands", "from"), loop.commands.from_, "source"))
         if loop.commands.receipts:

@@ -85,7 +85,7 @@ class StepSpec(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TableSpec(Struct, frozen=True, forbid_unknown_fields=True):
-    """A Delta table fed by a stream."""
+    """A table fed by a stream: of the lake, or elsewhere when it says where `to`."""
 
     from_: str = field(name="from")
     zone: Literal["raw", "silver", "gold"]
@@ -94,6 +94,8 @@ class TableSpec(Struct, frozen=True, forbid_unknown_fields=True):
     """Columns that identify a row, so that a replay after a crash adds none twice."""
     columns: list[str] = []
     """The columns to keep, in order; all when empty."""
+    to: str = ""
+    """The address of another place than the lake, `postgresql://…`; `{name}` as in a source's `from`."""
 
 
 class ActuatorSpec(Struct, frozen=True, forbid_unknown_fields=True):
