@@ -1,12 +1,16 @@
 """`boucle state` opens a checkpoint: keys, windows, times, groups, and one key's own state."""
 
 import json
+import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from boucle.cli.main import main
+from boucle.loop.checkpoint import Checkpoints, read_checkpoint
 from tests.cli.test_against import PRODUCT, live, product, readings
 
 SPREAD = PRODUCT.replace(
@@ -91,3 +95,33 @@ def test_an_operator_of_the_products_own_is_found_in_its_folder(
     assert told(capsys, tmp_path / "run", "--product", made)["sums"]["contents"]["keys"] == 2
     assert main(["state", str(tmp_path / "run"), "--step", "sums"]) == 1
     assert "B815" in capsys.readouterr().err
+
+
+def test_a_run_may_go_on_meanwhile(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every checkpoint is written to new files and the old ones are removed, while somebody looks."""
+    shutil.copytree(runs / "alone", tmp_path / "run")
+    folder = tmp_path / "run" / "checkpoint"
+    kept = read_checkpoint(folder)
+    assert kept is not None
+    state = {step: dict(parts) for step, parts in kept.state.items()}
+    running, done = Checkpoints(folder), threading.Event()
+    running.load(kept.checkpoint.plan)
+    written = 0
+
+    def write() -> None:
+        nonlocal written
+        while not done.is_set():
+            written += 1
+            running.hold(structs.replace(kept.checkpoint, taken_at=written), state, everything=True)
+            running.write()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        looks = [told(capsys, tmp_path / "run")["sums"]["contents"] for _ in range(20)]
+    finally:
+        done.set()
+        writer.join()
+    assert written > 20
+    assert all(one == looks[0] for one in looks)
+    assert looks[0]["open_windows"] == 2

@@ -44,9 +44,29 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the checkpoint: when, how far each source was worked through, and each step's state."""
+    told = _told(options)
+    if options.json:
+        print(json.dumps(told, ensure_ascii=False, default=str))
+    else:
+        print("\n".join(_lines(told, _WORDS[choose_language(options.lang)])))
+    return 0
+
+
+def _told(options: argparse.Namespace) -> dict[str, Any]:
     from boucle.loop.checkpoint import read_checkpoint
 
-    kept = read_checkpoint(options.run / "checkpoint")
+    while True:
+        kept = read_checkpoint(options.run / "checkpoint")
+        try:
+            return _read(options, kept)
+        except BoucleError as error:
+            # A run that goes on has written its next checkpoint meanwhile, and removed what this one was made of.
+            newer = read_checkpoint(options.run / "checkpoint")
+            if error.code != "B601" or newer is None or kept is None or newer.checkpoint == kept.checkpoint:
+                raise
+
+
+def _read(options: argparse.Namespace, kept: Any) -> dict[str, Any]:
     if kept is None:
         fix = "give the folder of a run (`boucle run` and `boucle demo` say it), or wait for its first checkpoint"
         raise BoucleError("B808", "there is no checkpoint", where=str(options.run), fix=fix)
@@ -55,17 +75,12 @@ def run(options: argparse.Namespace) -> int:
         fix = f"one of: {', '.join(kept.state)}"
         raise BoucleError("B816", f"there is no step {options.step!r}", where=str(options.run), fix=fix)
     chosen = list(kept.state) if options.step is None else [options.step]
-    told: dict[str, Any] = {
+    return {
         "taken_at": datetime.fromtimestamp(checkpoint.taken_at / 1e9, UTC).isoformat(timespec="milliseconds"),
         "plan": checkpoint.plan,
         "sources": {name: position.offset for name, position in checkpoint.positions.items()},
         "steps": [_step(options, kept, step) for step in chosen],
     }
-    if options.json:
-        print(json.dumps(told, ensure_ascii=False, default=str))
-    else:
-        print("\n".join(_lines(told, _WORDS[choose_language(options.lang)])))
-    return 0
 
 
 def _step(options: argparse.Namespace, kept: Any, step: str) -> dict[str, Any]:
