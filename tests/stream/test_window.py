@@ -206,6 +206,26 @@ def test_windows_go_on_from_a_snapshot() -> None:
         assert first.keys == second.keys == 0
 
 
+def test_windows_say_what_they_remember() -> None:
+    for by, key in (("number", {"number": "7"}), (["machine", "number"], {"machine": "a", "number": "7"})):
+        op = Tumbling("w", size="5s", by=by, values={"rows": "count", "top": "max(value)"})
+        assert op.describe(key) == {"keys": 0, "open_windows": 0, "waiting_rows": 0, "remembered": []}
+        op.step(block("in", keyed([]), 0))
+        assert op.describe(key) == {"keys": 0, "open_windows": 0, "waiting_rows": 0, "remembered": []}
+        rows: list[tuple[int, str | None, int | None]] = [
+            (0, "a", 7),
+            (7, "a", 7),
+            (14, "b", 8),
+            (63, "a", 7),
+        ]
+        op.step(block("in", keyed(rows), 103 * SECOND))
+        told = op.describe(key)
+        (mine,) = told.pop("remembered")
+        assert told.pop("oldest") == mine["window_start"] == 100 * SECOND
+        assert told == {"keys": 2, "open_windows": 2, "waiting_rows": 1, "newest": 105 * SECOND}
+        assert (mine["number"], mine["rows"], mine["top"]) == (7, 2, 1.0)
+
+
 def test_windows_that_ended_leave_nothing_behind() -> None:
     for op in (
         Tumbling("w", size="1s", by=["machine", "number"], values={"n": "count"}),

@@ -177,7 +177,7 @@ class _Windows:
         """By end, start and key, null last."""
         ranks = self._groups.ranks(numbers)
         if ranks is not None:
-            if (ends == ends[0]).all() and (starts == starts[0]).all():
+            if (ends[1:] == ends[:-1]).all() and (starts[1:] == starts[:-1]).all():
                 return np.argsort(ranks)
             return np.lexsort((ranks, starts, ends))
         times = {"end": pa.array(ends), "start": pa.array(starts)}
