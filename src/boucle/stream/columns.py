@@ -7,35 +7,18 @@ written as one IPC message whose metadata was made by Arrow once and in which on
 """
 
 import ctypes
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from boucle.arrow_message import places
 from boucle.compiled import compiled
-from boucle.memory import bytes_at, copy, words_at
+from boucle.memory import bytes_at, words_at
 
 __all__ = [
-    "BATCH",
-    "CALL",
-    "FIRST",
-    "LARGEST",
-    "MARK",
-    "RISES",
-    "ROWS",
-    "TIMES",
-    "VALUES",
-    "Appended",
-    "Columns",
-    "column_at",
-    "gather",
-    "is_null",
-    "number_kind",
-    "span_of",
-    "write",
+    "BATCH", "BITS", "CALL", "FIRST", "LARGEST", "MARK", "MESSAGE", "RISES", "ROWS", "SIZE", "TIMES", "VALUES", "WIDE",
+    "Columns", "bit", "column_at", "gather", "is_null", "number_kind", "padded", "span_of", "width_of",
 ]  # fmt: skip
 
 Ints = NDArray[np.int64]
@@ -63,10 +46,10 @@ _KINDS = {
     pa.float32(): _FLOAT32,
     pa.bool_(): _BOOL,
 }
-_BITS = 1 << 20
-_WIDE = 8
-_PIECE = 1 << 18
-"""Bytes of memory that messages are cut from."""
+BITS = 1 << 20
+"""Width of a truth value; those of numbers are in bytes."""
+WIDE = 8
+"""Bytes of the offsets of large texts."""
 _UNITS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 
 
@@ -108,7 +91,7 @@ class Columns:
 
 
 @compiled
-def _bit(bits: Any, at: int) -> Any:
+def bit(bits: Any, at: int) -> Any:
     return (bits[at >> 3] >> np.uint8(at & 7)) & np.uint8(1)
 
 
@@ -126,13 +109,13 @@ def column_at(batch: int, column: int) -> tuple[Ints, int]:
 @compiled
 def is_null(buffers: Ints, row: int) -> bool:
     """Whether a row of a column is null."""
-    return bool(buffers[0] != 0 and _bit(bytes_at(buffers[0], (row >> 3) + 1), row) == 0)
+    return bool(buffers[0] != 0 and bit(bytes_at(buffers[0], (row >> 3) + 1), row) == 0)
 
 
 @compiled
 def span_of(buffers: Ints, first: int, rows: int, width: int) -> Any:
     """From where to where the bytes of texts lie whose offsets have `width` bytes."""
-    if width == _WIDE:
+    if width == WIDE:
         wide = words_at(buffers[1], first + rows + 1)
         return wide[first], wide[first + rows]
     narrow = bytes_at(buffers[1], 4 * (first + rows + 1)).view(np.int32)
@@ -168,7 +151,7 @@ def _copy(  # noqa: C901, PLR0912 - one line per type of Arrow
     else:
         bits = bytes_at(data, ((first + rows - 1) >> 3) + 1)
         for row in range(rows):
-            into[row] = _bit(bits, first + row)
+            into[row] = bit(bits, first + row)
     if kind not in (_FLOAT64, _FLOAT32):
         for row in range(rows):
             if floating:
@@ -179,7 +162,7 @@ def _copy(  # noqa: C901, PLR0912 - one line per type of Arrow
     if buffers[0] != 0:
         bits = bytes_at(buffers[0], ((first + rows - 1) >> 3) + 1)
         for row in range(rows):
-            if _bit(bits, first + row) == 0:
+            if bit(bits, first + row) == 0:
                 nulls += 1
                 there[row] = 0
                 if floating:
@@ -214,192 +197,26 @@ def gather(plan: Ints, call: Ints) -> None:
     for column in range(len(kinds)):
         buffers, first = column_at(batch, column)
         if buffers[0] != 0:
-            size += _padded((rows + 7) >> 3)
-        if kinds[column] == _BITS:
-            size += _padded((rows + 7) >> 3)
+            size += padded((rows + 7) >> 3)
+        if kinds[column] == BITS:
+            size += padded((rows + 7) >> 3)
         elif kinds[column] > 0:
-            size += _padded(rows * kinds[column])
+            size += padded(rows * kinds[column])
         else:
             begin, end = span_of(buffers, first, rows, -kinds[column])
-            size += _padded((rows + 1) * -kinds[column]) + _padded(end - begin)
+            size += padded((rows + 1) * -kinds[column]) + padded(end - begin)
     call[SIZE], call[RISES], call[FIRST], call[LARGEST] = size, rises, at[0], largest
 
 
 @compiled
-def _padded(size: int) -> Any:
+def padded(size: int) -> Any:
     return (size + 7) & ~7
 
 
-@compiled
-def _write_bits(data: int, first: int, rows: int, message: Any, at: int) -> Any:
-    """Copy bits to `at`, from the first bit of a byte on; how many are 0."""
-    bits = bytes_at(data, ((first + rows - 1) >> 3) + 1)
-    message[at : at + _padded((rows + 7) >> 3)] = 0
-    zeros = np.int64(0)
-    for row in range(rows):
-        bit = _bit(bits, first + row)
-        message[at + (row >> 3)] |= bit << np.uint8(row & 7)
-        zeros += 1 - np.int64(bit)
-    return zeros
-
-
-@compiled
-def _write_texts(buffers: Ints, first: int, rows: int, width: int, message: Any, start: int, at: int) -> Any:
-    """Copy offsets of `width` bytes and then the texts themselves; how many bytes these have."""
-    begin, end = span_of(buffers, first, rows, width)
-    size = (rows + 1) * width
-    if width == _WIDE:
-        message[at : at + size].view(np.int64)[:] = words_at(buffers[1] + width * first, rows + 1) - begin
-    else:
-        narrow = bytes_at(buffers[1] + width * first, size).view(np.int32)
-        message[at : at + size].view(np.int32)[:] = narrow - np.int32(begin)
-    at += _padded(size)
-    copy(start + at, buffers[2] + begin, end - begin)
-    return end - begin
-
-
-@compiled
-def _write_given(
-    batch: int,
-    rows: int,
-    kinds: Ints,
-    message: Any,
-    start: int,
-    at: int,
-    nodes: Ints,
-    spans: Ints,
-) -> tuple[int, int]:
-    """Write the rows' own columns at `at`; where the next byte and the next buffer's size go."""
-    body, place = at, 0
-    for column in range(len(kinds)):
-        buffers, first = column_at(batch, column)
-        nodes[2 * column], nodes[2 * column + 1] = rows, 0
-        spans[place], spans[place + 1] = at - body, 0
-        if buffers[0] != 0:
-            nodes[2 * column + 1] = _write_bits(buffers[0], first, rows, message, at)
-            spans[place + 1] = (rows + 7) >> 3
-            at += _padded((rows + 7) >> 3)
-        place += 2
-        width = kinds[column]
-        if width == _BITS:
-            _write_bits(buffers[1], first, rows, message, at)
-            size = (rows + 7) >> 3
-        elif width > 0:
-            size = rows * width
-            copy(start + at, buffers[1] + first * width, size)
-        else:
-            text = _write_texts(buffers, first, rows, -width, message, start, at)
-            spans[place], spans[place + 1] = at - body, (rows + 1) * -width
-            at, place = at + _padded((rows + 1) * -width), place + 2
-            size = text
-        spans[place], spans[place + 1] = at - body, size
-        at, place = at + _padded(size), place + 2
-    return at, place
-
-
-@compiled
-def write(plan: Ints, call: Ints) -> None:
-    """Fill a message whose first columns are those of the rows and whose last lie in its body already.
-
-    The body begins with the values of the added columns. `plan`: address and number of the kinds of the rows'
-    columns; address and number of what the added columns are: whether of whole numbers, and the address of flags,
-    0 where that column is null (address 0: nowhere). Other added columns are null where they are NaN. Then the
-    address of the places (as in `Places`), and of the metadata.
-    """
-    rows, kinds = call[ROWS], words_at(plan[0], plan[1])
-    appended, where = words_at(plan[2], 2 * plan[3]).reshape((-1, 2)), words_at(plan[4], 5)
-    body, columns = where[4], len(kinds)
-    message = bytes_at(call[MESSAGE], body + call[SIZE])
-    copy(call[MESSAGE], plan[5], body)
-    nodes = message[where[2] : where[2] + 16 * (columns + len(appended))].view(np.int64)
-    spans = message[where[3] : body].view(np.int64)
-    values_size = 8 * rows * len(appended)
-    at, place = _write_given(
-        call[BATCH], rows, kinds, message, call[MESSAGE], body + values_size, nodes, spans
-    )
-    for buffer in range(0, place, 2):
-        spans[buffer] += values_size
-    for column in range(len(appended)):
-        values = message[body + 8 * rows * column : body + 8 * rows * (column + 1)].view(np.float64)
-        counted, flags = (
-            appended[column, 0],
-            words_at(appended[column, 1], rows if appended[column, 1] else 0),
-        )
-        size, nulls = (rows + 7) >> 3, 0
-        message[at : at + _padded(size)] = 0
-        for row in range(rows):
-            known = len(flags) == 0 or flags[row] != 0 if counted else not np.isnan(values[row])
-            nulls += not known
-            message[at + (row >> 3)] |= np.uint8(known) << np.uint8(row & 7)
-        nodes[2 * (columns + column)], nodes[2 * (columns + column) + 1] = rows, nulls
-        spans[place], spans[place + 1] = at - body, size if nulls else 0
-        spans[place + 2], spans[place + 3] = 8 * rows * column, 8 * rows
-        at, place = at + (_padded(size) if nulls else 0), place + 4
-    message[where[1] : where[1] + 8].view(np.int64)[0] = _padded(at - body)
-    message[where[0] : where[0] + 8].view(np.int64)[0] = rows
-    call[SIZE] = at
-
-
-class Appended:
-    """Rows of a schema with more columns of 8-byte numbers behind them, as one message per Block.
-
-    Messages are cut from pieces of memory; a piece lives as long as rows in it.
-    """
-
-    def __init__(self, schema: pa.Schema, added: Sequence[pa.Field]) -> None:
-        self.schema = pa.schema([*schema, *added], schema.metadata)
-        self.kinds = np.array([_width(field.type) for field in schema], np.int64)
-        self.flags = np.zeros((len(added), 2), np.int64)
-        """Per added column whether it is of whole numbers, and where its flags are."""
-        self.flags[:, 0] = [pa.types.is_integer(field.type) for field in added]
-        free = pa.schema([field.with_nullable(True) for field in self.schema])
-        one = pa.RecordBatch.from_arrays([pa.array([None], field.type) for field in free], schema=free)
-        message = one.serialize().to_pybytes()
-        found = places(message)
-        self._head = np.frombuffer(message[: found.body], np.uint8)
-        self._where = np.array(
-            [found.length, found.body_length, found.nodes, found.buffers, found.body], np.int64
-        )
-        self.plan = np.array(
-            [
-                self.kinds.ctypes.data, len(self.kinds), self.flags.ctypes.data, len(added),
-                self._where.ctypes.data, self._head.ctypes.data,
-            ],
-            np.int64,
-        )  # fmt: skip
-        self._each = 8 * len(added)
-        self._piece(_PIECE)
-
-    @staticmethod
-    def can(schema: pa.Schema) -> bool:
-        """Whether all columns of a schema are of types that are copied here."""
-        return all(_width(field.type) is not None for field in schema)
-
-    def _piece(self, size: int) -> None:
-        memory = np.empty(size, np.uint8)
-        self._buffer, self._start, self._used = pa.py_buffer(memory), int(memory.ctypes.data), 0
-
-    def begin(self, call: Ints, rows: int) -> None:
-        """Set a place for a message apart, after `gather`."""
-        size = int(call[SIZE]) + rows * self._each + rows * len(self.flags) // 8 + 8 * len(self.flags)
-        if self._used + len(self._head) + size > self._buffer.size:
-            self._piece(max(_PIECE, 2 * (len(self._head) + size)))
-        call[SIZE] = size
-        call[MESSAGE] = self._start + self._used
-        call[VALUES] = self._start + self._used + len(self._head)
-
-    def read(self, call: Ints) -> pa.RecordBatch:
-        """The rows of the message that `write` filled."""
-        size = int(call[SIZE])
-        message = self._buffer.slice(self._used, size)
-        self._used += (size + 63) & ~63
-        return pa.ipc.read_record_batch(message, self.schema)
-
-
-def _width(kind: pa.DataType) -> int | None:
-    """Bytes of a value; _BITS of a truth value; of a text less than zero: bytes of its offset."""
+def width_of(kind: pa.DataType) -> int | None:
+    """Bytes of a value; BITS of a truth value; of a text less than zero: bytes of its offset."""
     if pa.types.is_boolean(kind):
-        return _BITS
+        return BITS
     if pa.types.is_string(kind) or pa.types.is_binary(kind):
         return -4
     if pa.types.is_large_string(kind) or pa.types.is_large_binary(kind):

@@ -208,8 +208,8 @@ class Sliding:
         """Rows that keep the promise of their key's order (taken), and those that do not."""
         answers = self._answers
         assert answers is not None
-        calm = answers.rises and answers.first >= self._newest
-        self._newest = max(self._newest, answers.largest)
+        calm = answers.rows.rises and answers.rows.first >= self._newest
+        self._newest = max(self._newest, answers.rows.largest)
         if calm:
             return rows, None
         at = answers.at

@@ -47,7 +47,7 @@ def _same(left: int, right: int, length: int) -> bool:
 
 
 @compiled
-def texts(frame: Ints, call: Ints) -> int:
+def texts(frame: Ints, call: Ints) -> int:  # noqa: C901 - one loop after the other, to ask for memory early
     """Number the texts of a column; the rows without one (their flags become 0), or -1 when there is no room.
 
     `frame` is a `TextIndex`'s, `call` as in `boucle.stream.columns`.
