@@ -81,6 +81,12 @@ def test_while_the_server_is_away_rows_wait_in_the_log(postgres: PostgresServer,
     assert loaded.counted("needed").balanced()
 
 
+def test_a_replay_writes_to_the_lake_alone(tmp_path: Path) -> None:
+    project = load_project(product(tmp_path, "passed"), None, {"addresses.warehouse": "boucle@nowhere/db"})
+    assert project.loop.tables["passed"].to == "postgresql://{warehouse}"
+    assert {table.to for table in project.within_lake().loop.tables.values()} == {""}
+
+
 def test_where_to_is_checked(tmp_path: Path) -> None:
     with pytest.raises(DeclarationError, match="B204") as told:
         load_project(product(tmp_path, "passed", "postgres://somewhere/db"))

@@ -71,7 +71,8 @@ def _picture(project: Project) -> list[str]:
             f"  ├ rule {rule.get('id', '?')}  on {rule.get('on', '?')}  → {', '.join(targets) or 'event'}"
         )
     for name, table in loop.tables.items():
-        lines.append(f"  ■ {table.zone}/{name}  from {table.from_}  by {', '.join(table.partition)}")
+        place = f"to {project.settings.fill(table.to)}" if table.to else f"by {', '.join(table.partition)}"
+        lines.append(f"  ■ {table.zone}/{name}  from {table.from_}  {place}")
     for name, actuator in loop.actuators.items():
         lines.append(
             f"  ◆ {name}  to {project.settings.fill(actuator.to)}  limits {', '.join(actuator.limits)}"

@@ -82,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
 
     screen = Screen(choose_language(options.lang), event_time=True)
     since = time.monotonic()
-    plan = build_plan(load_project(options.folder, options.env))
+    plan = build_plan(load_project(options.folder, options.env).within_lake())
     clock = ReplayClock()
     span = _span(options)
     sources = _sources(options, plan, clock, span)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from boucle.errors import BoucleError, DeclarationError, Problem
 from boucle.product.contract import StreamContract
@@ -121,6 +121,11 @@ class Project(Struct, frozen=True):
     def id(self) -> str:
         """The id of the DataProduct."""
         return str(self.product.value["id"])
+
+    def within_lake(self) -> "Project":
+        """The same product with all its tables in the lake: what a replay says again is written nowhere else."""
+        tables = {name: structs.replace(spec, to="") for name, spec in self.loop.tables.items()}
+        return structs.replace(self, loop=structs.replace(self.loop, tables=tables))
 
     def path(self, setting: str) -> Path:
         """A folder named by a setting, relative to where the command runs."""
