@@ -96,7 +96,7 @@ def chunks_of(block: Block, samples: str, time: str, sensors: Sensors) -> Chunks
         )
     if not pa.types.is_integer(times.type):
         times = (times if times.type == _TIME else times.cast(_TIME)).view(pa.int64())
-    offsets = lists.offsets.to_numpy().astype(np.int64)
+    offsets = lists.offsets.to_numpy()
     begins, ends = offsets[:-1], offsets[1:]
     if lists.null_count:
         ends = np.where(lists.is_valid().to_numpy(zero_copy_only=False), ends, begins)

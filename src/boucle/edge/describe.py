@@ -86,6 +86,8 @@ class Description:
                     fix=f"give 8 to {grid.size} samples, the window",
                 )
         self.fields = [pa.field(value.name, _type(value.kind), nullable=False) for value in self._values]
+        # Kept: memory that the system hands out anew for every batch costs as much as a transform.
+        self._room = np.zeros((_BATCH, grid.size), np.float32)
         # Compile, or load what was compiled, now: not when the first window is due.
         idle, none = np.zeros((1, grid.size), np.float32), np.zeros(1, np.int64)
         self._compute(idle, idle.view(np.uint8)[:, : grid.size], none, none + grid.size)
@@ -118,13 +120,12 @@ class Description:
         moments = np.empty((len(rows), len(_MOMENTS)))
         bands = np.empty((len(rows), len(self._lows)))
         lists: dict[str, list[Array]] = {value.name: [] for value in self._values if value.kind in _LISTS}
-        room = np.zeros((min(_BATCH, -(-len(rows) // _LANES) * _LANES), size), np.float32)
         for first in range(0, len(rows), _BATCH):
             some = slice(first, first + _BATCH)
             present = covered[some]
-            centred = room[: len(present)]
+            centred = self._room[: len(present)]
             centre(samples, filled, rows[some], present, self._centred, self._higher, centred, moments[some])
-            full = room[: -(-len(present) // _LANES) * _LANES]
+            full = self._room[: -(-len(present) // _LANES) * _LANES]
             spectrum = scipy.fft.rfft(full, axis=1)[: len(present)] if self._spectral else None
             scale = size / present
             if len(self._lows):
@@ -196,5 +197,5 @@ def _moment(kind: str, moments: Doubles) -> Doubles:
     power = {"crest": 0.5, "skewness": 1.5, "kurtosis": 2.0}.get(kind)
     if power is None:
         return told
-    ratio: Doubles = np.divide(told, second**power, out=np.zeros_like(told), where=second > 0)
+    ratio: Doubles = told / np.where(second > 0, second**power, np.inf)
     return ratio
