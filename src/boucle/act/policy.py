@@ -49,6 +49,7 @@ class Policy:
         self._rules: dict[str, list[Rule]] = {}
         for rule in rules:
             self._rules.setdefault(rule.on, []).append(rule)
+        self._columns = {rule.id: {*rule.columns(), _TIME} for rule in rules}
         self._episodes: dict[str, dict[str, _Episode]] = {rule.id: {} for rule in rules}
 
     def decide(self, block: Block, caused_at: Nanos = 0) -> tuple[list[Event], list[Command]]:
@@ -63,9 +64,10 @@ class Policy:
         self, rule: Rule, rows: pa.RecordBatch, caused_at: Nanos, events: list[Event], commands: list[Command]
     ) -> None:
         names = rows.schema.names
-        for column in (*rule.columns(), _TIME):
-            if column not in names:
-                raise _no_column(rule, column, names)
+        known = self._columns[rule.id]
+        if not known.issubset(names):
+            column = min(known.difference(names))
+            raise _no_column(rule, column, names)
         at = rows.column(_TIME).view(pa.int64()).to_pylist()
         per = [rows.column(name).to_pylist() for name in rule.per if name in names]
         tested = [(condition, rows.column(condition.column).to_pylist()) for condition in rule.when]

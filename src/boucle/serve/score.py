@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
-import pyarrow.compute as pc
 
 from boucle.block import Block
 from boucle.errors import BoucleError
@@ -31,8 +30,7 @@ class Score:
     def step(self, block: Block) -> Sequence[Block]:
         """The Block with the model's outputs; SignatureMismatch when it has other columns."""
         scored = self.model.score(block)
-        missing = pc.is_null(scored.rows.column(self.model.manifest.outputs[0].name))
-        self.unscored += int(pc.sum(missing).as_py() or 0)
+        self.unscored += scored.rows.column(self.model.manifest.outputs[0].name).null_count
         return (Block(self._stream, scored.rows, block.watermark, block.position),)
 
     def snapshot(self) -> bytes:
