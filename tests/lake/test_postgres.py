@@ -125,7 +125,9 @@ def test_killed_at_any_moment_every_row_is_there_once(postgres: PostgresServer, 
     ]
     done = subprocess.run(words, capture_output=True, check=False, text=True)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) >= 5
+    met, written = map(int, done.stdout.split())
+    assert met >= 20
+    assert 500 < written <= 10_000, "some died after a few commits"
     assert ask(postgres, "select count(*), count(distinct seq), max(seq) from raw.killed") == [
         (10_000, 10_000, 9999)
     ]
