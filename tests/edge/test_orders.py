@@ -137,7 +137,7 @@ def by_tacho() -> Orders:
 
 
 @pytest.mark.parametrize("tacho", [False, True])
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(st.data())
 def test_any_arrival_any_crash_the_same_bits(tacho: bool, data: st.DataObject) -> None:
     make, turning = (by_tacho, pulses(1)) if tacho else (orders, readings())

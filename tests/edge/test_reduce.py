@@ -69,7 +69,7 @@ def test_a_row_holds_what_its_second_held() -> None:
     assert other["env_bpfo"] is None
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_cutting_and_interleaving_differently_gives_the_same_bits(data: st.DataObject) -> None:
     # 10 000 000 ns steps keep every chunk's time exact at 10 kHz
@@ -87,7 +87,7 @@ def test_cutting_and_interleaving_differently_gives_the_same_bits(data: st.DataO
     assert [row | drop for row in run(reduce(), cuts)] == expected
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(1, len(chunks()) - 1), st.integers(1, 9))
 def test_a_restart_changes_nothing(stop: int, several: int) -> None:
     held = chunks()

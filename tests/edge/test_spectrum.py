@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.signal
 import scipy.stats
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -65,6 +65,7 @@ def test_the_noise_filter_keeps_the_band_and_nothing_else() -> None:
     assert analyse(tone + hum + high + 7).rms[0] == pytest.approx(0.5 / np.sqrt(2), rel=1e-4)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 1000))
 def test_parseval_the_bands_add_up_to_the_mean_square(seed: int) -> None:
     signal = noise(seed)
@@ -109,6 +110,7 @@ def ringing(rate_hz: float, seed: int, strength: float) -> NDArray[np.float64]:
     return np.convolve(hits, decay)[:N] + rng.normal(0, 0.05, N)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 200), st.floats(-0.018, 0.018))
 def test_a_defect_is_found_at_its_own_line_even_when_it_slips(seed: int, slip: float) -> None:
     outer, inner = 3.585 * 24, 5.415 * 24
@@ -119,6 +121,7 @@ def test_a_defect_is_found_at_its_own_line_even_when_it_slips(seed: int, slip: f
     assert at_inner[1] > max(8, 2 * at_outer[1])
 
 
+@settings(deadline=None)
 @given(st.integers(0, 200))
 def test_noise_has_no_line(seed: int) -> None:
     assert line_ratio(analyse(noise(seed)).envelope, 1.0, 86.04)[0] < 3

@@ -16,7 +16,7 @@ from boucle.block import Block, Position
 from boucle.clock import SECOND
 from boucle.edge import Waveform
 from boucle.errors import BoucleError, ContractBroken
-from boucle.ports import Operator
+from boucle.ports import Describes, Operator
 from tests.edge.signals import START, TIME, Chunk, cut, rows_of, vibration
 from tests.stream.laws import cuts, feed, shuffled, table
 
@@ -108,7 +108,7 @@ def test_the_envelope_is_that_of_scipys_filter_and_hilbert_transform() -> None:
     assert row["envelope"][2:40] == pytest.approx(expected[2:40], abs=1e-3)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_any_cut_any_arrival_any_crash_the_same_bits(data: st.DataObject) -> None:
     jitter = data.draw(st.lists(st.integers(0, 300), min_size=1, max_size=20))
@@ -120,7 +120,7 @@ def test_any_cut_any_arrival_any_crash_the_same_bits(data: st.DataObject) -> Non
     assert not table(given_, "windows/late")
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_overlap_and_gaps_keep_the_laws(data: st.DataObject) -> None:
     kept = ROWS.take(pa.array([i for i in range(ROWS.num_rows) if i % 7 != 3]))
@@ -138,7 +138,7 @@ def test_overlap_and_gaps_keep_the_laws(data: st.DataObject) -> None:
     assert ordered(given_) == right
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_where_chunks_overlap_the_one_that_starts_later_is_kept(data: st.DataObject) -> None:
     """In whatever order they come; NaN is missing, whoever brings it."""
@@ -260,6 +260,19 @@ def test_settings_that_cannot_work_are_refused(wrong: dict[str, Any], code: str)
 def test_a_missing_column_is_named() -> None:
     with pytest.raises(BoucleError, match="B221 windows: vibration has no column axis"):
         waveform(by=["axis"]).step(vibration(chunks()))
+
+
+def test_what_is_remembered_can_be_looked_at() -> None:
+    edge = waveform()
+    assert isinstance(edge, Describes)
+    assert edge.describe() == {"keys": 0, "open_windows": 0}
+    edge.step(vibration(chunks()[:9]))
+    told = {"keys": 3, "open_windows": 3, "oldest": START, "newest": START + SECOND // 5}
+    assert edge.describe() == told
+    row = {"machine": "m2", "sensor": "x", "at": START, "covered": 150, "of": SIZE}
+    assert edge.describe({"machine": "m2"}) == {**told, "remembered": [row]}
+    edge.step(vibration(chunks()[9:12]))
+    assert edge.describe({"sensor": "x"}) == {"keys": 3, "open_windows": 0, "remembered": []}
 
 
 def test_a_snapshot_of_another_version_is_refused() -> None:

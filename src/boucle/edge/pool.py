@@ -6,7 +6,7 @@ leaves gaps or overlaps, which show as a count below or above the full one. Wher
 that starts later is kept; NaN and infinite samples count as missing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -23,7 +23,7 @@ __all__ = ["Pool", "Ready"]
 
 Samples = NDArray[np.float32]
 Ints = NDArray[np.int64]
-_NEVER = -(2**62)
+_NEVER, _EVER = -(2**62), 2**62
 
 
 class Ready(Struct, frozen=True):
@@ -115,6 +115,24 @@ class Pool:
         if self._floor > self._forgot:
             forget(self._floor, self._windows, self._heads, self._free)
             self._forgot = self._floor
+
+    def describe(self, key: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Sensors and windows in the making; of one sensor (columns as text) how full each of its windows is."""
+        windows = self._windows[due(self._windows, -1, _EVER)]
+        windows = windows[np.lexsort((windows["key"], windows["number"]))]
+        starts, ends = (self.grid.starts(windows["number"] + later) for later in (0, 1))
+        told = {"keys": len(self.sensors.known), "open_windows": len(windows)}
+        if len(windows):
+            told |= {"oldest": int(starts.min()), "newest": int(ends.max())}
+        if key is None:
+            return told
+        names = [dict(zip(self.sensors.by, known, strict=True)) for known in self.sensors.known]
+        rows = [
+            {**names[window["key"]], "at": start, "covered": int(window["covered"]), "of": self.grid.size}
+            for window, start in zip(windows, starts.tolist(), strict=True)
+        ]
+        mine = [row for row in rows if all(str(row.get(name)) == said for name, said in key.items())]
+        return {**told, "remembered": mine}
 
     def snapshot(self) -> bytes:
         """Sensors, watermark, windows in the making and those given early, bit for bit."""

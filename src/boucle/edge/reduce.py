@@ -8,7 +8,8 @@ and arrive in any order.
 import logging
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -171,6 +172,10 @@ class Reduce:
                 spectrum = empty if power is None else self._analyser.amplitude(power)
                 found[key[1]] = (chunk, spectrum, self._analyser.bin_hz)
         return found
+
+    def describe(self, key: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Windows in the making; of one sensor how full each of its windows is."""
+        return self._pool.describe(key)
 
     def snapshot(self) -> bytes:
         """Windows in the making, baselines, speeds and the watermark."""

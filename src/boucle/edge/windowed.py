@@ -1,6 +1,7 @@
 """What every step shares that takes chunks of waveform and gives a row per sensor and window."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -111,6 +112,10 @@ class Windowed:
 
     def _remember(self, more: bytes) -> None:
         del more
+
+    def describe(self, key: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Windows in the making; of one sensor how full each of its windows is."""
+        return self._pool.describe(key)
 
     def snapshot(self) -> bytes:
         """Windows in the making, those given early, and the watermark."""
