@@ -111,15 +111,33 @@ def test_only_groups_that_changed_are_saved_anew() -> None:
     rows = readings(200)
     sharded.step(block("in", rows, 0))
     first = sharded.parts(everything=False)
-    assert set(first) == {"groups", *(f"{group}/" for group in range(8))}
-    assert sharded.parts(everything=False) == {}
+    assert set(first) == {"groups", "marks", *(f"{group}/" for group in range(8))}
+    assert set(sharded.parts(everything=False)) == {"marks"}
     one = rows.filter(pa.array(np.array(rows.column("machine")) == "press-1"))
     sharded.step(block("in", one, 0))
     (group,) = set(group_of(one, ["machine"], 8).tolist())
-    (name,) = changed = sharded.parts(everything=False)
-    assert name == f"{group}/"
-    assert changed[name] != first[name]
+    changed = sharded.parts(everything=False)
+    assert set(changed) == {"marks", f"{group}/"}
+    assert changed[f"{group}/"] != first[f"{group}/"]
     assert sharded.parts(everything=True) == {**first, **changed}
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_group_without_rows_knows_how_far_its_input_has_come(restarted: bool) -> None:
+    """What is late for a run that went on is late after a restart, though nothing of that group was stored since."""
+    rows = readings(400)
+    sharded = Sharded("w", MAKES["tumbling"], by=["machine"], groups=8)
+    sharded.step(block("in", rows, FOREVER // 4))
+    newest = dict(sharded.parts(everything=False))
+    sharded.step(block("in", rows.slice(0, 0), FOREVER // 2))
+    newest |= sharded.parts(everything=False)
+    if restarted:
+        sharded = Sharded("w", MAKES["tumbling"], by=["machine"], groups=8)
+        sharded.restore_parts({name: bytes(part) for name, part in newest.items()})
+    at = pa.array([FOREVER // 3], pa.timestamp("ns", "UTC"))
+    late = rows.slice(0, 1).set_column(0, "at", at)
+    given = sharded.step(block("in", late, FOREVER // 2))
+    assert [len(one) for one in given if one.stream == "w/late"] == [1]
 
 
 def test_skew_is_shown() -> None:

@@ -30,6 +30,8 @@ __all__ = ["Make", "Sharded", "group_of", "stored_groups"]
 _VERSION = 1
 _LAYOUT = "groups"
 """The part that says how many groups there are."""
+_MARKS = "marks"
+"""The part that says how far every input had come: a group where nothing happened is not stored for that alone."""
 _ENDING = 5.0
 
 Make = Callable[[], Operator]
@@ -60,7 +62,7 @@ def stored_groups(sizes: Mapping[str, int]) -> dict[int, int]:
     """The bytes of each key group, from the sizes of the parts of a Sharded step."""
     found: Counter[int] = Counter()
     for name, size in sizes.items():
-        if name != _LAYOUT:
+        if name not in {_LAYOUT, _MARKS}:
             found[_group_in(name)] += size
     return dict(sorted(found.items()))
 
@@ -146,6 +148,7 @@ class Sharded:
         self.heavy: Counter[tuple[Any, ...]] = Counter()
         self._make, self._count = make, workers
         self._told = False
+        self._marks: dict[str, tuple[int, pa.RecordBatch]] = {}
         self._here: _Groups | None = None
         self._workers: list[_Worker] = []
 
@@ -164,14 +167,18 @@ class Sharded:
         self._start()
         empty = block.rows.slice(0, 0)
         parts = self._split(block.rows) if block.rows.num_rows else {}
+        self._marks[block.stream] = (block.watermark, empty)
+        return self._together(self._pass(block.stream, block.watermark, parts, empty), block.position)
+
+    def _pass(
+        self, stream: str, watermark: int, parts: Mapping[int, pa.RecordBatch], empty: pa.RecordBatch
+    ) -> list[Block]:
         if self._here is not None:
-            given = self._here.step(block.stream, block.watermark, parts, empty)
-        else:
-            for worker in self._workers:
-                mine = {group: save_rows(rows) for group, rows in parts.items() if group in worker.groups}
-                worker.ask("step", (block.stream, block.watermark, mine, save_rows(empty)))
-            given = [one for worker in self._workers for one in worker.blocks()]
-        return self._together(given, block.position)
+            return self._here.step(stream, watermark, parts, empty)
+        for worker in self._workers:
+            mine = {group: save_rows(rows) for group, rows in parts.items() if group in worker.groups}
+            worker.ask("step", (stream, watermark, mine, save_rows(empty)))
+        return [one for worker in self._workers for one in worker.blocks()]
 
     def _split(self, rows: pa.RecordBatch) -> dict[int, pa.RecordBatch]:
         keys, which = _keys(rows, self._by)
@@ -209,6 +216,8 @@ class Sharded:
         if everything or not self._told:
             given[_LAYOUT] = msgspec.msgpack.encode((_VERSION, self._groups))
             self._told = True
+        marks = {stream: (mark, save_rows(empty)) for stream, (mark, empty) in self._marks.items()}
+        given[_MARKS] = msgspec.msgpack.encode(marks)
         return given | self._asked("parts", everything, dict[str, bytes])
 
     def restore_parts(self, parts: Mapping[str, bytes]) -> None:
@@ -218,7 +227,7 @@ class Sharded:
         self._start()
         named: dict[int, dict[str, str]] = {}
         for name in parts:
-            if name != _LAYOUT:
+            if name not in {_LAYOUT, _MARKS}:
                 named.setdefault(_group_in(name), {})[name.partition("/")[2]] = name
         # Group by group: the state is not held twice.
         for group, names in named.items():
@@ -230,6 +239,15 @@ class Sharded:
                 worker.ask("restore_parts", (group, mine))
                 worker.answer(None)
         self._told = True
+        self._go_up_to(msgspec.msgpack.decode(parts[_MARKS], type=dict[str, tuple[int, bytes]]))
+
+    def _go_up_to(self, marks: Mapping[str, tuple[int, bytes]]) -> None:
+        """Groups that were stored earlier than the others come as far: they had given nothing on the way."""
+        for stream, (mark, stored) in marks.items():
+            empty = load_rows(stored)
+            self._marks[stream] = (mark, empty)
+            given = self._pass(stream, mark, {}, empty)
+            assert not any(len(block) for block in given)
 
     def snapshot(self) -> bytes:
         """The state of every group, as one."""
