@@ -27,7 +27,7 @@ __all__ = ["PostgresTable"]
 
 _T = TypeVar("_T")
 
-_PATIENCE_S = 10
+_PATIENCE_S = 3
 _PROGRESS = """
 create schema if not exists boucle;
 create table if not exists boucle.progress (
