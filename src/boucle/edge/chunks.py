@@ -66,8 +66,8 @@ class Chunks(Struct, frozen=True):
 
     keys: Ints
     at: Ints
-    begins: Ints
-    ends: Ints
+    begins: NDArray[np.int32]
+    ends: NDArray[np.int32]
     values: Samples
 
 

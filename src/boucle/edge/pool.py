@@ -66,6 +66,7 @@ class Pool:
         self._forgot: int
         """Of those no window is kept any more."""
         self._empty()
+        self._warm()
 
     def add(self, chunks: Chunks) -> NDArray[np.bool_]:
         """Take chunks; says which belonged, or any part of them, to a window that was already given away."""
@@ -75,16 +76,32 @@ class Pool:
             fresh = np.full(2 * sensors, -1, np.int64)
             fresh[: len(self._heads)] = self._heads
             self._heads = fresh
-        bits, done, grid = chunks.values.view(np.int32), 0, self.grid
+        done = 0
         while done < len(late):
-            done = place(
-                chunks.keys, chunks.at, chunks.begins, chunks.ends, bits, done, late, self._windows, self._heads,
-                self._pieces, self.samples.view(np.int32), self.filled, self._rows, self._free,
-                grid.num, grid.den, grid.hop, self._floor,
-            )  # fmt: skip
+            done = self._place(chunks, done, late)
             if done < len(late):
                 self._make_room(int(chunks.ends[done] - chunks.begins[done]))
         return late
+
+    def _place(self, chunks: Chunks, begin: int, late: NDArray[np.bool_]) -> int:
+        grid = self.grid
+        reached: int = place(
+            chunks.keys, chunks.at, chunks.begins, chunks.ends, chunks.values.view(np.int32), begin, late,
+            self._windows, self._heads, self._pieces, self.samples.view(np.int32), self.filled, self._rows,
+            self._free, grid.num, grid.den, grid.hop, self._floor,
+        )  # fmt: skip
+        return reached
+
+    def _warm(self) -> None:
+        """Compile, or load what was compiled, now: not when the first chunk comes."""
+        wide, narrow = np.zeros(0, np.int64), np.zeros(0, np.int32)
+        values = np.zeros(0, np.float32)
+        for column in (wide, narrow, values):
+            column.flags.writeable = False  # as Arrow gives them
+        self._place(Chunks(np.zeros(0, np.int64), wide, narrow, narrow, values), 0, np.zeros(0, np.bool_))
+        nothing = due(self._windows, -1, _NEVER)
+        give(nothing, self._windows, self._pieces, self.filled, self._rows, self._free)
+        forget(_NEVER, self._windows, self._heads, self._free)
 
     def ready(self, watermark: Nanos, *, wait: bool = False) -> "Ready":
         """The windows whose samples are all there, and those that end by the watermark, oldest first.
