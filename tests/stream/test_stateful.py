@@ -1,6 +1,6 @@
 """State per key and timers: the same rows for any cut, shuffle and restart."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -111,6 +111,21 @@ def test_a_key_not_seen_for_its_ttl_is_forgotten() -> None:
     out = as_dicts(step.step(block(rows, 100))[0].rows)
     assert [row["total"] for row in out] == [1.0, 2.0, 1.0, 2.0], "at 15, 10 ns after the last row"
     assert step.save() == spending().save(), "nothing is left"
+
+
+def test_a_function_may_give_its_rows_one_by_one_and_replace_its_state() -> None:
+    def each(context: Context, _: Row) -> Iterator[Row]:
+        context.state = Spent(total=context.state.total + 1)
+        yield {"total": context.state.total}
+        context.state = Spent(total=context.state.total + 10)
+
+    step = Stateful("out", by="card", on_row=each, state=Spent, output=OUTPUT)
+    given = step.step(block([{"at": at, "card": card} for at, card in ((1, "a"), (2, "a"), (3, "b"))], 9))
+    assert [(row["card"], row["total"]) for one in given for row in as_dicts(one.rows)] == [
+        ("a", 1),
+        ("a", 12),
+        ("b", 1),
+    ]
 
 
 def test_late_rows_are_told_and_counted() -> None:

@@ -234,10 +234,21 @@ class Context:
     def __init__(self, fold: "Stateful") -> None:
         self._fold = fold
         self._key = b""
+        self._named: dict[str, Any] | None = None
         self.at: Nanos = 0
         """Event time of the row or of the timer, ns."""
-        self.key: dict[str, Any] = {}
         self.state: Any = None
+
+    def enter(self, key: bytes, at: Nanos, state: Any) -> None:
+        """Look at a key; the engine calls it before each row and timer."""
+        self._key, self._named, self.at, self.state = key, None, at, state
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """The columns of `by` and their values."""
+        if self._named is None:
+            self._named = self._fold.named(self._key)
+        return self._named
 
     def timer(self, at: Nanos, tag: str = "") -> None:
         """Call `on_timer` when the watermark passes `at` (ns); B221 unless that is still to come."""
@@ -318,8 +329,7 @@ class Stateful(KeyedFold):
                 self.unset(key, self._until[key], "-")
             self._until[key] = at + self._ttl
             self.set(key, at + self._ttl, "-")
-        context = self._enter(key, at)
-        self._tell(context, self._on_row(context, self._rows[index]))
+        self._tell(key, at, self._on_row, self._rows[index])
 
     def on_timer(self, key: bytes, at: Nanos, tag: str) -> None:
         """Forget the key, or let the user's function know."""
@@ -327,22 +337,18 @@ class Stateful(KeyedFold):
             self._states.pop(key, None)
             self._until.pop(key, None)
         elif self._on_timer is not None:
-            context = self._enter(key, at)
-            self._tell(context, self._on_timer(context, tag[1:]))
+            self._tell(key, at, self._on_timer, tag[1:])
 
-    def _enter(self, key: bytes, at: Nanos) -> Context:
-        if key not in self._states:
-            self._states[key] = self._kind() if self._dtype is None else np.zeros((), self._dtype)
+    def _tell(self, key: bytes, at: Nanos, function: Callable[[Context, Any], Rows], what: Any) -> None:
+        state = self._states.get(key)
+        if state is None:
+            state = self._states[key] = self._kind() if self._dtype is None else np.zeros((), self._dtype)
         context = self._context
-        context.at, context.key, context.state = at, self.named(key), self._states[key]
-        context._key = key  # noqa: SLF001 - the two belong together
-        return context
-
-    def _tell(self, context: Context, rows: Rows) -> None:
-        # A function may put a new value in place of the old one.
-        self._states[context._key] = context.state  # noqa: SLF001
-        for row in rows or ():
-            self.give({**row, **context.key, "at": context.at})
+        context.enter(key, at, state)
+        for row in function(context, what) or ():
+            self.give({**row, **context.key, "at": at})
+        if context.state is not state:  # a function may put a new value in place of the old one
+            self._states[key] = context.state
 
     def save(self) -> bytes:
         """The state of every key."""
