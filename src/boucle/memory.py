@@ -5,6 +5,7 @@ A compiled function that takes an address costs a microsecond to call, one that 
 
 import mmap
 import os
+import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
@@ -16,14 +17,16 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-__all__ = ["Arena", "Paged", "bytes_at", "copy", "words_at"]
+from boucle.compiled import compiled
+
+__all__ = ["BOOK", "Arena", "Page", "Paged", "bytes_at", "copy", "touch", "words_at"]
 
 Ints = NDArray[np.int64]
 
 _SMALL = 1 << 22
 """Bytes of an arena in ordinary pages: below it huge pages would waste more than they save."""
 _LEAST = 1 << 26
-PAGE = 1 << 18
+PAGE = 1 << 17
 """Bytes of a page: what a checkpoint takes anew when something in it changed."""
 
 
@@ -104,35 +107,96 @@ class Arena:
             self.rows = more
 
 
+# Of a book: addresses of the flags, of the claims, of the rows and of their copies; bytes of a page, and rows.
+_FLAGS, _CLAIMS, _LIVE, _COPIES, _BYTES, _ROWS_A_PAGE, BOOK = 0, 1, 2, 3, 4, 5, 6
+_FREE, _ASKED, _COPIED = 0, 1, 2
+
+
+@compiled
+def touch(book: Ints, first: int, last: int) -> None:
+    """Rows from `first` to `last` of a `Paged` are about to change; to be called before they do."""
+    for page in range(first // book[_ROWS_A_PAGE], last // book[_ROWS_A_PAGE] + 1):
+        words_at(book[_FLAGS] + 8 * page, 1)[0] = 1
+        claim = words_at(book[_CLAIMS] + 8 * page, 1)
+        if claim[0] == _ASKED:
+            at = book[_BYTES] * page
+            copy(book[_COPIES] + at, book[_LIVE] + at, book[_BYTES])
+            claim[0] = _COPIED
+
+
+@compiled
+def _moved(to: int, source: int, count: int) -> None:
+    copy(to, source, count)
+
+
 class Paged(Arena):
-    """An arena that knows which of its pages changed: compiled code writes 1 into `flags[row // rows_a_page]`."""
+    """An arena whose changed pages can be taken as they are at one moment while it goes on changing.
 
-    def __init__(self, width: int) -> None:
+    `pages` costs no copy: it gives a Page each, and whoever changes rows first calls `touch`, which copies a page
+    that was asked for and not yet read. So a checkpoint of gigabytes holds nobody up. `lock` must be held by
+    whoever changes rows; a Page takes it while it is read.
+    """
+
+    def __init__(self, width: int, lock: threading.Lock) -> None:
         super().__init__(width)
+        self.lock = lock
         self.rows_a_page = PAGE // (8 * width)
-        self._all_changed()
+        self._asked: dict[int, Page] = {}
+        self.book = np.zeros(BOOK, np.int64)
+        self._lay_out()
 
-    def _all_changed(self) -> None:
-        self.flags = np.ones(1 + len(self.rows) // self.rows_a_page, np.int64)
+    def _lay_out(self) -> None:
+        number = 1 + len(self.rows) // self.rows_a_page
+        self._flags, self._claims = np.ones(number, np.int64), np.zeros(number, np.int64)
+        self._copies = _reserved(self.width, self.rows.nbytes)
+        self.book[:] = (
+            self._flags.ctypes.data, self._claims.ctypes.data, self.address, self._copies.ctypes.data,
+            8 * self.width * self.rows_a_page, self.rows_a_page,
+        )  # fmt: skip
 
     def reach(self, rows: int) -> None:
         """Make room for at least so many rows; they move only when more was asked for than was reserved."""
         if rows > len(self.rows):
+            for page in list(self._asked.values()):
+                page.take()
             super().reach(rows)
-            self._all_changed()
+            self._lay_out()
 
-    def pages(self, used: int, *, everything: bool) -> dict[int, bytes]:
-        """The pages of the first `used` rows that changed since `settled`, or all."""
+    def pages(self, used: int, *, everything: bool) -> dict[int, "Page"]:
+        """The pages of the first `used` rows that changed since the last call, or all, as they are now."""
         number = -(-used // self.rows_a_page)
-        which = range(number) if everything else np.flatnonzero(self.flags[:number]).tolist()
-        return {
-            page: self.rows[page * self.rows_a_page : min((page + 1) * self.rows_a_page, used)].tobytes()
-            for page in which
-        }
+        which = range(number) if everything else np.flatnonzero(self._flags[:number]).tolist()
+        self._flags[:] = 0
+        given = {}
+        for page in which:
+            if page in self._asked:
+                self._asked[page].take()  # of an earlier moment
+            self._claims[page] = _ASKED
+            rows = min(self.rows_a_page, used - page * self.rows_a_page)
+            given[page] = self._asked[page] = Page(self, page, 8 * self.width * rows)
+        return given
 
-    def settled(self) -> None:
-        """From now on nothing has changed."""
-        self.flags[:] = 0
+    def touch(self, used: int) -> None:
+        """The first `used` rows are about to change, all of them."""
+        if used:
+            touch(self.book, 0, used - 1)
+
+    def read(self, page: int, size: int) -> memoryview:
+        """A page that was asked for, as it was then."""
+        source = self._copies if self._claims[page] == _COPIED else self.rows
+        held = np.empty(size, np.uint8)
+        at = self.book[_BYTES] * page
+        _moved(int(held.ctypes.data), int(source.ctypes.data) + int(at), size)
+        self._claims[page] = _FREE
+        del self._asked[page]
+        return held.data
+
+    def whole(self, used: int) -> dict[int, bytes]:
+        """All pages of the first `used` rows, copied now."""
+        number, step = -(-used // self.rows_a_page), self.rows_a_page
+        return {
+            page: self.rows[page * step : min((page + 1) * step, used)].tobytes() for page in range(number)
+        }
 
     def load(self, pages: Iterable[tuple[int, bytes]], used: int) -> None:
         """Continue from stored pages of the first `used` rows, taken one after the other."""
@@ -142,6 +206,29 @@ class Paged(Arena):
                 continue  # of a longer past
             held = np.frombuffer(stored, np.int64).reshape(-1, self.width)
             self.rows[page * self.rows_a_page : page * self.rows_a_page + len(held)] = held
+        self._flags[:] = 0
+
+
+class Page:
+    """A page as it was when it was asked for; `bytes` of it may be taken later, by another thread."""
+
+    def __init__(self, arena: Paged, page: int, size: int) -> None:
+        self._arena, self._page, self._size = arena, page, size
+        self._bytes: memoryview | None = None
+
+    def __len__(self) -> int:
+        return self._size
+
+    def take(self) -> memoryview:
+        """The bytes; the lock of the arena must be held."""
+        if self._bytes is None:
+            self._bytes = self._arena.read(self._page, self._size)
+        return self._bytes
+
+    def __bytes__(self) -> bytes:
+        with self._arena.lock:
+            held = self.take()
+        return bytes(held)
 
 
 def _memory() -> int:

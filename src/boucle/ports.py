@@ -20,6 +20,7 @@ __all__ = [
     "Facts",
     "Model",
     "Operator",
+    "Part",
     "Partial",
     "Sink",
     "Source",
@@ -120,15 +121,26 @@ class Operator(Protocol):
         ...
 
 
+class Later(Protocol):
+    """Bytes as they are now, to be copied when they are read, by whatever thread."""
+
+    def __len__(self) -> int: ...
+
+    def __bytes__(self) -> bytes: ...
+
+
+Part = bytes | memoryview | Later
+
+
 @runtime_checkable
 class Partial(Protocol):
     """An Operator whose state is taken in parts, so that a checkpoint costs what changed since the one before.
 
-    Hard rule: what `parts` gave is never touched again (it is written while the path goes on), and a fresh
+    Hard rule: what `parts` gave says the state as it was then (it is written while the path goes on), and a fresh
     operator given the newest of every part ever told continues exactly as the first would.
     """
 
-    def parts(self, *, everything: bool) -> dict[str, bytes | memoryview]:
+    def parts(self, *, everything: bool) -> Mapping[str, Part]:
         """State by part: those changed since the last call (all when `everything`); an empty value: the part is gone.
 
         A name is unique within the operator and not empty: `card/nodes/17`.

@@ -188,18 +188,27 @@ def test_the_state_kept_part_by_part_goes_on_as_if_nothing_happened(
     data: st.DataObject, rows: list[Any]
 ) -> None:
     batch = payments(sorted(rows, key=lambda row: row[0]))
-    whole, current = operator("arrival"), operator("arrival")
+    parts = [
+        block("p", batch.slice(first, last - first), 0)
+        for first, last in itertools.pairwise(data.draw(cuts(batch.num_rows)))
+    ]
+    uninterrupted = operator("arrival")
+    want = [[one.rows for one in uninterrupted.step(part)] for part in parts]
     kept: dict[str, bytes] = {}
-    cut = data.draw(cuts(batch.num_rows))
-    for first, last in itertools.pairwise(cut):
-        part = block("p", batch.slice(first, last - first), 0)
-        want = [one.rows for one in whole.step(part)]
-        got = [one.rows for one in current.step(part)]
-        assert got == want
-        kept |= current.parts(everything=not kept)
-        if data.draw(st.booleans()):
-            current = operator("arrival")
-            current.restore_parts(kept)
+    asked: dict[str, Any] = {}
+    asked_at, current = 0, operator("arrival")
+    for place, part in enumerate(parts):
+        assert [one.rows for one in current.step(part)] == want[place]
+        if not data.draw(st.booleans()):
+            continue
+        # What was asked for is read only now, after more rows came: it is as it was then.
+        kept |= {name: bytes(piece) for name, piece in asked.items()}
+        if kept:
+            restored = operator("arrival")
+            restored.restore_parts(kept)
+            again = [[one.rows for one in restored.step(part)] for part in parts[asked_at:]]
+            assert again == want[asked_at:]
+        asked, asked_at = current.parts(everything=not kept), place + 1
 
 
 def test_recent_values() -> None:

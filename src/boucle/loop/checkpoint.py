@@ -16,7 +16,8 @@ from msgspec import Struct
 from boucle.block import Position
 from boucle.clock import Nanos
 from boucle.errors import BoucleError
-from boucle.loop.parts import Changed, Part, PartStore, Stored, replace_file
+from boucle.loop.parts import Changed, PartStore, Stored, replace_file
+from boucle.ports import Part
 from boucle.quality.ledger import Ledger
 
 __all__ = [

@@ -24,12 +24,12 @@ from msgspec import Struct
 
 from boucle.bus.log_disk import sync_folder
 from boucle.errors import BoucleError
+from boucle.ports import Part
 
-__all__ = ["WHOLE", "Changed", "Part", "PartStore", "Stored", "replace_file"]
+__all__ = ["WHOLE", "Changed", "PartStore", "Stored", "replace_file"]
 
 _log = logging.getLogger("boucle.loop.parts")
 
-Part = bytes | memoryview
 Changed = Mapping[str, Mapping[str, Part]]
 """Owner → name → bytes; empty bytes: the piece is gone."""
 
@@ -145,7 +145,7 @@ class PartStore:
             held = parts.setdefault(owner, {})
             for name, data in pieces.items():
                 if name == WHOLE:
-                    digests[owner] = hashlib.blake2b(data, digest_size=16).digest()
+                    digests[owner] = hashlib.blake2b(_now(data), digest_size=16).digest()
                     if name in held and self._digests.get(owner) == digests[owner]:
                         continue
                 held.pop(name, None)
@@ -213,6 +213,7 @@ class _Appender:
 
     def put(self, owner: str, name: str, data: Part) -> _Place:
         """Append one piece; it is durable after `sync`."""
+        data = _now(data)
         out = self._ready()
         at = self.sizes[self._number]
         _write(out, data)
@@ -256,13 +257,17 @@ class _Appender:
             sync_folder(self._folder)
 
 
-def _write(out: IO[bytes], data: Part) -> None:
+def _now(data: Part) -> bytes | memoryview:
+    return data if isinstance(data, bytes | memoryview) else bytes(data)
+
+
+def _write(out: IO[bytes], data: bytes | memoryview) -> None:
     rest = memoryview(data).cast("B")
     while rest:
         rest = rest[out.write(rest) :]
 
 
-def _crc(owner: str, name: str, data: Part) -> int:
+def _crc(owner: str, name: str, data: bytes | memoryview) -> int:
     return zlib.crc32(data, zlib.crc32(f"{owner}\0{name}".encode()))
 
 

@@ -11,9 +11,9 @@ from boucle.block import Block
 from boucle.clock import Nanos
 from boucle.errors import BoucleError
 from boucle.loop.measure import Meter
-from boucle.loop.parts import WHOLE, Part
+from boucle.loop.parts import WHOLE
 from boucle.loop.trace import Trace
-from boucle.ports import Operator, Partial
+from boucle.ports import Operator, Part, Partial
 
 __all__ = ["Closes", "Path", "Step", "Tap", "pieces", "restore_parts"]
 
@@ -144,7 +144,7 @@ class Path:
 
 def _parts(operator: Operator, everything: bool) -> dict[str, Part]:
     if isinstance(operator, Partial):
-        return operator.parts(everything=everything)
+        return dict(operator.parts(everything=everything))
     return {WHOLE: operator.snapshot()}
 
 

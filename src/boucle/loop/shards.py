@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 
 from boucle.block import Block, Position
 from boucle.errors import BoucleError, Unavailable
-from boucle.loop.parts import Part
 from boucle.loop.path import restore_parts
-from boucle.ports import Describes, Operator, Partial
+from boucle.ports import Describes, Operator, Part, Partial
 from boucle.stream.sequence import canonical, load_rows, save_rows, state_of
 
 __all__ = ["Make", "Sharded", "group_of", "stored_groups"]
@@ -375,7 +374,7 @@ def _serve(line: Connection, make: Make, mine: Sequence[int]) -> None:
 def _do(groups: _Groups, verb: str, what: Any) -> Any:
     match verb:
         case "parts":
-            return groups.parts(what)
+            return {name: bytes(part) for name, part in groups.parts(what).items()}
         case "restore_parts":
             return groups.restore_parts(*what)
         case "describe":

@@ -12,8 +12,9 @@ A window is (t - delay - over, t - delay]: with no delay the event itself counts
 """
 
 import re
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -23,6 +24,7 @@ from msgspec import Struct
 from boucle.block import Block
 from boucle.clock import SECOND, Nanos
 from boucle.errors import BoucleError
+from boucle.memory import Page
 from boucle.product.duration import seconds
 from boucle.stream import tracks
 from boucle.stream.answers import Answers
@@ -35,6 +37,7 @@ from boucle.stream.tracks import Span, Tell, Track
 __all__ = ["Sliding"]
 
 _VERSION = 2
+_T = TypeVar("_T")
 _OF = re.compile(r"\s*(?P<kind>[a-z_]+)\s*(\(\s*(?P<column>\w+)\s*(,\s*(?P<number>[0-9.]+[a-z]*)\s*)?\))?\s*")
 _FIELD = {
     "count": tracks.COUNT,
@@ -68,14 +71,14 @@ class Feature(Struct, frozen=True):
 class _Group:
     """The features that share a key, a value and a memory."""
 
-    def __init__(self, features: Sequence[tuple[int, Feature]]) -> None:
+    def __init__(self, features: Sequence[tuple[int, Feature]], lock: threading.Lock) -> None:
         first = features[0][1]
         self.column = first.column
-        self.index, self.texts = KeyIndex(first.by), TextIndex()
+        self.index, self.texts = KeyIndex(first.by), TextIndex(lock)
         tells = [Tell(_FIELD[f.kind], f.span, place, f.number) for place, f in features]
         half_life = next((int(f.number) for _, f in features if f.kind == "ewma"), 0)
         self.places = [place for place, _ in features]
-        self.track = Track(tells, half_life)
+        self.track = Track(tells, half_life, lock)
         self._numbered = 1024
 
     def forget(self) -> None:
@@ -91,7 +94,7 @@ class _Group:
     def snapshot(self) -> dict[str, bytes]:
         return _merged(self.track.snapshot(), self.texts.snapshot())
 
-    def parts(self, *, everything: bool) -> dict[str, bytes]:
+    def parts(self, *, everything: bool) -> dict[str, bytes | Page]:
         return _merged(self.track.parts(everything=everything), self.texts.parts(everything=everything))
 
     def restore_parts(self, parts: Mapping[str, bytes]) -> None:
@@ -99,7 +102,7 @@ class _Group:
         self.texts.restore_parts(_Under(parts, "texts/"))
 
 
-def _merged(track: dict[str, bytes], texts: dict[str, bytes]) -> dict[str, bytes]:
+def _merged(track: Mapping[str, _T], texts: Mapping[str, _T]) -> dict[str, _T]:
     told = {f"track/{name}": part for name, part in track.items()}
     return told | {f"texts/{name}": part for name, part in texts.items()}
 
@@ -153,7 +156,9 @@ class Sliding:
         for place, feature in enumerate(self.features):
             half_life = feature.number if feature.kind == "ewma" else 0.0
             grouped.setdefault((feature.by, feature.column, half_life), []).append((place, feature))
-        self._groups = [_Group(members) for members in grouped.values()]
+        self._lock = threading.Lock()
+        """Held while the state changes: a checkpoint's pages are read by another thread."""
+        self._groups = [_Group(members, self._lock) for members in grouped.values()]
         self._order: Order = order
         self._input = ""
         self._sequencer: Sequencer | None = None
@@ -181,14 +186,15 @@ class Sliding:
         if rows is None or rows.num_rows == 0:
             return out
         assert self._answers is not None
-        self._answers.take(rows)
-        if self._order == "arrival":
-            rows, late_ones = self._in_order(rows)
-            if late_ones is not None:
-                out.append(Block(f"{self._stream}/late", late_ones, self._watermark, block.position))
-        if rows.num_rows:
-            told = self._answers.give(rows, self._watermark)
-            out.append(Block(self._stream, told, self._watermark, block.position))
+        with self._lock:
+            self._answers.take(rows)
+            if self._order == "arrival":
+                rows, late_ones = self._in_order(rows)
+                if late_ones is not None:
+                    out.append(Block(f"{self._stream}/late", late_ones, self._watermark, block.position))
+            if rows.num_rows:
+                told = self._answers.give(rows, self._watermark)
+                out.append(Block(self._stream, told, self._watermark, block.position))
         for group in self._groups:
             group.forget()
         return out
@@ -266,12 +272,13 @@ class Sliding:
         for group, held in zip(self._groups, groups, strict=True):
             group.restore_parts(held)
 
-    def parts(self, *, everything: bool) -> dict[str, bytes]:
-        """The state by part: what changed since the last call, or everything."""
-        found = {"rest": self._rest()}
-        for place, group in enumerate(self._groups):
-            told = group.parts(everything=everything)
-            found |= {f"{place}/{name}": part for name, part in told.items()}
+    def parts(self, *, everything: bool) -> dict[str, bytes | Page]:
+        """The state by part: what changed since the last call, or everything; pages are copied when they are read."""
+        found: dict[str, bytes | Page] = {"rest": self._rest()}
+        with self._lock:
+            for place, group in enumerate(self._groups):
+                told = group.parts(everything=everything)
+                found |= {f"{place}/{name}": part for name, part in told.items()}
         return found
 
     def restore_parts(self, parts: Mapping[str, bytes]) -> None:

@@ -4,19 +4,21 @@ Card numbers are texts more often than not; a Python dictionary of ten million o
 150 µs for a Block of 64.
 """
 
+import threading
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from boucle.compiled import compiled
-from boucle.memory import Paged, bytes_at, copy, words_at
+from boucle.memory import BOOK, Page, Paged, bytes_at, copy, touch, words_at
 from boucle.stream.columns import BATCH, ROWS, column_at, is_null, span_of
 
 __all__ = ["TextIndex", "texts"]
 
+_T = TypeVar("_T")
 Ints = NDArray[np.int64]
 
 # Of an entry (one text): its hash, where its bytes begin, and how many they are (-1: the entry is free, and then
@@ -25,8 +27,8 @@ _HASH, _BEGIN, _LENGTH, _ENTRY = 0, 1, 2, 3
 # Of `meta`: entries in use, bytes in use, a free entry, live texts, a sum nobody needs.
 _ENTRIES, _BYTES, _SPARE, _LIVE, _NOBODY, _META = 0, 1, 2, 3, 4, 5
 # Of a frame.
-(_F_ROWS, _F_ROW_COUNT, _F_BYTES, _F_BYTE_COUNT, _F_TABLE, _F_TABLE_SIZE, _F_META, _F_ROW_FLAGS, _F_ROWS_A_PAGE,
- _F_BYTE_FLAGS, _F_BYTES_A_PAGE, _F_COLUMN, _F_WIDTH, _F_INTO, _F_THERE, _FRAME) = range(16)  # fmt: skip
+(_F_ROWS, _F_ROW_COUNT, _F_BYTES, _F_BYTE_COUNT, _F_TABLE, _F_TABLE_SIZE, _F_META, _F_ENTRY_BOOK, _F_TEXT_BOOK,
+ _F_COLUMN, _F_WIDTH, _F_INTO, _F_THERE, _FRAME) = range(14)  # fmt: skip
 
 
 @compiled
@@ -55,8 +57,7 @@ def texts(frame: Ints, call: Ints) -> int:  # noqa: C901 - one loop after the ot
     rows, meta = call[ROWS], words_at(frame[_F_META], _META)
     entries = words_at(frame[_F_ROWS], frame[_F_ROW_COUNT] * _ENTRY).reshape((-1, _ENTRY))
     table = words_at(frame[_F_TABLE], frame[_F_TABLE_SIZE] // 2).view(np.int32)
-    row_flags = words_at(frame[_F_ROW_FLAGS], 1 + frame[_F_ROW_COUNT] // frame[_F_ROWS_A_PAGE])
-    byte_flags = words_at(frame[_F_BYTE_FLAGS], 1 + frame[_F_BYTE_COUNT] // frame[_F_BYTES_A_PAGE])
+    entry_book, text_book = words_at(frame[_F_ENTRY_BOOK], BOOK), words_at(frame[_F_TEXT_BOOK], BOOK)
     into, there = words_at(frame[_F_INTO], rows), words_at(frame[_F_THERE], rows)
     column, first = column_at(call[BATCH], frame[_F_COLUMN])
     width = frame[_F_WIDTH]
@@ -102,15 +103,12 @@ def texts(frame: Ints, call: Ints) -> int:  # noqa: C901 - one loop after the ot
                 entry = meta[_ENTRIES]
                 meta[_ENTRIES] += 1
             meta[_LIVE] += 1
+            touch(entry_book, entry, entry)
             entries[entry, _HASH], entries[entry, _BEGIN], entries[entry, _LENGTH] = (
                 hashed, meta[_BYTES], length,
             )  # fmt: skip
+            touch(text_book, meta[_BYTES] >> 3, (meta[_BYTES] + length) >> 3)
             copy(frame[_F_BYTES] + meta[_BYTES], at, length)
-            for page in range(
-                meta[_BYTES] // frame[_F_BYTES_A_PAGE], (meta[_BYTES] + length) // frame[_F_BYTES_A_PAGE] + 1
-            ):
-                byte_flags[page] = 1
-            row_flags[entry // frame[_F_ROWS_A_PAGE]] = 1
             meta[_BYTES] += length
             table[place] = entry
         into[row] = entry
@@ -150,8 +148,8 @@ def _keep(entries: Ints, alive: NDArray[np.bool_], meta: Ints, source: int, to: 
 class TextIndex:
     """Numbers from 1 on for the texts of one column."""
 
-    def __init__(self) -> None:
-        self._entries, self._texts = Paged(_ENTRY), Paged(1)
+    def __init__(self, lock: threading.Lock) -> None:
+        self._entries, self._texts, self._lock = Paged(_ENTRY, lock), Paged(1, lock), lock
         self._table = np.zeros(1 << 12, np.int32)
         self._meta = np.zeros(_META, np.int64)
         self._meta[_ENTRIES] = 1
@@ -163,9 +161,8 @@ class TextIndex:
         frame[[_F_ROWS, _F_ROW_COUNT]] = entries.address, len(entries.rows)
         frame[[_F_BYTES, _F_BYTE_COUNT]] = held.address, 8 * len(held.rows)
         frame[[_F_TABLE, _F_TABLE_SIZE]] = self._table.ctypes.data, len(self._table)
-        frame[[_F_META, _F_ROW_FLAGS]] = self._meta.ctypes.data, entries.flags.ctypes.data
-        frame[[_F_ROWS_A_PAGE, _F_BYTE_FLAGS]] = entries.rows_a_page, held.flags.ctypes.data
-        frame[_F_BYTES_A_PAGE] = 8 * held.rows_a_page
+        frame[_F_META] = self._meta.ctypes.data
+        frame[[_F_ENTRY_BOOK, _F_TEXT_BOOK]] = entries.book.ctypes.data, held.book.ctypes.data
 
     def __len__(self) -> int:
         return int(self._meta[_LIVE])
@@ -192,10 +189,12 @@ class TextIndex:
     def forget(self, alive: Callable[[Ints], NDArray[np.bool_]]) -> None:
         """Keep only the texts whose numbers are `alive`."""
         used = int(self._meta[_ENTRIES])
-        old, self._texts = self._texts, Paged(1)
-        self._texts.reach(len(old.rows))
-        _keep(self._entries.rows, alive(np.arange(used)), self._meta, old.address, self._texts.address)
-        self._entries.flags[:] = 1
+        with self._lock:
+            self._entries.touch(used)
+            held = self._texts.rows[: -(-int(self._meta[_BYTES]) // 8)].copy()
+            self._texts.touch(len(held))
+            alive_ones = alive(np.arange(used))
+            _keep(self._entries.rows, alive_ones, self._meta, int(held.ctypes.data), self._texts.address)
         self._table[:] = 0
         _rehash(self._table, self._entries.rows, used)
         self._settle()
@@ -212,20 +211,21 @@ class TextIndex:
                 return int(number)
         return None
 
-    def parts(self, *, everything: bool) -> dict[str, bytes]:
-        """State by part: what changed since the last call, or everything."""
-        found = self.snapshot(everything=everything)
-        self._entries.settled()
-        self._texts.settled()
-        return found
-
-    def snapshot(self, *, everything: bool = True) -> dict[str, bytes]:
-        """All of it, as `restore_parts` takes it."""
+    def parts(self, *, everything: bool) -> dict[str, bytes | Page]:
+        """State by part: what changed since the last call, or everything; pages are copied when they are read."""
         entries = self._entries.pages(int(self._meta[_ENTRIES]), everything=everything)
         held = self._texts.pages(-(-int(self._meta[_BYTES]) // 8), everything=everything)
-        found = {"meta": self._meta.tobytes()}
+        return self._named(entries, held)
+
+    def _named(self, entries: Mapping[int, _T], held: Mapping[int, _T]) -> dict[str, bytes | _T]:
+        found: dict[str, bytes | _T] = {"meta": self._meta.tobytes()}
         found |= {f"entries/{page}": stored for page, stored in entries.items()}
         return found | {f"texts/{page}": stored for page, stored in held.items()}
+
+    def snapshot(self) -> dict[str, bytes]:
+        """All of it, as `restore_parts` takes it."""
+        held = -(-int(self._meta[_BYTES]) // 8)
+        return self._named(self._entries.whole(int(self._meta[_ENTRIES])), self._texts.whole(held))
 
     def restore_parts(self, parts: Mapping[str, bytes]) -> None:
         """Continue from parts, on a fresh index."""
@@ -237,7 +237,6 @@ class TextIndex:
             size = len(name)
             pages = ((int(part[size:]), parts[part]) for part in parts if part.startswith(name))
             arena.load(pages, used)
-            arena.settled()
         places = len(self._table)
         while 2 * self._meta[_LIVE] > places:
             places *= 2

@@ -9,9 +9,10 @@ Everything of a key lies in as few cache lines as possible: with tens of thousan
 how often it waits for memory.
 """
 
+import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from msgspec import Struct
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from boucle.clock import Nanos
 from boucle.compiled import compiled
-from boucle.memory import PAGE, Paged, words_at
+from boucle.memory import BOOK, Page, Paged, touch, words_at
 from boucle.stream.columns import MARK, ROWS, TIMES, VALUES
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Tell", "Track", "fold",
 ]  # fmt: skip
 
+_T = TypeVar("_T")
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
@@ -52,13 +54,12 @@ _RINGS, _SLOTS, _SPARE, _SWEPT, _LIVE, _MARK, _NOBODY, _RING_SPARE = 0, 1, 2, 3,
 
 # Of a frame, what `fold` needs to know of a track.
 (_F_RINGS, _F_RING_ROWS, _F_SLOTS, _F_SLOT_ROWS, _F_WIDTH, _F_TABLE, _F_TABLE_SIZE, _F_META, _F_SPANS, _F_WINDOWS,
- _F_TELLS, _F_TELL_COUNT, _F_NUMBERS, _F_HALF_LIFE, _F_DELAYED, _F_SQUARED, _F_FADED, _F_EACH, _F_RING_PAGES,
- _F_SLOT_PAGES, _F_SLOTS_A_PAGE, _F_KEYS, _F_VALUES, _F_THERE, _F_COLUMNS, _F_ROW, _FRAME) = range(27)  # fmt: skip
+ _F_TELLS, _F_TELL_COUNT, _F_NUMBERS, _F_HALF_LIFE, _F_DELAYED, _F_SQUARED, _F_FADED, _F_EACH, _F_RING_BOOK,
+ _F_SLOT_BOOK, _F_KEYS, _F_VALUES, _F_THERE, _F_COLUMNS, _F_ROW, _FRAME) = range(26)  # fmt: skip
 
 _inlined = partial(compiled, inline=True)
 
 _FREE = -(2**62)
-_EVENTS_A_PAGE = PAGE // (8 * _EVENT)
 
 
 class Span(Struct, frozen=True):
@@ -169,11 +170,11 @@ def _class_of(room: int) -> Any:
 
 
 @_inlined
-def _give_ring(rings: Ints, meta: Ints, pages: Any, ring: int, room: int) -> None:
+def _give_ring(rings: Ints, meta: Ints, book: Ints, ring: int, room: int) -> None:
     size = _class_of(room)
+    touch(book, ring, ring)
     rings[ring, 0] = meta[_RING_SPARE + size]
     meta[_RING_SPARE + size] = ring
-    pages[ring // _EVENTS_A_PAGE] = 1
 
 
 @_inlined
@@ -192,30 +193,29 @@ def _take_ring(rings: Ints, meta: Ints, room: int) -> Any:
 
 
 @compiled
-def _widen(rings: Ints, slots: Ints, meta: Ints, pages: Any, slot: int, first: int) -> bool:
+def _widen(rings: Ints, slots: Ints, meta: Ints, book: Ints, slot: int, first: int) -> bool:
     """Move a key's events into a ring of twice the room; False when the arena has none."""
     room, old = slots[slot, _ROOM], slots[slot, _RING]
     wider = max(2 * room, _LEAST_ROOM)
     ring = _take_ring(rings, meta, wider)
     if ring < 0:
         return False
+    touch(book, ring, ring + wider - 1)
     for event in range(first, slots[slot, _TAIL]):
         into, out = ring + (event & (wider - 1)), old + (event & (room - 1))
         rings[into, _AT], rings[into, _VALUE] = rings[out, _AT], rings[out, _VALUE]
-    for page in range(ring // _EVENTS_A_PAGE, (ring + wider - 1) // _EVENTS_A_PAGE + 1):
-        pages[page] = 1
     if room > 0:
-        _give_ring(rings, meta, pages, old, room)
+        _give_ring(rings, meta, book, old, room)
     slots[slot, _RING], slots[slot, _ROOM] = ring, wider
     return True
 
 
 @compiled
-def _drop(rings: Ints, table: Ints, slots: Ints, meta: Ints, pages: Any, slot: int) -> None:
+def _drop(rings: Ints, table: Ints, slots: Ints, meta: Ints, book: Ints, slot: int) -> None:
     """Forget a key: its ring and its slot may be used by others."""
     _unhash(table, slots, slots[slot, _KEY])
     if slots[slot, _ROOM] > 0:
-        _give_ring(rings, meta, pages, slots[slot, _RING], slots[slot, _ROOM])
+        _give_ring(rings, meta, book, slots[slot, _RING], slots[slot, _ROOM])
     slots[slot, :] = 0
     slots[slot, _ROOM] = -1
     slots[slot, _TAIL] = meta[_SPARE]
@@ -224,13 +224,14 @@ def _drop(rings: Ints, table: Ints, slots: Ints, meta: Ints, pages: Any, slot: i
 
 
 @_inlined
-def _new_slot(slots: Ints, meta: Ints) -> Any:
+def _new_slot(slots: Ints, meta: Ints, book: Ints) -> Any:
     slot = meta[_SPARE]
     if slot != 0:
         meta[_SPARE] = slots[slot, _TAIL]
     else:
         slot = meta[_SLOTS]
         meta[_SLOTS] += 1
+    touch(book, slot, slot)
     slots[slot, :] = 0
     slots[slot, _NEWEST] = _FREE
     meta[_LIVE] += 1
@@ -239,7 +240,15 @@ def _new_slot(slots: Ints, meta: Ints) -> Any:
 
 @_inlined
 def _look_up(
-    rings: Ints, slots: Ints, table: Any, meta: Ints, keys: Ints, there: Any, windows: int, each: int
+    rings: Ints,
+    slots: Ints,
+    table: Any,
+    meta: Ints,
+    book: Ints,
+    keys: Ints,
+    there: Any,
+    windows: int,
+    each: int,
 ) -> Ints:
     """The slot of each key, made where it is new; 0 for a row that has no key.
 
@@ -257,7 +266,7 @@ def _look_up(
         place = _find(table, slots, keys[row])
         slot = np.int64(table[place])
         if slot == 0:
-            slot = _new_slot(slots, meta)
+            slot = _new_slot(slots, meta, book)
             slots[slot, _KEY] = keys[row]
             table[place] = slot
         found[row] = slot
@@ -295,14 +304,15 @@ def _spread(count: int, total: float, squares: float) -> Any:
 
 
 @_inlined
-def _sweep(rings: Ints, table: Any, slots: Ints, meta: Ints, pages: Any, turned: Any, steps: int, until: int,
-           slots_a_page: int) -> None:  # fmt: skip
+def _sweep(
+    rings: Ints, table: Any, slots: Ints, meta: Ints, ring_book: Ints, slot_book: Ints, steps: int, until: int
+) -> None:
     for _ in range(min(steps, meta[_SLOTS] - 1)):
         meta[_SWEPT] = meta[_SWEPT] + 1 if meta[_SWEPT] + 1 < meta[_SLOTS] else 1
         old = meta[_SWEPT]
         if slots[old, _ROOM] >= 0 and slots[old, _NEWEST] <= until:
-            _drop(rings, table, slots, meta, pages, old)
-            turned[old // slots_a_page] = 1
+            touch(slot_book, old, old)
+            _drop(rings, table, slots, meta, ring_book, old)
 
 
 @compiled
@@ -324,9 +334,7 @@ def fold(frame: Ints, call: Ints) -> bool:  # noqa: C901, PLR0912, PLR0915 - one
     tells = words_at(frame[_F_TELLS], 3 * frame[_F_TELL_COUNT]).reshape((-1, 3))
     numbers = words_at(frame[_F_NUMBERS], frame[_F_TELL_COUNT]).view(np.float64)
     half_life = np.float64(frame[_F_HALF_LIFE])
-    pages = words_at(frame[_F_RING_PAGES], 1 + frame[_F_RING_ROWS] // _EVENTS_A_PAGE)
-    slots_a_page = frame[_F_SLOTS_A_PAGE]
-    turned = words_at(frame[_F_SLOT_PAGES], 1 + frame[_F_SLOT_ROWS] // slots_a_page)
+    ring_book, slot_book = words_at(frame[_F_RING_BOOK], BOOK), words_at(frame[_F_SLOT_BOOK], BOOK)
     keys = words_at(frame[_F_KEYS], rows)
     given = words_at(frame[_F_VALUES], rows).view(np.float64)
     there = words_at(frame[_F_THERE], rows if frame[_F_THERE] else 0)
@@ -337,7 +345,7 @@ def fold(frame: Ints, call: Ints) -> bool:  # noqa: C901, PLR0912, PLR0915 - one
     meta[_MARK] = max(meta[_MARK], call[MARK])
     horizon = spans[windows - 1, 0]
     oldest = _HEADER + (windows - 1) * each + _OUT
-    found = _look_up(rings, slots, table, meta, keys, there, windows, each)
+    found = _look_up(rings, slots, table, meta, slot_book, keys, there, windows, each)
     held = np.empty(0)
     for row in range(first, rows):
         slot, now, value = found[row], at[row], given[row]
@@ -348,9 +356,14 @@ def fold(frame: Ints, call: Ints) -> bool:  # noqa: C901, PLR0912, PLR0915 - one
                 else:
                     out[tells[tell, 2], row] = np.nan
             continue
+        touch(slot_book, slot, slot)
         tail, left = slots[slot, _TAIL], slots[slot, oldest]
         counts = np.isfinite(value)
-        if counts and tail - left == slots[slot, _ROOM] and not _widen(rings, slots, meta, pages, slot, left):
+        if (
+            counts
+            and tail - left == slots[slot, _ROOM]
+            and not _widen(rings, slots, meta, ring_book, slot, left)
+        ):
             frame[_F_ROW] = row
             return False
         ring, last = slots[slot, _RING], slots[slot, _ROOM] - 1
@@ -360,11 +373,10 @@ def fold(frame: Ints, call: Ints) -> bool:  # noqa: C901, PLR0912, PLR0915 - one
             if rings[event, _AT] > now - horizon:
                 before, age = values[event, _VALUE], (now - rings[event, _AT]) / 1e9
         slots[slot, _NEWEST] = now
-        turned[slot // slots_a_page] = 1
         if counts:
             event = ring + (tail & last)
+            touch(ring_book, event, event)
             rings[event, _AT], values[event, _VALUE] = now, value
-            pages[event // _EVENTS_A_PAGE] = 1
             tail += 1
             slots[slot, _TAIL] = tail
             if faded:
@@ -435,7 +447,7 @@ def fold(frame: Ints, call: Ints) -> bool:  # noqa: C901, PLR0912, PLR0915 - one
                 if field == ZSCORE:
                     told = (value - total / count) / told if told > 0 else np.nan
             out[into, row] = told
-    _sweep(rings, table, slots, meta, pages, turned, 1 + rows // 4, meta[_MARK] - horizon, slots_a_page)
+    _sweep(rings, table, slots, meta, ring_book, slot_book, 1 + rows // 4, meta[_MARK] - horizon)
     frame[_F_ROW] = 0
     return True
 
@@ -455,10 +467,11 @@ class Track:
 
     LOW, HIGH, DISTINCT and QUANTILE sort the events of their window each time; all else costs the same however
     long the window is. `frame` says where everything lies; whoever calls `fold` writes the addresses of keys and
-    values into it.
+    values into it; `lock` must be held while it
+    works.
     """
 
-    def __init__(self, tells: Sequence[Tell], half_life: Nanos = 0) -> None:
+    def __init__(self, tells: Sequence[Tell], half_life: Nanos, lock: threading.Lock) -> None:
         # In the order in which an event leaves them: what has left the last, nobody needs any more.
         spans = sorted({tell.span for tell in tells}, key=lambda span: (span.size + span.delay, span.delay))
         self._spans = np.array([[span.size + span.delay, span.delay] for span in spans], np.int64)
@@ -473,7 +486,7 @@ class Track:
         faded = _HEADER + len(spans) * each if half_life else 0
         used = _HEADER + len(spans) * each + (_FADED_WIDTH if half_life else 0)
         width = -(-used // _LINE) * _LINE
-        self._rings, self._slots = Paged(_EVENT), Paged(width)
+        self._rings, self._slots = Paged(_EVENT, lock), Paged(width, lock)
         self._meta = np.zeros(_RING_SPARE + _CLASSES, np.int64)
         self._meta[[_RINGS, _SLOTS, _MARK]] = _LEAST_ROOM, 1, _FREE
         self._table = np.zeros(1 << 12, np.int32)
@@ -497,8 +510,7 @@ class Track:
         frame[[_F_TABLE, _F_TABLE_SIZE]] = self._table.ctypes.data, len(self._table)
         frame[[_F_META, _F_SPANS]] = self._meta.ctypes.data, self._spans.ctypes.data
         frame[[_F_TELLS, _F_NUMBERS]] = self._tells.ctypes.data, self._numbers.ctypes.data
-        frame[[_F_RING_PAGES, _F_SLOT_PAGES]] = self._rings.flags.ctypes.data, self._slots.flags.ctypes.data
-        frame[_F_SLOTS_A_PAGE] = self._slots.rows_a_page
+        frame[[_F_RING_BOOK, _F_SLOT_BOOK]] = self._rings.book.ctypes.data, self._slots.book.ctypes.data
 
     @property
     def keys(self) -> int:
@@ -545,19 +557,22 @@ class Track:
             self._rings.reach(2 * len(self._rings.rows))
             self._settle()
 
-    def parts(self, *, everything: bool) -> dict[str, bytes]:
-        """State by part: what changed since the last call, or everything."""
-        found = self._stored(everything=everything)
-        self._rings.settled()
-        self._slots.settled()
-        return found
-
-    def _stored(self, *, everything: bool) -> dict[str, bytes]:
+    def parts(self, *, everything: bool) -> dict[str, bytes | Page]:
+        """State by part: what changed since the last call, or everything; pages are copied when they are read."""
         rings = self._rings.pages(int(self._meta[_RINGS]), everything=everything)
         slots = self._slots.pages(int(self._meta[_SLOTS]), everything=everything)
-        found = {"meta": self._meta.tobytes()}
+        return self._named(rings, slots)
+
+    def _named(self, rings: Mapping[int, _T], slots: Mapping[int, _T]) -> dict[str, bytes | _T]:
+        found: dict[str, bytes | _T] = {"meta": self._meta.tobytes()}
         found |= {f"rings/{page}": stored for page, stored in rings.items()}
         return found | {f"slots/{page}": stored for page, stored in slots.items()}
+
+    def snapshot(self) -> dict[str, bytes]:
+        """All of it, bit for bit, as `restore_parts` takes it."""
+        return self._named(
+            self._rings.whole(int(self._meta[_RINGS])), self._slots.whole(int(self._meta[_SLOTS]))
+        )
 
     def restore_parts(self, parts: Mapping[str, bytes]) -> None:
         """Continue from parts, on a fresh track."""
@@ -565,14 +580,9 @@ class Track:
         for name, arena, used in (("rings/", self._rings, _RINGS), ("slots/", self._slots, _SLOTS)):
             pages = ((int(part[6:]), parts[part]) for part in parts if part.startswith(name))
             arena.load(pages, int(self._meta[used]))
-            arena.settled()
         size = len(self._table)
         while 2 * self._meta[_LIVE] > size:
             size *= 2
         self._table = np.zeros(size, np.int32)
         _rehash(self._table, self._slots.rows, int(self._meta[_SLOTS]))
         self._settle()
-
-    def snapshot(self) -> dict[str, bytes]:
-        """All of it, bit for bit, as `restore_parts` takes it."""
-        return self._stored(everything=True)
