@@ -141,11 +141,11 @@ def test_two_handles_that_race_write_a_transaction_once(tmp_path: Path) -> None:
 
 
 class Overtaken(LakeTable):
-    """A table that another writer overtakes between the look at the log and the commit."""
+    """A table that a stranger, who knows nothing of our lock, overtakes between the look at the log and the commit."""
 
     def _commit(self, table: object, rows: pa.Table, app: str, transaction: int | None) -> None:
         if self.version == 1:
-            LakeTable(self.folder).append(readings(1, 1), app=app, transaction=transaction)
+            LakeTable(self.folder)._append([readings(1, 1).rows], app, transaction, None)
         super()._commit(table, rows, app, transaction)
 
 
@@ -154,6 +154,34 @@ def test_losing_a_race_for_the_same_transaction_adds_nothing(tmp_path: Path) -> 
     table.append(readings(0, 1), app="w", transaction=1)
     table.append(readings(1, 1), app="w", transaction=2)
     assert [row["value"] for row in rows_of(table)] == [0.0, 1.0]
+
+
+RACING = """
+import sys
+from boucle.lake.delta import LakeTable
+from boucle.testing.conformance.table import readings
+
+table = LakeTable(sys.argv[1])
+sys.stdin.readline()
+for number in range(1, 31):
+    table.append(readings(number, 1), app="w", transaction=number)
+    if number % 2 == 0:
+        table.compact()
+"""
+
+
+def test_processes_that_append_and_join_files_at_once_double_nothing(tmp_path: Path) -> None:
+    """The lake's process of a loop that was killed commits what is left while the next life begins."""
+    table = LakeTable(tmp_path / "silver" / "readings")
+    words = [sys.executable, "-c", RACING, str(table.folder)]
+    racing = [subprocess.Popen(words, stdin=subprocess.PIPE, text=True) for _ in range(3)]
+    for one in racing:
+        assert one.stdin is not None
+        one.stdin.write("go\n")
+        one.stdin.close()
+    assert [one.wait() for one in racing] == [0, 0, 0]
+    assert len(rows_of(table)) == 30
+    assert table.transaction("w") == 30
 
 
 def test_several_blocks_are_one_commit(tmp_path: Path) -> None:

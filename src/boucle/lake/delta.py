@@ -9,13 +9,17 @@ What delta-rs leaves to its caller, and this file does (measured on deltalake 1.
 - `DeltaTable.to_pyarrow_table()` aborts short processes at exit: Parquet files are read one by one;
 - a full disk comes as a plain DeltaError, or as an OSError, or as a commit that failed: all mean "not now";
 - nothing is ever fsync'ed: `sync` does, and says up to which version the table survives a power cut;
+- joining files while another process appends or joins, too, leaves the old files beside the new ones, rows and all
+  (two appends alone are told apart): one process at a time changes a table, held apart by a lock on a file;
 - deletion vectors are never enabled, because delta-rs itself then refuses to read the table.
 """
 
+import fcntl
 import json
 import os
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -116,7 +120,8 @@ class LakeTable:
         check_transaction(app, transaction)
         with self._lock:
             try:
-                return self._append([one.rows for one in blocks], app, transaction, after)
+                with self._alone():
+                    return self._append([one.rows for one in blocks], app, transaction, after)
             except (DeltaError, OSError) as error:
                 raise self._unavailable(error) from error
 
@@ -221,16 +226,19 @@ class LakeTable:
     def compact(self, target_bytes: int = TARGET_BYTES) -> int:
         """Join small files of each partition into larger ones and return the version; rows stay the same.
 
-        Old files stay until `vacuum`, so earlier versions remain readable. Appends go on meanwhile.
+        Old files stay until `vacuum`, so earlier versions remain readable. Appends wait meanwhile.
         """
-        table = self._snapshot(None)
-        if table is None:
+        if not self.folder.exists():
             return -1
         try:
-            table.optimize.compact(target_size=target_bytes)
+            with self._alone():
+                table = self._snapshot(None)
+                if table is None:
+                    return -1
+                table.optimize.compact(target_size=target_bytes)
+                return int(table.version())
         except (DeltaError, OSError) as error:
             raise self._unavailable(error) from error
-        return int(table.version())
 
     def vacuum(self, keep_hours: int = 168) -> int:
         """Delete files that no version of the last `keep_hours` needs; returns how many.
@@ -277,6 +285,14 @@ class LakeTable:
                 fsync(folder)
             self._synced = int(table.version())
             return self._synced
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """No other process changes this table meanwhile. A killed one lets go."""
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        with (self.folder.parent / f".{self.name}.lock").open("ab") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            yield
 
     def _refresh(self) -> DeltaTable | None:
         try:
