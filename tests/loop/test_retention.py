@@ -162,6 +162,7 @@ def test_a_size_is_kept_too(tmp_path: Path) -> None:
     kept.checkpoint()
     assert kept.first > 0
     assert 500_000 < kept.source().log_bytes < 1_200_000
+    kept.loop.close()
 
 
 def test_without_keep_everything_stays(kept: Kept) -> None:
