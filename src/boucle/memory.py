@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from boucle.compiled import compiled
 
-__all__ = ["BOOK", "Arena", "Page", "Paged", "bytes_at", "copy", "touch", "words_at"]
+__all__ = ["BOOK", "Arena", "Page", "Paged", "bytes_at", "copy", "touch", "touch_all", "words_at"]
 
 Ints = NDArray[np.int64]
 
@@ -107,21 +107,33 @@ class Arena:
             self.rows = more
 
 
-# Of a book: addresses of the flags, of the claims, of the rows and of their copies; bytes of a page, and rows.
-_FLAGS, _CLAIMS, _LIVE, _COPIES, _BYTES, _ROWS_A_PAGE, BOOK = 0, 1, 2, 3, 4, 5, 6
+# Of a book: addresses of the flags, of the claims, of the rows and of their copies; bytes of a page, and how many
+# times a row's number is halved to get its page's.
+_FLAGS, _CLAIMS, _LIVE, _COPIES, _BYTES, _SHIFT, BOOK = 0, 1, 2, 3, 4, 5, 6
 _FREE, _ASKED, _COPIED = 0, 1, 2
 
 
 @compiled
-def touch(book: Ints, first: int, last: int) -> None:
-    """Rows from `first` to `last` of a `Paged` are about to change; to be called before they do."""
-    for page in range(first // book[_ROWS_A_PAGE], last // book[_ROWS_A_PAGE] + 1):
-        words_at(book[_FLAGS] + 8 * page, 1)[0] = 1
-        claim = words_at(book[_CLAIMS] + 8 * page, 1)
-        if claim[0] == _ASKED:
-            at = book[_BYTES] * page
-            copy(book[_COPIES] + at, book[_LIVE] + at, book[_BYTES])
-            claim[0] = _COPIED
+def _save(book: Ints, page: int) -> None:
+    at = book[_BYTES] * page
+    copy(book[_COPIES] + at, book[_LIVE] + at, book[_BYTES])
+    words_at(book[_CLAIMS] + 8 * page, 1)[0] = _COPIED
+
+
+@numba.njit(inline="always")
+def touch(book: Ints, row: int) -> None:
+    """A row of a `Paged` is about to change; to be called before it does. Only for compiled code."""
+    page = row >> book[_SHIFT]
+    words_at(book[_FLAGS] + 8 * page, 1)[0] = 1
+    if words_at(book[_CLAIMS] + 8 * page, 1)[0] == _ASKED:
+        _save(book, page)
+
+
+@compiled
+def touch_all(book: Ints, first: int, last: int) -> None:
+    """Rows from `first` to `last` are about to change."""
+    for page in range(first >> book[_SHIFT], (last >> book[_SHIFT]) + 1):
+        touch(book, page << book[_SHIFT])
 
 
 @compiled
@@ -140,7 +152,8 @@ class Paged(Arena):
     def __init__(self, width: int, lock: threading.Lock) -> None:
         super().__init__(width)
         self.lock = lock
-        self.rows_a_page = PAGE // (8 * width)
+        shift = (PAGE // (8 * width)).bit_length() - 1
+        self.rows_a_page = 1 << shift
         self._asked: dict[int, Page] = {}
         self.book = np.zeros(BOOK, np.int64)
         self._lay_out()
@@ -151,7 +164,7 @@ class Paged(Arena):
         self._copies = _reserved(self.width, self.rows.nbytes)
         self.book[:] = (
             self._flags.ctypes.data, self._claims.ctypes.data, self.address, self._copies.ctypes.data,
-            8 * self.width * self.rows_a_page, self.rows_a_page,
+            8 * self.width * self.rows_a_page, self.rows_a_page.bit_length() - 1,
         )  # fmt: skip
 
     def reach(self, rows: int) -> None:
@@ -179,7 +192,7 @@ class Paged(Arena):
     def touch(self, used: int) -> None:
         """The first `used` rows are about to change, all of them."""
         if used:
-            touch(self.book, 0, used - 1)
+            touch_all(self.book, 0, used - 1)
 
     def read(self, page: int, size: int) -> memoryview:
         """A page that was asked for, as it was then."""

@@ -44,6 +44,7 @@ class OnnxModel:
             return Block(block.stream, self._by_arrays(block.rows), block.watermark, block.position)
         rows.take(block.rows)
         given = rows.numbers[:, : len(block)].view(np.float64).T.astype(np.float32, order="C")
+        rows.begin()
         values = rows.values()
         usable = np.isfinite(given).all(axis=1)
         if usable.all():

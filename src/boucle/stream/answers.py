@@ -62,7 +62,8 @@ class Answers:
         self._values = [
             place for place, group in enumerate(groups) if group.column and not self.rows.read[2 + 2 * place]
         ]
-        self._keyless = [False] * len(groups)
+        self._lowered: set[int] = set()
+        """Groups of which a row has no key."""
         self._point()
 
     def _by_text(self, group: Group) -> bool:
@@ -92,30 +93,46 @@ class Answers:
         number = rows.num_rows
         if self.rows.reach(number):
             self._point()
-        for place, keyless in enumerate(self._keyless):
-            if keyless:
-                self._flags(place)[:] = 1
-                self._keyless[place] = False
+        if self._lowered:
+            self._raise()
         self.rows.take(rows)
         self._number = number
-        for place in self._numbers:
-            self._keyless[place] = self.rows.nulls(1 + 2 * place) > 0
+        if not self.rows.complete:
+            for place in self._numbers:
+                self._lower(place, lowered=self.rows.nulls(1 + 2 * place) > 0)
         for place in self._texts:
             index = self._groups[place].texts
             while (nulls := texts(index.frame, self.rows.call)) < 0:
                 index.make_room(number, rows.get_total_buffer_size())
-            self._keyless[place] = nulls > 0
+            self._lower(place, lowered=nulls > 0)
         for place in self._others:
             keys, there = self._groups[place].index.of(rows)
             self._keys(place)[:number] = keys
             if there is not None:
                 self._flags(place)[:number] = there
-                self._keyless[place] = True
+                self._lower(place, lowered=True)
         for place in self._values:
             values = rows.column(self._groups[place].column).cast(pa.float64())
             self.rows.numbers[2 + 2 * place, :number].view(np.float64)[:] = values.to_numpy(
                 zero_copy_only=False
             )
+
+    def _lower(self, place: int, *, lowered: bool) -> None:
+        if lowered:
+            self._lowered.add(place)
+            self._show(place, self._flags(place))
+
+    def _raise(self) -> None:
+        for place in self._lowered:
+            self._flags(place)[:] = 1
+            self._show(place, None)
+        self._lowered.clear()
+
+    def _show(self, place: int, flags: Ints | None) -> None:
+        group = self._groups[place]
+        group.track.miss(flags)
+        for column in group.places:
+            self.rows.hide(column, flags)
 
     @property
     def at(self) -> Ints:
@@ -129,14 +146,9 @@ class Answers:
     def give(self, rows: pa.RecordBatch, watermark: Nanos) -> pa.RecordBatch:
         """The rows that were taken (the same again), with what the tracks tell of each."""
         self.rows.call[MARK] = watermark
-        self.rows.values()
-        for place, group in enumerate(self._groups):
+        self.rows.begin()
+        for group in self._groups:
             track = group.track
-            if self._keyless[place] or track.keyless:
-                flags = self._flags(place) if self._keyless[place] else None
-                track.miss(flags)
-                for column in group.places:
-                    self.rows.hide(column, flags)
             while not fold(track.frame, self.rows.call):
                 track.make_room(self._number)
         return self.rows.give(rows)

@@ -21,6 +21,7 @@ from boucle.stream.columns import (
     FIRST,
     LARGEST,
     MESSAGE,
+    NULLS,
     RISES,
     ROWS,
     SIZE,
@@ -191,8 +192,8 @@ class _Message:
         self._memory = np.empty(size, np.uint8)
         self._buffer, self._start, self._used = pa.py_buffer(self._memory), int(self._memory.ctypes.data), 0
 
-    def begin(self, call: Ints, rows: int) -> NDArray[np.float64]:
-        """Set a place for a message apart, after `gather`; the values in it (added columns, rows)."""
+    def begin(self, call: Ints, rows: int) -> None:
+        """Set a place for a message apart, after `gather`."""
         values = rows * self._each
         size = int(call[SIZE]) + values + rows * len(self.flags) // 8 + 8 * len(self.flags)
         head = len(self._head)
@@ -202,7 +203,11 @@ class _Message:
         call[SIZE] = size
         call[MESSAGE] = self._start + self._used
         call[VALUES] = self._start + at
-        return self._memory[at : at + values].view(np.float64).reshape(-1, rows)
+
+    def values(self, rows: int) -> NDArray[np.float64]:
+        """The added columns in the message that was begun (columns, rows)."""
+        at = self._used + len(self._head)
+        return self._memory[at : at + rows * self._each].view(np.float64).reshape(-1, rows)
 
     def read(self, call: Ints) -> pa.RecordBatch:
         """The rows of the message that `write` filled."""
@@ -277,6 +282,11 @@ class Extended:
         self._held = True
         gather(self._plan, self.call)
 
+    @property
+    def complete(self) -> bool:
+        """Whether no column that was read has a null."""
+        return not self.call[NULLS]
+
     def nulls(self, read: int) -> int:
         """How many nulls a column had; its flags are down there."""
         return int(self._jobs[self._job_of[read], 6])
@@ -296,13 +306,17 @@ class Extended:
         """The largest number of the first column."""
         return int(self.call[LARGEST])
 
-    def values(self) -> NDArray[np.float64]:
-        """Where the added columns go (columns, rows): int64 bit by bit where they are whole; NaN is null."""
+    def begin(self) -> None:
+        """Set a place for the added columns apart: compiled code finds it by the call's VALUES."""
         if self._message is not None:
-            return self._message.begin(self.call, self._rows)
-        self._apart = np.empty((len(self._added), self._rows))
-        self.call[VALUES] = self._apart.ctypes.data
-        return self._apart
+            self._message.begin(self.call, self._rows)
+        else:
+            self._apart = np.empty((len(self._added), self._rows))
+            self.call[VALUES] = self._apart.ctypes.data
+
+    def values(self) -> NDArray[np.float64]:
+        """Where the added columns go (columns, rows), after `begin`: int64 bit by bit where whole; NaN is null."""
+        return self._apart if self._message is None else self._message.values(self._rows)
 
     def hide(self, column: int, flags: Ints | None) -> None:
         """An added column of whole numbers is null where the flags are 0; None: nowhere."""

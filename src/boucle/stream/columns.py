@@ -17,8 +17,8 @@ from boucle.compiled import compiled
 from boucle.memory import bytes_at, words_at
 
 __all__ = [
-    "BATCH", "BITS", "CALL", "FIRST", "LARGEST", "MARK", "MESSAGE", "RISES", "ROWS", "SIZE", "TIMES", "VALUES", "WIDE",
-    "Columns", "bit", "column_at", "gather", "is_null", "number_kind", "padded", "span_of", "width_of",
+    "BATCH", "BITS", "CALL", "FIRST", "LARGEST", "MARK", "MESSAGE", "NULLS", "RISES", "ROWS", "SIZE", "TIMES", "VALUES",
+    "WIDE", "Columns", "bit", "column_at", "gather", "is_null", "number_kind", "padded", "span_of", "width_of",
 ]  # fmt: skip
 
 Ints = NDArray[np.int64]
@@ -27,10 +27,10 @@ Ints = NDArray[np.int64]
 _NULLS, _OFFSET, _BUFFER_COUNT, _BUFFERS, _CHILDREN, _RELEASE, _ARRAY = 1, 2, 3, 5, 6, 8, 10
 
 # Of the vector that says what one call is about; the lower half is written by the call.
-BATCH, ROWS, MESSAGE, VALUES, TIMES, MARK, SIZE, RISES, FIRST, LARGEST, CALL = range(11)
+BATCH, ROWS, MESSAGE, VALUES, TIMES, MARK, SIZE, RISES, FIRST, LARGEST, NULLS, CALL = range(12)
 """BATCH: address of the rows (`Columns`); MESSAGE: of the message to write; VALUES: of the added columns' values,
 column after column; TIMES: of the times; MARK: the watermark. SIZE: bytes of the message; RISES: whether no time is
-before the one above it; FIRST, LARGEST: of the times."""
+before the one above it; FIRST, LARGEST: of the times; NULLS: in all columns that were read."""
 
 _INT64, _INT32, _INT16, _INT8, _UINT32, _UINT16, _UINT8, _FLOAT64, _FLOAT32, _BOOL = range(10)
 _KINDS = {
@@ -183,10 +183,12 @@ def gather(plan: Ints, call: Ints) -> None:
     batch, rows = call[BATCH], call[ROWS]
     jobs = words_at(plan[0], 7 * plan[1]).reshape((-1, 7))
     kinds = words_at(plan[2], plan[3])
+    call[NULLS] = 0
     for job in range(len(jobs)):
         into, there = words_at(jobs[job, 4], rows), words_at(jobs[job, 5], rows)
         buffers, first = column_at(batch, jobs[job, 0])
         jobs[job, 6] = _copy(buffers, first, jobs[job, 1], jobs[job, 2], jobs[job, 3], into, there)
+        call[NULLS] += jobs[job, 6]
     at = words_at(jobs[0, 4], rows)
     rises, largest = 1, at[0]
     for row in range(1, rows):

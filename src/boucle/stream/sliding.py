@@ -37,6 +37,8 @@ from boucle.stream.tracks import Span, Tell, Track
 __all__ = ["Sliding"]
 
 _VERSION = 2
+_LOOK_EVERY = 16
+"""Blocks between two looks whether names of keys can be forgotten."""
 _T = TypeVar("_T")
 _OF = re.compile(r"\s*(?P<kind>[a-z_]+)\s*(\(\s*(?P<column>\w+)\s*(,\s*(?P<number>[0-9.]+[a-z]*)\s*)?\))?\s*")
 _FIELD = {
@@ -164,6 +166,7 @@ class Sliding:
         self._sequencer: Sequencer | None = None
         self._schema: pa.Schema | None = None
         self._answers: Answers | None = None
+        self._seen = 0
         self._watermark: Nanos = 0
         self._newest: Nanos = -(2**62)
         self.late_rows = 0
@@ -195,8 +198,10 @@ class Sliding:
             if rows.num_rows:
                 told = self._answers.give(rows, self._watermark)
                 out.append(Block(self._stream, told, self._watermark, block.position))
-        for group in self._groups:
-            group.forget()
+        self._seen += 1
+        if self._seen % _LOOK_EVERY == 0:
+            for group in self._groups:
+                group.forget()
         return out
 
     def _check(self, schema: pa.Schema) -> None:

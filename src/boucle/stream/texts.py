@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from boucle.compiled import compiled
-from boucle.memory import BOOK, Page, Paged, bytes_at, copy, touch, words_at
+from boucle.memory import BOOK, Page, Paged, bytes_at, copy, touch, touch_all, words_at
 from boucle.stream.columns import BATCH, ROWS, column_at, is_null, span_of
 
 __all__ = ["TextIndex", "texts"]
@@ -103,11 +103,11 @@ def texts(frame: Ints, call: Ints) -> int:  # noqa: C901 - one loop after the ot
                 entry = meta[_ENTRIES]
                 meta[_ENTRIES] += 1
             meta[_LIVE] += 1
-            touch(entry_book, entry, entry)
+            touch(entry_book, entry)
             entries[entry, _HASH], entries[entry, _BEGIN], entries[entry, _LENGTH] = (
                 hashed, meta[_BYTES], length,
             )  # fmt: skip
-            touch(text_book, meta[_BYTES] >> 3, (meta[_BYTES] + length) >> 3)
+            touch_all(text_book, meta[_BYTES] >> 3, (meta[_BYTES] + length) >> 3)
             copy(frame[_F_BYTES] + meta[_BYTES], at, length)
             meta[_BYTES] += length
             table[place] = entry

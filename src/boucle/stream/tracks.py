@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from boucle.clock import Nanos
 from boucle.compiled import compiled
-from boucle.memory import BOOK, Page, Paged, touch, words_at
+from boucle.memory import BOOK, Page, Paged, touch, touch_all, words_at
 from boucle.stream.columns import MARK, ROWS, TIMES, VALUES
 
 __all__ = [
@@ -172,7 +172,7 @@ def _class_of(room: int) -> Any:
 @_inlined
 def _give_ring(rings: Ints, meta: Ints, book: Ints, ring: int, room: int) -> None:
     size = _class_of(room)
-    touch(book, ring, ring)
+    touch(book, ring)
     rings[ring, 0] = meta[_RING_SPARE + size]
     meta[_RING_SPARE + size] = ring
 
@@ -200,7 +200,7 @@ def _widen(rings: Ints, slots: Ints, meta: Ints, book: Ints, slot: int, first: i
     ring = _take_ring(rings, meta, wider)
     if ring < 0:
         return False
-    touch(book, ring, ring + wider - 1)
+    touch_all(book, ring, ring + wider - 1)
     for event in range(first, slots[slot, _TAIL]):
         into, out = ring + (event & (wider - 1)), old + (event & (room - 1))
         rings[into, _AT], rings[into, _VALUE] = rings[out, _AT], rings[out, _VALUE]
@@ -231,7 +231,7 @@ def _new_slot(slots: Ints, meta: Ints, book: Ints) -> Any:
     else:
         slot = meta[_SLOTS]
         meta[_SLOTS] += 1
-    touch(book, slot, slot)
+    touch(book, slot)
     slots[slot, :] = 0
     slots[slot, _NEWEST] = _FREE
     meta[_LIVE] += 1
@@ -311,7 +311,7 @@ def _sweep(
         meta[_SWEPT] = meta[_SWEPT] + 1 if meta[_SWEPT] + 1 < meta[_SLOTS] else 1
         old = meta[_SWEPT]
         if slots[old, _ROOM] >= 0 and slots[old, _NEWEST] <= until:
-            touch(slot_book, old, old)
+            touch(slot_book, old)
             _drop(rings, table, slots, meta, ring_book, old)
 
 
@@ -356,7 +356,7 @@ def fold(frame: Ints, call: Ints) -> bool:  # noqa: C901, PLR0912, PLR0915 - one
                 else:
                     out[tells[tell, 2], row] = np.nan
             continue
-        touch(slot_book, slot, slot)
+        touch(slot_book, slot)
         tail, left = slots[slot, _TAIL], slots[slot, oldest]
         counts = np.isfinite(value)
         if (
@@ -375,7 +375,7 @@ def fold(frame: Ints, call: Ints) -> bool:  # noqa: C901, PLR0912, PLR0915 - one
         slots[slot, _NEWEST] = now
         if counts:
             event = ring + (tail & last)
-            touch(ring_book, event, event)
+            touch(ring_book, event)
             rings[event, _AT], values[event, _VALUE] = now, value
             tail += 1
             slots[slot, _TAIL] = tail
@@ -530,11 +530,6 @@ class Track:
     def point(self, keys: Ints, values: Ints) -> None:
         """Where the keys and the values (float64 bit by bit) of events will lie."""
         self.frame[[_F_KEYS, _F_VALUES]] = keys.ctypes.data, values.ctypes.data
-
-    @property
-    def keyless(self) -> bool:
-        """Whether flags of `miss` are in force."""
-        return bool(self.frame[_F_THERE])
 
     def miss(self, flags: Ints | None) -> None:
         """Where the flags of events lie that are 0 for one without a key; None: all have one."""
