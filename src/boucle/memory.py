@@ -28,6 +28,8 @@ _SMALL = 1 << 22
 _LEAST = 1 << 26
 PAGE = 1 << 17
 """Bytes of a page: what a checkpoint takes anew when something in it changed."""
+_HALVINGS = 4
+"""A page is copied in sixteen pieces, each when it is about to change: no event pays for a whole page."""
 
 
 _memmove: Any = cgutils.raw_memmove
@@ -107,38 +109,45 @@ class Arena:
             self.rows = more
 
 
-# Of a book: addresses of the flags, of the claims, of the rows and of their copies; bytes of a page, and how many
-# times a row's number is halved to get its page's.
-_FLAGS, _CLAIMS, _LIVE, _COPIES, _BYTES, _SHIFT, BOOK = 0, 1, 2, 3, 4, 5, 6
+# Of a book: addresses of the flags (one a page), of the claims (one a piece of a page), of the rows and of their
+# copies; bytes of a piece; how many times a row's number is halved to get its page's, and its piece's.
+_FLAGS, _CLAIMS, _LIVE, _COPIES, _BYTES, _PAGE_SHIFT, _PIECE_SHIFT, BOOK = 0, 1, 2, 3, 4, 5, 6, 7
 _FREE, _ASKED, _COPIED = 0, 1, 2
 
 
 @compiled
-def _save(book: Ints, page: int) -> None:
-    at = book[_BYTES] * page
+def _save(book: Ints, piece: int) -> None:
+    at = book[_BYTES] * piece
     copy(book[_COPIES] + at, book[_LIVE] + at, book[_BYTES])
-    words_at(book[_CLAIMS] + 8 * page, 1)[0] = _COPIED
+    words_at(book[_CLAIMS] + 8 * piece, 1)[0] = _COPIED
 
 
 @numba.njit(inline="always")
 def touch(book: Ints, row: int) -> None:
     """A row of a `Paged` is about to change; to be called before it does. Only for compiled code."""
-    page = row >> book[_SHIFT]
-    words_at(book[_FLAGS] + 8 * page, 1)[0] = 1
-    if words_at(book[_CLAIMS] + 8 * page, 1)[0] == _ASKED:
-        _save(book, page)
+    words_at(book[_FLAGS] + 8 * (row >> book[_PAGE_SHIFT]), 1)[0] = 1
+    piece = row >> book[_PIECE_SHIFT]
+    if words_at(book[_CLAIMS] + 8 * piece, 1)[0] == _ASKED:
+        _save(book, piece)
 
 
 @compiled
 def touch_all(book: Ints, first: int, last: int) -> None:
     """Rows from `first` to `last` are about to change."""
-    for page in range(first >> book[_SHIFT], (last >> book[_SHIFT]) + 1):
-        touch(book, page << book[_SHIFT])
+    for piece in range(first >> book[_PIECE_SHIFT], (last >> book[_PIECE_SHIFT]) + 1):
+        touch(book, piece << book[_PIECE_SHIFT])
 
 
 @compiled
-def _moved(to: int, source: int, count: int) -> None:
-    copy(to, source, count)
+def _taken(book: Ints, first: int, count: int, into: int, room: int) -> None:
+    """Copy pieces as they were when they were asked for; they are free then."""
+    size = book[_BYTES]
+    for index in range(count):
+        piece = first + index
+        claim = words_at(book[_CLAIMS] + 8 * piece, 1)
+        source = book[_COPIES] if claim[0] == _COPIED else book[_LIVE]
+        copy(into + size * index, source + size * piece, max(0, min(size, room - size * index)))
+        claim[0] = _FREE
 
 
 class Paged(Arena):
@@ -152,19 +161,20 @@ class Paged(Arena):
     def __init__(self, width: int, lock: threading.Lock) -> None:
         super().__init__(width)
         self.lock = lock
-        shift = (PAGE // (8 * width)).bit_length() - 1
-        self.rows_a_page = 1 << shift
+        self._shift = (PAGE // (8 * width)).bit_length() - 1
+        self.rows_a_page = 1 << self._shift
         self._asked: dict[int, Page] = {}
         self.book = np.zeros(BOOK, np.int64)
         self._lay_out()
 
     def _lay_out(self) -> None:
-        number = 1 + len(self.rows) // self.rows_a_page
-        self._flags, self._claims = np.ones(number, np.int64), np.zeros(number, np.int64)
+        pages = 1 + len(self.rows) // self.rows_a_page
+        self._flags, self._claims = np.ones(pages, np.int64), np.zeros(pages << _HALVINGS, np.int64)
         self._copies = _reserved(self.width, self.rows.nbytes)
+        piece = self._shift - _HALVINGS
         self.book[:] = (
             self._flags.ctypes.data, self._claims.ctypes.data, self.address, self._copies.ctypes.data,
-            8 * self.width * self.rows_a_page, self.rows_a_page.bit_length() - 1,
+            8 * self.width << piece, self._shift, piece,
         )  # fmt: skip
 
     def reach(self, rows: int) -> None:
@@ -179,14 +189,14 @@ class Paged(Arena):
         """The pages of the first `used` rows that changed since the last call, or all, as they are now."""
         number = -(-used // self.rows_a_page)
         which = range(number) if everything else np.flatnonzero(self._flags[:number]).tolist()
-        self._flags[:] = 0
+        self._flags[:number] = 0
         given = {}
         for page in which:
             if page in self._asked:
                 self._asked[page].take()  # of an earlier moment
-            self._claims[page] = _ASKED
             rows = min(self.rows_a_page, used - page * self.rows_a_page)
             given[page] = self._asked[page] = Page(self, page, 8 * self.width * rows)
+            self._claims[page << _HALVINGS : (page + 1) << _HALVINGS] = _ASKED
         return given
 
     def touch(self, used: int) -> None:
@@ -196,11 +206,8 @@ class Paged(Arena):
 
     def read(self, page: int, size: int) -> memoryview:
         """A page that was asked for, as it was then."""
-        source = self._copies if self._claims[page] == _COPIED else self.rows
         held = np.empty(size, np.uint8)
-        at = self.book[_BYTES] * page
-        _moved(int(held.ctypes.data), int(source.ctypes.data) + int(at), size)
-        self._claims[page] = _FREE
+        _taken(self.book, page << _HALVINGS, 1 << _HALVINGS, int(held.ctypes.data), size)
         del self._asked[page]
         return held.data
 
