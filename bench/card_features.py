@@ -180,20 +180,18 @@ def one_row(folder: str, answer: str, seconds: str = "10") -> None:
     from boucle.stream.sliding import Sliding
 
     model = Path(folder) / "model"
-    _forest(model)
     blocks = transactions(folder, 64)
     half = len(blocks) // 2
-    sliding, score = Sliding("features", features=FEATURES, order="arrival"), Score("scores", model=model)
+    sliding = Sliding("features", features=FEATURES, order="arrival")
     for block in blocks[: half - 100]:
         sliding.step(block)
-    risks = [
-        score.step(told)[0].rows["risk"].to_numpy()
-        for block in blocks[half - 100 : half]
-        for told in sliding.step(block)
-    ]
+    told = [one for block in blocks[half - 100 : half] for one in sliding.step(block)]
+    _forest(told, model)
+    score = Score("scores", model=model)
+    risks = [score.step(block)[0].rows["risk"].to_numpy() for block in told]
     limit = float(np.quantile(np.concatenate(risks), 0.995))
     declared = [
-        {"id": "block", "on": "scores", "when": {"risk": f"> {limit - 1e-6:.7f}"}, "per": ["card"], "once": "row",
+        {"id": "block", "on": "scores", "when": {"risk": f"> {limit:.9f}"}, "per": ["card"], "once": "row",
          "event": {"kind": "block", "severity": "alarm", "says": {"en": "{card}", "fr": "{card}"}}},
         {"id": "watch", "on": "scores", "when": {"card_count_10m": "> 20"}, "per": ["card"], "once": "episode",
          "rearm": "10min",
@@ -224,18 +222,19 @@ def one_row(folder: str, answer: str, seconds: str = "10") -> None:
     print(json.dumps({"items": len(took), "seconds": [sum(took) / 1e6]}), flush=True)
 
 
-def _forest(into: Path) -> None:
-    """Train and store a forest on made-up frauds."""
+def _forest(told: list[Block], into: Path) -> None:
+    """Train and store a forest that knows the payments of cards that spent much within an hour."""
     from skl2onnx import convert_sklearn
     from skl2onnx.common.data_types import FloatTensorType
     from sklearn.ensemble import GradientBoostingRegressor
 
     from boucle.models.file import Column, ModelFile
 
-    random = np.random.default_rng(7)
-    rows = random.lognormal(1, 1, (5000, len(FEATURES))).astype(np.float32)
-    truth = (rows[:, 1] > np.quantile(rows[:, 1], 0.99)).astype(float)
-    forest = GradientBoostingRegressor(n_estimators=100, max_depth=3, random_state=0).fit(rows, truth)
+    table = pa.Table.from_batches([block.rows for block in told])
+    rows = np.column_stack([table[name].to_numpy() for name in FEATURES]).astype(np.float32)
+    truth = (rows[:, 3] > np.quantile(rows[:, 3], 0.98)).astype(float)
+    forest = GradientBoostingRegressor(n_estimators=100, max_depth=3, subsample=0.5, random_state=0)
+    forest.fit(rows, truth)
     made = convert_sklearn(forest, initial_types=[("input", FloatTensorType([None, len(FEATURES)]))])
     inputs = tuple(Column(name, "int64" if "count" in name else "double") for name in FEATURES)
     ModelFile.build(

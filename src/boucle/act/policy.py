@@ -49,6 +49,7 @@ class Policy:
         self._rules: dict[str, list[Rule]] = {}
         for rule in rules:
             self._rules.setdefault(rule.on, []).append(rule)
+        self._read_of: dict[str, tuple[pa.Schema, list[tuple[str, int]], int]] = {}
         self._columns = {rule.id: {*rule.columns(), _TIME} for rule in rules}
         self._episodes: dict[str, dict[str, _Episode]] = {rule.id: {} for rule in rules}
 
@@ -56,22 +57,42 @@ class Policy:
         """What the rules make of a Block; `caused_at` is the event time of the last sample behind it."""
         events: list[Event] = []
         commands: list[Command] = []
-        for rule in self._rules.get(block.stream, ()):
-            self._judge(rule, block.rows, caused_at, events, commands)
+        rules = self._rules.get(block.stream, ())
+        if rules:
+            read = self._read(block, rules)
+            for rule in rules:
+                self._judge(rule, block.rows, read, caused_at, events, commands)
         return events, commands
 
+    def _read(self, block: Block, rules: Sequence[Rule]) -> dict[str, list[Any]]:
+        """The columns that tell whether rules speak, each once for all of them; times in ns."""
+        schema = block.rows.schema
+        known = self._read_of.get(block.stream)
+        if known is None or not known[0].equals(schema):
+            for rule in rules:
+                if missing := self._columns[rule.id].difference(schema.names):
+                    raise _no_column(rule, min(missing), schema.names)
+            wanted = {condition.column for rule in rules for condition in rule.when}
+            wanted |= {name for rule in rules for name in rule.per if name in schema.names}
+            places = [(name, schema.get_field_index(name)) for name in sorted(wanted - {_TIME})]
+            known = self._read_of[block.stream] = (schema, places, schema.get_field_index(_TIME))
+        rows = block.rows
+        read: dict[str, list[Any]] = {name: rows.column(place).to_pylist() for name, place in known[1]}
+        read[_TIME] = rows.column(known[2]).view(pa.int64()).to_pylist()
+        return read
+
     def _judge(
-        self, rule: Rule, rows: pa.RecordBatch, caused_at: Nanos, events: list[Event], commands: list[Command]
+        self,
+        rule: Rule,
+        rows: pa.RecordBatch,
+        read: Mapping[str, list[Any]],
+        caused_at: Nanos,
+        events: list[Event],
+        commands: list[Command],
     ) -> None:
-        names = rows.schema.names
-        known = self._columns[rule.id]
-        if not known.issubset(names):
-            column = min(known.difference(names))
-            raise _no_column(rule, column, names)
-        at = rows.column(_TIME).view(pa.int64()).to_pylist()
-        per = [rows.column(name).to_pylist() for name in rule.per if name in names]
-        tested = [(condition, rows.column(condition.column).to_pylist()) for condition in rule.when]
-        for index, moment in enumerate(at):
+        per = [read[name] for name in rule.per if name in read]
+        tested = [(condition, read[condition.column]) for condition in rule.when]
+        for index, moment in enumerate(read[_TIME]):
             if moment is None:
                 continue
             subject = "/".join(str(column[index]) for column in per)

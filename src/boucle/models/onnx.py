@@ -29,6 +29,7 @@ class OnnxModel:
         self._gives = file.manifest.gives()
         self._session = _session(file)
         self._input: str = self._session.get_inputs()[0].name
+        self._outputs = [self._session.get_outputs()[0].name]
         self._checked: pa.Schema | None = None
         self._rows: Extended | None = None
 
@@ -46,10 +47,11 @@ class OnnxModel:
         given = rows.numbers[:, : len(block)].view(np.float64).T.astype(np.float32, order="C")
         rows.begin()
         values = rows.values()
-        usable = np.isfinite(given).all(axis=1)
-        if usable.all():
+        finite = np.isfinite(given)
+        if finite.all():
             values[:] = self.run(given).T
         else:
+            usable = finite.all(axis=1)
             values[:] = np.nan
             if usable.any():
                 values[:, usable] = self.run(given[usable]).T
@@ -74,8 +76,11 @@ class OnnxModel:
         Row by row: a matrix product may differ in its last bit with the number of rows, and a score
         must not depend on how the stream was cut into Blocks.
         """
-        given = [self._session.run(None, {self._input: row[None, :]})[0][0] for row in matrix]
-        scored: NDArray[np.float32] = np.stack(given)
+        given = [
+            self._session.run(self._outputs, {self._input: matrix[row : row + 1]})[0]
+            for row in range(len(matrix))
+        ]
+        scored: NDArray[np.float32] = given[0] if len(given) == 1 else np.concatenate(given)
         return scored
 
     def _check(self, block: Block) -> None:
