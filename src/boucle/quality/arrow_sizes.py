@@ -14,6 +14,7 @@ message (Arrow columnar format, "Encapsulated message format"; Message.fbs, Meta
 import struct
 from typing import Final, NamedTuple
 
+from boucle.arrow_message import I64, PREFIX, U16, U32, field
 from boucle.quality.reject import Unreadable
 
 __all__ = ["Sizes", "check_sizes"]
@@ -22,12 +23,7 @@ _CONTINUATION: Final = 0xFFFFFFFF
 _SCHEMA: Final = 1
 _RECORD_BATCH: Final = 3
 _END: Final = b"\xff\xff\xff\xff\0\0\0\0"
-_PREFIX = struct.Struct("<Ii")
 _PAIR = struct.Struct("<qq")
-_I64 = struct.Struct("<q")
-_I32 = struct.Struct("<i")
-_U32 = struct.Struct("<I")
-_U16 = struct.Struct("<H")
 
 
 class Sizes(NamedTuple):
@@ -54,8 +50,8 @@ def check_sizes(payload: bytes, max_bytes: int, max_rows: int) -> Sizes:
 
 def _walk(payload: bytes, max_bytes: int, max_rows: int) -> Sizes:
     kind, header, _, at = _message(payload, 0)
-    endian = _field(payload, header, 0) if kind == _SCHEMA else 0
-    if kind != _SCHEMA or (endian and _U16.unpack_from(payload, endian)[0]):
+    endian = field(payload, header, 0) if kind == _SCHEMA else 0
+    if kind != _SCHEMA or (endian and U16.unpack_from(payload, endian)[0]):
         raise Unreadable("malformed", "no little-endian schema comes first")
     schema_end, rows, unpacked, batches = at, 0, 0, 0
     while at < len(payload) and payload[at : at + 9] != _END:
@@ -72,38 +68,27 @@ def _walk(payload: bytes, max_bytes: int, max_rows: int) -> Sizes:
 
 def _message(payload: bytes, at: int) -> tuple[int, int, int, int]:
     """Kind, where its header stands, where its body begins and ends."""
-    mark, length = _PREFIX.unpack_from(payload, at)
-    start, left = at + _PREFIX.size, len(payload) - at - _PREFIX.size
+    mark, length = PREFIX.unpack_from(payload, at)
+    start, left = at + PREFIX.size, len(payload) - at - PREFIX.size
     if mark != _CONTINUATION or not 0 < length <= left:
         raise Unreadable("malformed", f"no whole Arrow message at byte {at}")
-    table = start + _U32.unpack_from(payload, start)[0]
-    kind, header, size = (_field(payload, table, number) for number in (1, 2, 3))
+    table = start + U32.unpack_from(payload, start)[0]
+    kind, header, size = (field(payload, table, number) for number in (1, 2, 3))
     if not kind or not header:
         raise Unreadable("malformed", "an Arrow message without a header")
-    body: int = _I64.unpack_from(payload, size)[0] if size else 0
+    body: int = I64.unpack_from(payload, size)[0] if size else 0
     if not 0 <= body <= left - length:
         raise Unreadable("malformed", f"a body of {body} bytes is declared, {left - length} are there")
     body_at = start + length
-    return payload[kind], header + _U32.unpack_from(payload, header)[0], body_at, body_at + body
-
-
-def _field(payload: bytes, table: int, number: int) -> int:
-    """Where a table's field stands; 0 when it is absent."""
-    vtable = table - _I32.unpack_from(payload, table)[0]
-    if vtable < 0:
-        raise struct.error("a table before the payload")
-    if 4 + 2 * number >= _U16.unpack_from(payload, vtable)[0]:
-        return 0
-    offset: int = _U16.unpack_from(payload, vtable + 4 + 2 * number)[0]
-    return table + offset if offset else 0
+    return payload[kind], header + U32.unpack_from(payload, header)[0], body_at, body_at + body
 
 
 def _pairs(payload: bytes, table: int, number: int) -> list[tuple[int, int]]:
-    field = _field(payload, table, number)
-    if not field:
+    vector = field(payload, table, number)
+    if not vector:
         return []
-    start = field + _U32.unpack_from(payload, field)[0]
-    count = _U32.unpack_from(payload, start)[0]
+    start = vector + U32.unpack_from(payload, vector)[0]
+    count = U32.unpack_from(payload, start)[0]
     if count * _PAIR.size > len(payload) - start:
         raise struct.error(f"a vector of {count} pairs")
     return list(_PAIR.iter_unpack(payload[start + 4 : start + 4 + count * _PAIR.size]))
@@ -111,11 +96,11 @@ def _pairs(payload: bytes, table: int, number: int) -> list[tuple[int, int]]:
 
 def _batch(payload: bytes, table: int, body_at: int, body: int, max_rows: int) -> tuple[int, int]:
     """Rows, and bytes once decompressed."""
-    length = _field(payload, table, 0)
-    rows: int = _I64.unpack_from(payload, length)[0] if length else 0
+    length = field(payload, table, 0)
+    rows: int = I64.unpack_from(payload, length)[0] if length else 0
     if rows < 0 or rows > max_rows:
         raise Unreadable("too_large" if rows > 0 else "malformed", f"a record batch of {rows} rows")
-    if _field(payload, table, 3):
+    if field(payload, table, 3):
         body = _decompressed(payload, table, body_at, body)
     # The narrowest value is one bit: a column longer than that holds nothing but a claim.
     for values, nulls in _pairs(payload, table, 1):
@@ -131,7 +116,7 @@ def _decompressed(payload: bytes, table: int, body_at: int, body: int) -> int:
             continue
         if offset < 0 or length < 8 or offset + length > body:
             raise Unreadable("malformed", f"a buffer of {length} bytes outside its body")
-        size: int = _I64.unpack_from(payload, body_at + offset)[0]
+        size: int = I64.unpack_from(payload, body_at + offset)[0]
         total += length - 8 if size == -1 else size
         if size < -1:
             raise Unreadable("malformed", f"a buffer of {size} bytes")
