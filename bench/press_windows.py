@@ -8,14 +8,16 @@ against the contract → watermarks → the declared Waveform with the values as
 has the press's own edge in its place, which computes more (velocity, envelope spectrum, z-score). The third
 is the first as it runs for good: every accepted Block is in the event log, on disk (group commit), and a
 keeper's thread commits the windows to a Delta table and writes the state of the path, each synced, at every
-second of the clock and at the end; the signal comes five times, and the time is that of one. The bare limit
-is the asked numbers by numba and scipy.fft straight over one array: no messages, no time, no order, one thread.
+second of the clock and at the end; the signal comes five times, and the time is that of one. One row has the
+two threads of a running loop, source and path. The bare limit is the asked numbers by numba and scipy.fft
+straight over one array: no messages, no time, no order; on one thread, and on two.
 
 `*_cpu_s` and `*_peak_mb` are of the whole process with its children: start, imports and input count.
 """
 
 import os
 import shutil
+import sys
 import tempfile
 import threading
 import time
@@ -23,6 +25,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import duckdb
@@ -140,6 +143,24 @@ def boucle_path(blocks: list[Block], edge: Operator) -> list[Block]:
     return [given for block in accepted(blocks, watermarks()) for given in edge.step(block)]
 
 
+def two_threads(blocks: list[Block]) -> list[Block]:
+    """The same as a running loop does it: a thread for the source, one for the path, a bounded queue between."""
+    queue: Queue[Block | None] = Queue(64)
+
+    def source() -> None:
+        for block in accepted(blocks, watermarks()):
+            queue.put(block)
+        queue.put(None)
+
+    edge, windows = waveform(), list[Block]()
+    thread = threading.Thread(target=source)
+    thread.start()
+    while (block := queue.get()) is not None:
+        windows.extend(edge.step(block))
+    thread.join()
+    return windows
+
+
 class Kept:
     """What of a run is on disk: the log, the table of windows and the last state."""
 
@@ -211,12 +232,15 @@ def filled(windows: list[Block]) -> list[Block]:
 
 
 def boucle(folder: str, answer: str, edge: str) -> None:
-    """Our rows; `edge`: `asked`, `press` or `kept`."""
+    """Our rows; `edge`: `asked`, `threads`, `press` or `kept`."""
     blocks = wire_blocks(Path(folder))
     if edge == "kept":
         with tempfile.TemporaryDirectory(prefix="boucle-bench-") as name:
             windows, seconds = timed(lambda: durable_path(blocks, Path(name) / "kept"), 2)
         seconds = [one / ROUNDS for one in seconds]
+    elif edge == "threads":
+        sys.setswitchinterval(0.0001)  # as the loop does
+        windows, seconds = timed(lambda: two_threads(blocks))
     else:
         make = press if edge == "press" else waveform
         windows, seconds = timed(lambda: boucle_path(blocks, make()))
@@ -262,22 +286,22 @@ def _energies(spectrum: Any, edges: Any, scale: float, out: Any) -> None:
             out[row, 5 + band] = energy * scale
 
 
-def bare(folder: str, answer: str) -> None:
+def bare(folder: str, answer: str, threads: str = "1") -> None:
     """The physical limit: the asked numbers of arrays that lie ready."""
     samples = np.load(Path(folder) / "samples.npy").reshape(-1, RATE)
-    edges = np.array(BANDS)
+    edges, number = np.array(BANDS), int(threads)
+    out = np.empty((len(samples), 13))
 
-    def work() -> Any:
-        out = np.empty((len(samples), 13))
+    def work(share: int) -> None:
         centred = np.empty((16, RATE), dtype=np.float32)
-        for first in range(0, len(samples), 16):
+        for first in range(16 * share, len(samples), 16 * number):
             some = samples[first : first + 16]
             kept = centred[: len(some)]
             _moments(some, kept, out[first : first + 16])
             _energies(scipy.fft.rfft(kept, axis=1), edges, 2 / RATE**2, out[first : first + 16])
-        return out
 
-    out, seconds = timed(work)
+    with ThreadPoolExecutor(number) as pool:
+        _, seconds = timed(lambda: list(pool.map(work, range(number))))
     _tell_all(answer, out, seconds, folder)
 
 
@@ -402,9 +426,11 @@ def _signal(folder: str) -> int:
 
 ENGINES = [
     Engine("boucle", "boucle, real path, 64-message Blocks", "boucle", ("asked",)),
+    Engine("boucle_threads", "boucle, a thread for the source, one for the path", "boucle", ("threads",)),
     Engine("boucle_kept", "boucle, with log and Delta sink, checkpoints every second", "boucle", ("kept",)),
     Engine("boucle_press", "boucle, the press's own edge", "boucle", ("press",)),
     Engine("bare", "bare limit, numba + scipy.fft over one array", "bare", goal=0.6),
+    Engine("bare_two", "bare limit, two threads", "bare", ("2",)),
     Engine("numpy", "one NumPy + SciPy call a window, no engine", "numpy_loop"),
     Engine("duckdb", "DuckDB 2 threads, moments in SQL, FFT by SciPy", "duckdb_sql"),
     Engine("bytewax_blocks", "Bytewax, whole NumPy blocks", "bytewax/w1", ("blocks",), goal=2),
