@@ -5,6 +5,7 @@ import shutil
 import threading
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import pytest
 from msgspec import structs
@@ -13,6 +14,7 @@ from boucle.cli.main import main
 from boucle.loop.checkpoint import Checkpoints, read_checkpoint
 from tests.cli.test_against import PRODUCT, live, product, readings
 
+SVG = "{http://www.w3.org/2000/svg}"
 SPREAD = PRODUCT.replace(
     "    with: {by: [pump], size", "    by: [pump]\n    groups: 4\n    with: {by: [pump], size"
 )
@@ -126,3 +128,37 @@ def test_a_run_may_go_on_meanwhile(runs: Path, tmp_path: Path, capsys: pytest.Ca
         writer.join()
     assert all(one == looks[0] for one in looks)
     assert looks[0]["open_windows"] == 2
+
+
+def test_the_picture_of_a_plan_shows_keys_promises_and_how_large_states_are(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "plan.svg"
+    words = ["explain", runs / "spread-product", "--picture", file, "--run", runs / "spread"]
+    assert main([str(word) for word in words]) == 0
+    assert capsys.readouterr().out.strip() == str(file)
+    picture = ET.parse(file).getroot()
+    said = {
+        title.text.split("\n")[0]: title.text
+        for group in picture.iter(f"{SVG}g")
+        if (title := group.find(f"{SVG}title")) is not None and title.text
+    }
+    steps = told(capsys, runs / "spread")
+    assert "by pump: 4 key groups" in said["sums"]
+    assert f"{steps['sums']['bytes']:,} bytes of state" in said["sums"]
+    assert "exactly once" in said["readings"]
+    lines = [path for path in picture.findall(f"{SVG}path") if path.get("marker-end")]
+    reads = sum(len(inputs) for inputs in _inputs(runs / "spread"))
+    assert len(lines) >= reads > 0
+    for group in picture.iter(f"{SVG}g"):
+        x, y = group.get("transform", "").removeprefix("translate(").rstrip(")").split()
+        box = group.find(f"{SVG}rect")
+        assert box is not None
+        assert float(x) + float(box.get("width", "0")) <= float(picture.get("width", "0"))
+        assert float(y) + float(box.get("height", "0")) <= float(picture.get("height", "0"))
+
+
+def _inputs(run: Path) -> list[list[str]]:
+    kept = read_checkpoint(run / "checkpoint")
+    assert kept is not None
+    return [step["from"] for step in kept.checkpoint.steps.values()]

@@ -8,7 +8,8 @@ from typing import Any
 
 from boucle.address import parse_address
 from boucle.clock import SystemClock
-from boucle.product.document import SourceSpec, kept
+from boucle.errors import BoucleError
+from boucle.product.document import SourceSpec, StepSpec, kept
 from boucle.product.lines import Path_
 from boucle.product.project import Project
 
@@ -22,7 +23,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--env", help="an environment of boucle.toml")
     parser.add_argument("--json", action="store_true", help="one JSON object: {path, values}")
-    parser.epilog = "examples:\n  boucle explain examples/press\n  boucle explain --env plant | grep plc"
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the path into an SVG file")
+    parser.add_argument(
+        "--run", type=Path, metavar="RUN", help="a run's folder: its states' sizes in the picture"
+    )
+    parser.epilog = (
+        "examples:\n  boucle explain examples/press\n  boucle explain --env plant | grep plc\n"
+        "  boucle explain examples/press --picture press.svg --run run/demo-press"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -32,6 +40,10 @@ def run(options: argparse.Namespace) -> int:
 
     project = load_project(options.folder, options.env)
     plan = build_plan(project)
+    if options.picture:
+        options.picture.write_text(_drawn(project, options.run), encoding="utf-8")
+        print(options.picture)
+        return 0
     values = [*_settings(project), *_declared(project), *_defaults(project, plan.steps)]
     picture = _picture(project)
     if options.json:
@@ -49,6 +61,31 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _drawn(project: Project, run: Path | None) -> str:
+    from boucle.cli.plan_picture import draw, nodes_of
+    from boucle.loop.checkpoint import read_checkpoint
+
+    loop = project.loop
+    promises = {
+        name: _delivery(project.settings.fill(spec.from_), spec).partition(":")[0]
+        for name, spec in loop.sources.items()
+    }
+    spread = {step.id: _spread(project, step) for step in loop.steps if step.by}
+    kept = read_checkpoint(run / "checkpoint") if run else None
+    if run and kept is None:
+        fix = "give the folder of a run that has written its first checkpoint"
+        raise BoucleError("B808", "there is no checkpoint", where=str(run), fix=fix)
+    sizes = {step: sum(stored.sizes.values()) for step, stored in kept.state.items()} if kept else {}
+    return draw(nodes_of(loop, promises, spread, sizes), project.id)
+
+
+def _spread(project: Project, step: StepSpec) -> str:
+    workers = min(int(project.settings.get("run.workers").value), step.groups)
+    return (
+        f"by {', '.join(step.by)}: {step.groups} key groups on {workers} process{'es' if workers > 1 else ''}"
+    )
+
+
 def _picture(project: Project) -> list[str]:
     loop = project.loop
     lines = [f"{project.id} {project.product.value.get('version', '')}".rstrip()]
@@ -62,9 +99,7 @@ def _picture(project: Project) -> list[str]:
     for step in loop.steps:
         lines.append(f"  ├ {step.id}  = {step.use}({', '.join(step.from_)})")
         if step.by:
-            workers = min(int(project.settings.get("run.workers").value), step.groups)
-            spread = f"{step.groups} key groups on {workers} process{'es' if workers > 1 else ''}"
-            lines.append(f"  │   by {', '.join(step.by)}: {spread}")
+            lines.append(f"  │   {_spread(project, step)}")
     for rule in loop.rules:
         targets = [str(command.get("target", "?")) for command in rule.get("commands", [])]
         lines.append(
