@@ -94,7 +94,7 @@ class Arena:
 
     def __init__(self, width: int) -> None:
         self.width = width
-        self.rows: Ints = _reserved(width, _memory() // 2)
+        self.rows: Ints = _reserved(width, _memory() // 2, _LEAST)
 
     @property
     def address(self) -> int:
@@ -104,7 +104,8 @@ class Arena:
     def reach(self, rows: int) -> None:
         """Make room for at least so many rows; they move only when more was asked for than was reserved."""
         if rows > len(self.rows):
-            more = _reserved(self.width, 2 * 8 * self.width * rows)
+            bytes_of = 8 * self.width * rows
+            more = _reserved(self.width, 2 * bytes_of, bytes_of)
             more[: len(self.rows)] = self.rows
             self.rows = more
 
@@ -161,16 +162,18 @@ class Paged(Arena):
     def __init__(self, width: int, lock: threading.Lock) -> None:
         super().__init__(width)
         self.lock = lock
-        self._shift = (PAGE // (8 * width)).bit_length() - 1
+        self._shift = max(_HALVINGS, (PAGE // (8 * width)).bit_length() - 1)
         self.rows_a_page = 1 << self._shift
         self._asked: dict[int, Page] = {}
         self.book = np.zeros(BOOK, np.int64)
         self._lay_out()
 
     def _lay_out(self) -> None:
-        pages = 1 + len(self.rows) // self.rows_a_page
+        self._copies = _reserved(self.width, self.rows.nbytes, _LEAST)
+        # Whole pages, and no row without a place for its copy.
+        pages = min(len(self.rows), len(self._copies)) // self.rows_a_page
+        self.rows = self.rows[: pages * self.rows_a_page]
         self._flags, self._claims = np.ones(pages, np.int64), np.zeros(pages << _HALVINGS, np.int64)
-        self._copies = _reserved(self.width, self.rows.nbytes)
         piece = self._shift - _HALVINGS
         self.book[:] = (
             self._flags.ctypes.data, self._claims.ctypes.data, self.address, self._copies.ctypes.data,
@@ -182,8 +185,10 @@ class Paged(Arena):
         if rows > len(self.rows):
             for page in list(self._asked.values()):
                 page.take()
-            super().reach(rows)
+            super().reach(rows + self.rows_a_page)
             self._lay_out()
+            if rows > len(self.rows):
+                raise MemoryError(f"room for {rows} rows and their copies")
 
     def pages(self, used: int, *, everything: bool) -> dict[int, "Page"]:
         """The pages of the first `used` rows that changed since the last call, or all, as they are now."""
@@ -255,15 +260,16 @@ def _memory() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _reserved(width: int, size: int) -> Ints:
+def _reserved(width: int, size: int, least: int) -> Ints:
+    """Rows of 0 in `size` bytes, or fewer but not less than `least`; MemoryError when there are none."""
     while True:
         try:
             held = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             break
-        except OSError:  # a limit on addresses: less will do for now
-            if size <= _LEAST:
-                raise
-            size //= 2
+        except OSError as error:  # a limit on addresses: less will do for now
+            if size <= least:
+                raise MemoryError(f"{size} bytes of addresses: {error}") from error
+            size = max(size // 2, least)
     if hasattr(mmap, "MADV_HUGEPAGE") and size > _SMALL:
         with suppress(OSError):  # a kernel without them: only slower
             held.madvise(mmap.MADV_HUGEPAGE, _SMALL, size - _SMALL)

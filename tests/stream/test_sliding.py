@@ -228,6 +228,84 @@ def test_recent_values() -> None:
     assert [told[0]["z"], told[2]["z"]] == [None, None]
 
 
+def told(features: dict[str, Any], rows: dict[str, Any], size: int = 1) -> dict[str, list[Any]]:
+    batch = pa.record_batch(rows)
+    op, out = Sliding("f", features=features, order="arrival"), []
+    for first in range(0, batch.num_rows, size):
+        out += [one.rows for one in op.step(block("tx", batch.slice(first, size), 0))]
+    answer: dict[str, list[Any]] = pa.Table.from_batches(out).select(list(features)).to_pydict()
+    return answer
+
+
+def at_seconds(*seconds: float) -> pa.Array:
+    return pa.array([round(one * SECOND) for one in seconds], pa.timestamp("ns", "UTC"))
+
+
+def test_previous_and_age_look_back_as_far_as_they_say() -> None:
+    features = {
+        "previous": {"of": "previous(x)", "by": "card", "over": "10s"},
+        "age": {"of": "age(x)", "by": "card", "over": "10s"},
+        "mean": {"of": "mean(x)", "by": "card", "over": "1h"},
+    }
+    rows = {"at": at_seconds(1, 100, 105), "card": pa.array([1, 1, 1]), "x": pa.array([5.0, 6.0, 7.0])}
+    assert told(features, rows)["previous"] == [None, None, 6.0]
+    assert told(features, rows)["age"] == [None, None, 5.0]
+
+
+@pytest.mark.parametrize("kind", ["previous(x)", "age(x)", "ewma(x, 1s)"])
+def test_what_looks_at_the_newest_event_takes_no_delay(kind: str) -> None:
+    with pytest.raises(BoucleError, match="B221"):
+        Sliding("f", features={"v": {"of": kind, "by": "card", "over": "1h", "delay": "5min"}})
+
+
+@pytest.mark.parametrize("size", [1, 10])
+def test_what_faded_out_of_the_window_is_gone_however_the_stream_is_cut(size: int) -> None:
+    features = {"ewma": {"of": "ewma(x, 1h)", "by": "card", "over": "10s"}}
+    rows = {
+        "at": at_seconds(*range(1, 10), 500),
+        "card": pa.array([1] + [2] * 8 + [1]),
+        "x": pa.array([100.0] + [1.0] * 8 + [3.0]),
+    }
+    assert told(features, rows, size)["ewma"][-1] == 3.0
+
+
+def test_a_spread_is_exact_where_the_mean_is_a_billion_times_as_large() -> None:
+    features = {"sd": {"of": "std(x)", "by": "card", "over": "1h"}}
+    values = [1e6 + sign * 1e-3 for sign in (-1, 1, -1, 1)]
+    rows = {"at": at_seconds(1, 2, 3, 4), "card": pa.array([1] * 4), "x": pa.array(values)}
+    assert told(features, rows)["sd"][-1] == pytest.approx(np.std(np.array(values) - 1e6, ddof=1), rel=1e-6)
+
+
+def test_sums_come_back_when_what_overflowed_has_left() -> None:
+    features = {
+        "sd": {"of": "std(x)", "by": "card", "over": "10s"},
+        "s": {"of": "sum(x)", "by": "card", "over": "10s"},
+    }
+    rows = {
+        "at": at_seconds(1, 2, 8, 9, 13),
+        "card": pa.array([1] * 5),
+        "x": pa.array([1.7e308, 1.7e308, 1.0, 2.0, 3.0]),
+    }
+    answer = told(features, rows)
+    assert answer["sd"][1:4] == [None] * 3
+    assert answer["s"][-1] == 6.0
+    assert answer["sd"][-1] == 1.0
+
+
+def test_rows_of_two_schemas_wait_for_each_other() -> None:
+    op = Sliding("f", features={"n": {"of": "count", "by": "card", "over": "1h"}})
+    first = pa.record_batch({"at": at_seconds(1, 2), "card": pa.array([1, None]), "x": pa.array([5.0, 6.0])})
+    wider = pa.record_batch(
+        {"at": at_seconds(50), "name": pa.array(["a"]), "card": pa.array([1]), "x": pa.array([7.0])}
+    )
+    assert op.step(block("tx", first, 0)) == []
+    (given_,) = op.step(block("tx", wider.slice(0, 0), 20 * SECOND))
+    assert given_.rows.to_pydict() == {**first.to_pydict(), "n": [1, None]}
+    op.step(block("tx", wider, 20 * SECOND))
+    (later,) = op.step(block("tx", wider.slice(0, 0), 60 * SECOND))
+    assert later.rows["n"].to_pylist() == [2]
+
+
 def test_a_row_without_a_key_gets_nulls() -> None:
     batch = payments([(0, 1, 0, 2), (1, 1, 0, 4)])
     batch = batch.set_column(2, "card", pa.array([None, 1], pa.int64()))

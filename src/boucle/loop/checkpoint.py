@@ -118,7 +118,7 @@ class Checkpoints:
             self._changed.setdefault(step, {}).update(parts)
 
     def write(self) -> None:
-        """Write what is held; durable when this returns. OSError: all of it is still held, and tried again."""
+        """Write what is held; durable when this returns. After an error all of it is still held, and tried again."""
         with self._lock:
             checkpoint, changed, whole = self._waiting, self._changed, self._whole
             if checkpoint is None:
@@ -127,7 +127,7 @@ class Checkpoints:
             self._writing = True
         try:
             self.store.write(msgspec.msgpack.encode(checkpoint), changed, whole=whole)
-        except OSError:
+        except BaseException:  # a disk that is full, memory that is: nobody may forget what changed
             with self._lock:
                 newer, newer_whole = self._changed, self._whole
                 self._changed, self._whole = changed, whole

@@ -132,7 +132,12 @@ class PartStore:
             appender.sync()
             sizes = {number: size for number, size in appender.sizes.items() if number not in moved}
             manifest = _Manifest(_VERSION, head, sizes, parts)
-            self._publish(manifest)
+            try:
+                self._publish(manifest)
+            except OSError:
+                # It may be in place and only the folder not synced: what it refers to is not to be written over.
+                self._manifest = _read_manifest(self._folder) or self._manifest
+                raise
             self._manifest, self.sizes = manifest, _owned(manifest)
             self._digests |= digests
             self._remove()

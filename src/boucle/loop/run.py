@@ -110,6 +110,10 @@ class Loop:
         self._keeping = True
         self._stopping = threading.Event()
         self._closed = False
+        self._within = False
+        """In the middle of a Block; still so when a step failed."""
+        self._busy: list[str] = []
+        """Threads that did not end when they were told to."""
         self._threads: list[threading.Thread] = []
         self._switched = 0.0
         self._collecting = gc.get_threshold()
@@ -217,10 +221,12 @@ class Loop:
     def _work(self, block: Block, trace: Trace | None = None) -> None:
         intake = self.intakes[block.stream]
         self.path.trace = trace
+        self._within = True
         for piece in pieces(block, intake.spec.partition, self._watermarks.get(block.stream, 0)):
             self._cause = newest_sample(piece, intake.contract.time)
             self._give_way()
             self.path.push(piece)
+        self._within = False
         self._watermarks[block.stream] = block.watermark
         self._done[block.stream] = block.position
         if trace is not None:
@@ -398,8 +404,13 @@ class Loop:
     def stop(self) -> None:
         """Stop taking, finish what was taken, make it durable, commit it to the lake."""
         self._stopping.set()
-        for thread in self._threads:
-            thread.join(timeout=10)
+        for patience in (10, 50):
+            for thread in self._threads:
+                thread.join(timeout=patience)
+            self._busy = [thread.name for thread in self._threads if thread.is_alive()]
+            if not self._busy:
+                break
+            _log.warning("stopping: still at work: %s", ", ".join(self._busy))
         if self._threads:
             # A program or a notebook that goes on after the loop gets its interpreter back as it was.
             sys.setswitchinterval(self._switched)
@@ -413,6 +424,27 @@ class Loop:
         if self._closed:
             return
         self._closed = True
+        if self._busy or self._within:
+            # Some steps have seen the Block and some have not, or two threads would be in one step: the next
+            # start works through the log from the checkpoint before.
+            why = f"{', '.join(self._busy)} did not end" if self._busy else "a step failed within a Block"
+            _log.error("stopped without a last checkpoint: %s", why)
+            self._flush_all()
+        else:
+            self._finish()
+        self.lineage.end(self.failure)
+        self.picture.freeze()
+        if self.inlet is not None:
+            self.inlet.close()
+        for intake in self.intakes.values():
+            intake.close()
+        self.action.dispatcher.close()
+        self.action.journal.close()
+        self.path.close()
+        self.tables.close()
+        self.quarantine.close()
+
+    def _finish(self) -> None:
         while (waited := self.backlog.get(0)) is not None:
             self._work(waited.block, waited.trace)
         self.path.settle()
@@ -426,17 +458,6 @@ class Loop:
         except (Unavailable, OSError) as error:
             # What is durable stays; the next start works through the log from the checkpoint before.
             _log.error("stopped without a last checkpoint: %s", error)
-        self.lineage.end(self.failure)
-        self.picture.freeze()
-        if self.inlet is not None:
-            self.inlet.close()
-        for intake in self.intakes.values():
-            intake.close()
-        self.action.dispatcher.close()
-        self.action.journal.close()
-        self.path.close()
-        self.tables.close()
-        self.quarantine.close()
 
     def drain(self, patience: float = 5.0) -> None:
         """Wait until everything accepted so far is worked through and durable (at most `patience` seconds)."""

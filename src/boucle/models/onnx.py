@@ -32,6 +32,7 @@ class OnnxModel:
         self._outputs = [self._session.get_outputs()[0].name]
         self._checked: pa.Schema | None = None
         self._rows: Extended | None = None
+        Extended.prepare()
 
     def score(self, block: Block) -> Block:
         """The Block with the outputs appended.

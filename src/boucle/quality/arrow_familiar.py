@@ -211,6 +211,21 @@ class Familiar:
             return None
         return cls(schema, message[: schema_end + found.body], schema_end, found, max_bytes, max_rows)
 
+    @staticmethod
+    def prepare() -> None:
+        """Compile, or load, what is needed: before the first message waits for it."""
+        rows = pa.record_batch(
+            {"at": pa.array([0]), "of": pa.array([""]), "is": pa.array([[0]], pa.list_(pa.int64()))}
+        )
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, rows.schema) as writer:
+            writer.write_batch(rows)
+        message = sink.getvalue().to_pybytes()
+        end = len(rows.schema.serialize())
+        known = Familiar.of(rows.schema, message, end, len(message), 1)
+        assert known is not None
+        assert known.knows(message)
+
     def knows(self, message: bytes) -> bool:
         """Whether a message is like this one."""
         data, offsets = np.frombuffer(message, np.uint8), np.array([0, len(message)], np.int32)

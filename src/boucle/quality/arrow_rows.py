@@ -31,6 +31,7 @@ class ArrowRows:
         self._types = [field.type for field in contract.fields]
         self._max_bytes, self._max_rows = max_bytes, max_rows
         self._alike: list[Familiar] = []
+        Familiar.prepare()
         self._looked = 0
         self._known = b""
         """The last schema message that equals the contract's; the same bytes need no second look."""

@@ -65,6 +65,8 @@ class Answers:
         self._lowered: set[int] = set()
         """Groups of which a row has no key."""
         self._point()
+        for place in range(len(groups)):
+            self._show(place, None)  # the flags of other rows' schema are gone
 
     def _by_text(self, group: Group) -> bool:
         names = group.index.columns

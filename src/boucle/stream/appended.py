@@ -256,6 +256,18 @@ class Extended:
         self._rows = 0
         self.reach(_ROOM)
 
+    @staticmethod
+    def prepare() -> None:
+        """Compile, or load, what is needed: when a step is made, not when its first row waits for it."""
+        rows = pa.record_batch(
+            {"at": pa.array([0]), "of": pa.array([""]), "is": pa.array([None], pa.bool_())}
+        )
+        ready = Extended(rows.schema, [("at", False)], [pa.field("more", pa.float64())])
+        ready.take(rows)
+        ready.begin()
+        ready.values()[:] = 0.0
+        ready.give(rows)
+
     def reach(self, rows: int) -> bool:
         """Room for the numbers of so many rows; True when they lie elsewhere now."""
         if rows <= self.room:

@@ -28,6 +28,7 @@ from boucle.memory import Page
 from boucle.product.duration import seconds
 from boucle.stream import tracks
 from boucle.stream.answers import Answers
+from boucle.stream.appended import Extended
 from boucle.stream.keys import KeyIndex
 from boucle.stream.rows import late_blocks, require_of
 from boucle.stream.sequence import Order, Sequencer, state_of
@@ -161,6 +162,8 @@ class Sliding:
         self._lock = threading.Lock()
         """Held while the state changes: a checkpoint's pages are read by another thread."""
         self._groups = [_Group(members, self._lock) for members in grouped.values()]
+        Extended.prepare()
+        TextIndex.prepare()
         self._order: Order = order
         self._input = ""
         self._sequencer: Sequencer | None = None
@@ -174,7 +177,6 @@ class Sliding:
     def step(self, block: Block) -> Sequence[Block]:
         """The rows whose turn it is, with the features appended; late rows apart."""
         self._input = self._input or block.stream
-        self._check(block.rows.schema)
         out: list[Block] = []
         rows: pa.RecordBatch | None = block.rows
         if self._order == "time":
@@ -188,15 +190,16 @@ class Sliding:
             self._watermark = max(self._watermark, block.watermark)
         if rows is None or rows.num_rows == 0:
             return out
-        assert self._answers is not None
+        # Rows that waited may be of an earlier schema than the Block that released them.
+        answers = self._for(rows.schema)
         with self._lock:
-            self._answers.take(rows)
+            answers.take(rows)
             if self._order == "arrival":
-                rows, late_ones = self._in_order(rows)
+                rows, late_ones = self._in_order(answers, rows)
                 if late_ones is not None:
                     out.append(Block(f"{self._stream}/late", late_ones, self._watermark, block.position))
             if rows.num_rows:
-                told = self._answers.give(rows, self._watermark)
+                told = answers.give(rows, self._watermark)
                 out.append(Block(self._stream, told, self._watermark, block.position))
         self._seen += 1
         if self._seen % _LOOK_EVERY == 0:
@@ -204,21 +207,25 @@ class Sliding:
                 group.forget()
         return out
 
-    def _check(self, schema: pa.Schema) -> None:
-        if self._schema is not None and self._schema.equals(schema):
-            return
+    def _for(self, schema: pa.Schema) -> Answers:
+        if self._answers is not None and self._schema is not None and self._schema.equals(schema):
+            return self._answers
+        self._require(schema)
+        added = [pa.field(f.name, pa.int64() if f.kind in _WHOLE else pa.float64()) for f in self.features]
+        self._schema, self._answers = schema, Answers(schema, self._time, self._groups, added)
+        return self._answers
+
+    def _require(self, schema: pa.Schema) -> None:
         needed = {
             self._time,
             *(name for f in self.features for name in (*f.by, *([f.column] if f.column else []))),
         }
         require_of(self._stream, self._input, needed, schema)
-        added = [pa.field(f.name, pa.int64() if f.kind in _WHOLE else pa.float64()) for f in self.features]
-        self._schema, self._answers = schema, Answers(schema, self._time, self._groups, added)
 
-    def _in_order(self, rows: pa.RecordBatch) -> tuple[pa.RecordBatch, pa.RecordBatch | None]:
+    def _in_order(
+        self, answers: Answers, rows: pa.RecordBatch
+    ) -> tuple[pa.RecordBatch, pa.RecordBatch | None]:
         """Rows that keep the promise of their key's order (taken), and those that do not."""
-        answers = self._answers
-        assert answers is not None
         calm = answers.rows.rises and answers.rows.first >= self._newest
         self._newest = max(self._newest, answers.rows.largest)
         if calm:
@@ -341,4 +348,7 @@ def _feature(name: str, told: dict[str, Any]) -> Feature:
     span = Span(round(seconds(told["over"]) * SECOND), round(seconds(told.get("delay", 0)) * SECOND))
     if span.size <= 0 or span.delay < 0:
         raise BoucleError("B221", f"{where}: a window over {told['over']}", fix="over must be longer than 0")
+    if span.delay and kind in {"ewma", "previous", "age"}:
+        what = f"{where}: {kind} looks at the newest events, which a delay would hide"
+        raise BoucleError("B221", what, fix="leave out the delay, or use mean with it")
     return Feature(name, kind, match["column"] or "", tuple(by), span, value)

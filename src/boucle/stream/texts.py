@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from boucle.compiled import compiled
 from boucle.memory import BOOK, Page, Paged, bytes_at, copy, touch, touch_all, words_at
-from boucle.stream.columns import BATCH, ROWS, column_at, is_null, span_of
+from boucle.stream.columns import BATCH, CALL, ROWS, Columns, column_at, is_null, span_of
 
 __all__ = ["TextIndex", "texts"]
 
@@ -156,10 +156,21 @@ class TextIndex:
         self.frame = np.zeros(_FRAME, np.int64)
         self._settle()
 
+    @staticmethod
+    def prepare() -> None:
+        """Compile, or load, what is needed: when a step is made, not when its first row waits for it."""
+        index, columns, call = TextIndex(threading.Lock()), Columns(), np.zeros(CALL, np.int64)
+        call[BATCH], call[ROWS] = columns.address, 1
+        into = np.ones((2, 1), np.int64)
+        index.point(0, pa.string(), into[0], into[1])
+        columns.hold(pa.record_batch({"of": pa.array(["one"])}))
+        texts(index.frame, call)
+        columns.release()
+
     def _settle(self) -> None:
         entries, held, frame = self._entries, self._texts, self.frame
         frame[[_F_ROWS, _F_ROW_COUNT]] = entries.address, len(entries.rows)
-        frame[[_F_BYTES, _F_BYTE_COUNT]] = held.address, 8 * len(held.rows)
+        frame[[_F_BYTES, _F_BYTE_COUNT]] = held.address, 8 * (len(held.rows) - 1)
         frame[[_F_TABLE, _F_TABLE_SIZE]] = self._table.ctypes.data, len(self._table)
         frame[_F_META] = self._meta.ctypes.data
         frame[[_F_ENTRY_BOOK, _F_TEXT_BOOK]] = entries.book.ctypes.data, held.book.ctypes.data
@@ -177,7 +188,7 @@ class TextIndex:
         """Room for so many more texts of so many bytes; `texts` said that there was none."""
         live, used = int(self._meta[_LIVE]), int(self._meta[_ENTRIES])
         self._entries.reach(used + rows + 1)
-        self._texts.reach((int(self._meta[_BYTES]) + size) // 8 + 1)
+        self._texts.reach((int(self._meta[_BYTES]) + size) // 8 + 2)
         if 2 * (live + rows) > len(self._table):
             places = len(self._table)
             while 2 * (live + rows) > places:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from boucle.clock import Nanos
 from boucle.compiled import compiled
 from boucle.memory import BOOK, Page, Paged, touch, touch_all, words_at
-from boucle.stream.columns import MARK, ROWS, TIMES, VALUES
+from boucle.stream.columns import CALL, MARK, ROWS, TIMES, VALUES
 
 __all__ = [
     "AGE", "COUNT", "DISTINCT", "EWMA", "HIGH", "LOW", "MEAN", "PREVIOUS", "QUANTILE", "STD", "SUM", "ZSCORE", "Span",
@@ -296,11 +296,64 @@ def _fade(
 
 
 @_inlined
-def _spread(count: int, total: float, squares: float) -> Any:
-    """Sample standard deviation of a window, n - 1; NaN below two events."""
+def _square(value: float) -> tuple[float, float]:
+    """value² and what was rounded off (Dekker's product, Numer. Math. 18, 1971)."""
+    square = value * value
+    split = 134217729.0 * value
+    high = split - (split - value)
+    low = value - high
+    return square, ((high * high - square) + 2.0 * high * low) + low * low
+
+
+@_inlined
+def _add_square(floats: Floats, slot: int, at: int, value: float, sign: float) -> None:
+    square, rest = _square(value)
+    _add(floats, slot, at, sign * square)
+    floats[slot, at + 1] += sign * rest
+
+
+@_inlined
+def _spread(count: int, high: float, low: float, squares: float, rest: float) -> Any:
+    """Sample standard deviation of a window, n - 1; NaN below two events or where a square is not finite.
+
+    n·Σx² - (Σx)² in double-double: the means of a sensor may be a billion times its spread.
+    """
     if count < 2:
         return np.nan
-    return np.sqrt(max(0.0, (squares - total * total / count) / (count - 1)))
+    whole, split = _square(high)
+    number = np.float64(count)
+    scaled = number * squares
+    cut = 134217729.0 * squares
+    upper = cut - (cut - squares)
+    lower = squares - upper
+    off = (number * upper - scaled) + number * lower
+    apart = (scaled - whole) + ((off + number * rest) - (split + 2.0 * high * low))
+    if not np.isfinite(apart):
+        return np.nan
+    return np.sqrt(max(0.0, apart) / (number * (number - 1.0)))
+
+
+@_inlined
+def _sum_anew(
+    values: Floats,
+    floats: Floats,
+    slot: int,
+    base: int,
+    squared: int,
+    ring: int,
+    last: int,
+    leaves: int,
+    enters: int,
+) -> None:
+    """A sum that overflowed says nothing any more: it is taken again over what is in the window."""
+    floats[slot, base + _HI] = floats[slot, base + _LO] = 0.0
+    if squared:
+        floats[slot, base + squared] = floats[slot, base + squared + 1] = 0.0
+    for event in range(leaves, enters):
+        value = values[ring + (event & last), _VALUE]
+        _add(floats, slot, base + _HI, value)
+        if squared:
+            _add_square(floats, slot, base + squared, value, 1.0)
 
 
 @_inlined
@@ -338,7 +391,7 @@ def fold(frame: Ints, call: Ints) -> bool:  # noqa: C901, PLR0912, PLR0915 - one
     keys = words_at(frame[_F_KEYS], rows)
     given = words_at(frame[_F_VALUES], rows).view(np.float64)
     there = words_at(frame[_F_THERE], rows if frame[_F_THERE] else 0)
-    whole = words_at(call[VALUES], frame[_F_COLUMNS] * rows).reshape((-1, rows))
+    whole = words_at(call[VALUES], frame[_F_COLUMNS] * rows).reshape((frame[_F_COLUMNS], rows))
     floats, values, out = slots.view(np.float64), rings.view(np.float64), whole.view(np.float64)
     if meta[_SLOTS] + rows >= len(slots) or 2 * (meta[_LIVE] + rows) > len(table):
         return False
@@ -367,11 +420,12 @@ def fold(frame: Ints, call: Ints) -> bool:  # noqa: C901, PLR0912, PLR0915 - one
             frame[_F_ROW] = row
             return False
         ring, last = slots[slot, _RING], slots[slot, _ROOM] - 1
-        before, age = np.nan, np.nan
+        before, before_at = np.nan, _FREE
         if tail > left:
             event = ring + ((tail - 1) & last)
-            if rings[event, _AT] > now - horizon:
-                before, age = values[event, _VALUE], (now - rings[event, _AT]) / 1e9
+            before, before_at = values[event, _VALUE], rings[event, _AT]
+        if faded and slots[slot, _NEWEST] <= now - horizon:
+            floats[slot, faded + _EW_SUM] = floats[slot, faded + _EW_WEIGHT] = 0.0
         slots[slot, _NEWEST] = now
         if counts:
             event = ring + (tail & last)
@@ -389,7 +443,7 @@ def fold(frame: Ints, call: Ints) -> bool:  # noqa: C901, PLR0912, PLR0915 - one
                     entered = values[ring + (enters & last), _VALUE]
                     _add(floats, slot, base + _HI, entered)
                     if squared:
-                        _add(floats, slot, base + squared, entered * entered)
+                        _add_square(floats, slot, base + squared, entered, 1.0)
                     enters += 1
                 slots[slot, base + delayed] = enters
             else:
@@ -397,19 +451,20 @@ def fold(frame: Ints, call: Ints) -> bool:  # noqa: C901, PLR0912, PLR0915 - one
                 if counts:
                     _add(floats, slot, base + _HI, value)
                     if squared:
-                        _add(floats, slot, base + squared, value * value)
+                        _add_square(floats, slot, base + squared, value, 1.0)
             leaves, until = slots[slot, base + _OUT], now - spans[window, 0]
             while leaves < enters and rings[ring + (leaves & last), _AT] <= until:
                 gone = values[ring + (leaves & last), _VALUE]
                 _add(floats, slot, base + _HI, -gone)
                 if squared:
-                    _add(floats, slot, base + squared, -gone * gone)
+                    _add_square(floats, slot, base + squared, gone, -1.0)
                 leaves += 1
             slots[slot, base + _OUT] = leaves
-            if leaves == enters:
-                floats[slot, base + _HI] = floats[slot, base + _LO] = 0.0
-                if squared:
-                    floats[slot, base + squared] = floats[slot, base + squared + 1] = 0.0
+            sums = floats[slot, base + _HI] + floats[slot, base + _LO]
+            if squared:
+                sums += floats[slot, base + squared] + floats[slot, base + squared + 1]
+            if leaves == enters or not np.isfinite(sums):
+                _sum_anew(values, floats, slot, base, squared, ring, last, leaves, enters)
         ordered = -1
         for tell in range(len(tells)):
             field, base, into = tells[tell, 0], _HEADER + tells[tell, 1] * each, tells[tell, 2]
@@ -435,15 +490,17 @@ def fold(frame: Ints, call: Ints) -> bool:  # noqa: C901, PLR0912, PLR0915 - one
             elif field == MEAN:
                 if count:
                     told = total / count
-            elif field == PREVIOUS:
-                told = before
-            elif field == AGE:
-                told = age
+            elif field in (PREVIOUS, AGE):
+                if before_at > now - spans[tells[tell, 1], 0]:
+                    told = before if field == PREVIOUS else (now - before_at) / 1e9
             elif field == EWMA:
                 if floats[slot, faded + _EW_WEIGHT] > 0:
                     told = floats[slot, faded + _EW_SUM] / floats[slot, faded + _EW_WEIGHT]
             elif count > 1:
-                told = _spread(count, total, floats[slot, base + squared] + floats[slot, base + squared + 1])
+                told = _spread(
+                    count, floats[slot, base + _HI], floats[slot, base + _LO], floats[slot, base + squared],
+                    floats[slot, base + squared + 1],
+                )  # fmt: skip
                 if field == ZSCORE:
                     told = (value - total / count) / told if told > 0 else np.nan
             out[into, row] = told
@@ -497,6 +554,9 @@ class Track:
         self._settle()
         # Compiled, or loaded, now: not when the first event waits for it.
         self.newest(np.zeros(0, np.int64))
+        nothing = np.zeros(CALL, np.int64)
+        nothing[MARK] = _FREE
+        fold(self.frame, nothing)
 
     def _settle(self) -> None:
         """Write down where everything lies."""
