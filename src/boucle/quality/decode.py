@@ -39,7 +39,7 @@ class Decoder:
         self.retained = 0
         self._max_bytes = max_bytes
         self._json = JsonRows(contract, max_rows) if format == "json" else None
-        self._arrow = ArrowRows(contract, max_bytes, max_rows)
+        self._arrow = ArrowRows(contract, max_bytes, max_rows) if format == "arrow" else None
 
     def decode(self, wire: Block) -> tuple[Block | None, list[Reject]]:
         """Typed rows with exactly `contract.schema()` (None when no row could be read), and what could not.
@@ -68,7 +68,7 @@ class Decoder:
 
     def _unusual(self, payloads: pa.Array, batches: list[pa.RecordBatch]) -> Iterator[int]:
         """The messages to be read one by one, each in its turn; the others' rows are put into `batches`."""
-        if self._json is not None:
+        if self._arrow is None:
             yield from range(len(payloads))
             return
         _, held, data = payloads.buffers()
@@ -93,9 +93,10 @@ class Decoder:
     ) -> None:
         if len(payload) > self._max_bytes:
             raise Unreadable("too_large", f"{len(payload)} bytes, at most {self._max_bytes} are taken")
-        if self._json is None:
+        if self._arrow is not None:
             batches.append(self._arrow.read(payload))
             return
+        assert self._json is not None
         good, bad = self._json.read(payload)
         rows.extend(good)
         stream, topic, at = origin
