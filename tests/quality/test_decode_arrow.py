@@ -240,4 +240,5 @@ def test_messages_of_one_make_are_read_together_whatever_their_sizes() -> None:
     assert block is not None
     assert block.rows.equals(pa.concat_batches([chunk(size) for size in sizes]))
     data, offsets = np.frombuffer(b"".join(payloads), np.uint8), np.cumsum([0, *map(len, payloads)])
+    assert decoder._arrow is not None
     assert decoder._arrow.read_alike(data, offsets.astype(np.int32), 0)[1] == len(sizes)
