@@ -1,12 +1,25 @@
 """What tests share: free ports, and a real mosquitto and a real PostgreSQL when this machine has them."""
 
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from boucle.bus.broker import Broker, find_mosquitto
 from tests.lake.server import PostgresServer, find_postgres
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_ahead() -> Iterator[None]:
+    """What is compiled at its first use is compiled beside the first tests."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.ahead"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    yield
+    process.kill()
+    process.wait()
 
 
 def unused_port() -> int:
