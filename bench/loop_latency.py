@@ -8,7 +8,8 @@ write, read back. All nine channels close their window at the same instant, once
 `loop_p50_ms`, `loop_p99_ms`: last sample of the deciding block → value on the PLC, read back, with a command
 to the second of the three presses at each of its verdicts. `loop_burst_*`: the same with a command to all
 three at the same instant, which one PLC connection carries out one after the other. `loop_63_channels_*`: with 21
-presses, of which the eleventh is commanded.
+presses, of which the eleventh is commanded; `plant_behind_s` says how far the plant itself fell behind its clock, and
+where that is not 0 the figure is of two programs that share too few processors.
 `loop_max_samples_per_s`: recorded waveforms sent as fast as the broker takes them, until every reading is
 decided upon and durable; zero readings lost, or the benchmark fails.
 The peer is the least that could be done by hand on the same sockets: one MQTT subscriber that takes the
@@ -226,6 +227,7 @@ def main() -> None:
                peer="by hand, no checks, p50", peer_value=percentile(wide_bare, 0.5)),
         figure(f"loop_{3 * WIDE}_channels_p99_ms", percentile(wide["took"], 0.99), "ms", goal="<= 10",
                peer="by hand, no checks, p99", peer_value=percentile(wide_bare, 0.99)),
+        figure(f"loop_{3 * WIDE}_channels_plant_behind_s", wide["behind_s"], "s"),
         figure("loop_max_samples_per_s", sorted(rates)[len(rates) // 2], "samples/s", goal=">= 90000",
                peer="the live rate, 3 × 3 × 10 kHz", peer_value=90_000),
     ]  # fmt: skip
