@@ -6,9 +6,14 @@ import sys
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import settings
 
 from boucle.bus.broker import Broker, find_mosquitto
 from tests.lake.server import PostgresServer, find_postgres
+
+# How long an example takes says something of the machine, not of what is tested; and the suite has its time.
+settings.register_profile("suite", deadline=None, max_examples=60)
+settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session", autouse=True)
