@@ -6,9 +6,9 @@ A compiled function that takes an address costs a microsecond to call, one that 
 import mmap
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import numba
 import numpy as np
@@ -19,8 +19,21 @@ from numpy.typing import NDArray
 
 from boucle.compiled import compiled
 
-__all__ = ["BOOK", "Arena", "Page", "Paged", "bytes_at", "copy", "touch", "touch_all", "words_at"]
+__all__ = [
+    "BOOK",
+    "Arena",
+    "Page",
+    "Paged",
+    "bytes_at",
+    "copy",
+    "name_pages",
+    "pages_of",
+    "touch",
+    "touch_all",
+    "words_at",
+]
 
+_T = TypeVar("_T")
 Ints = NDArray[np.int64]
 
 _SMALL = 1 << 22
@@ -165,6 +178,7 @@ class Paged(Arena):
         self._shift = max(_HALVINGS, (PAGE // (8 * width)).bit_length() - 1)
         self.rows_a_page = 1 << self._shift
         self._asked: dict[int, Page] = {}
+        self._flags = np.zeros(0, np.int64)
         self.book = np.zeros(BOOK, np.int64)
         self._lay_out()
 
@@ -173,7 +187,10 @@ class Paged(Arena):
         # Whole pages, and no row without a place for its copy.
         pages = min(len(self.rows), len(self._copies)) // self.rows_a_page
         self.rows = self.rows[: pages * self.rows_a_page]
-        self._flags, self._claims = np.ones(pages, np.int64), np.zeros(pages << _HALVINGS, np.int64)
+        # What moved has not changed: its pages are known as they are.
+        known, self._flags = self._flags, np.zeros(pages, np.int64)
+        self._flags[: len(known)] = known[:pages]
+        self._claims = np.zeros(pages << _HALVINGS, np.int64)
         piece = self._shift - _HALVINGS
         self.book[:] = (
             self._flags.ctypes.data, self._claims.ctypes.data, self.address, self._copies.ctypes.data,
@@ -254,6 +271,18 @@ class Page:
         with self._arena.lock:
             held = self.take()
         return bytes(held)
+
+
+def name_pages(**kinds: Mapping[int, _T]) -> dict[str, _T]:
+    """Pages of several arenas under one roof: `rings/17`."""
+    return {f"{kind}/{page}": stored for kind, pages in kinds.items() for page, stored in pages.items()}
+
+
+def pages_of(parts: Mapping[str, bytes], kind: str) -> Iterator[tuple[int, bytes]]:
+    """The pages of one arena, by number; each is read when its turn comes."""
+    for name in parts:
+        if name.startswith(f"{kind}/"):
+            yield int(name.removeprefix(f"{kind}/")), parts[name]
 
 
 def _memory() -> int:

@@ -16,7 +16,7 @@ from boucle.edge import Resample, Waveform
 from boucle.errors import BoucleError
 from boucle.ports import Operator
 from tests.edge.signals import START, cut, rows_of, vibration
-from tests.stream.laws import cuts, feed, shuffled, table
+from tests.stream.laws import any_way, feed, table
 
 RATE = 1000
 RNG = np.random.default_rng(8)
@@ -85,11 +85,7 @@ def test_a_gap_takes_what_reaches_into_it_and_the_rest_is_exact() -> None:
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_any_cut_any_arrival_any_crash_the_same_bits(data: st.DataObject) -> None:
-    jitter = data.draw(st.lists(st.integers(0, 300), min_size=1, max_size=20))
-    rows = shuffled(ROWS, [one * SECOND // 1000 for one in jitter])
-    cut_ = data.draw(cuts(rows.num_rows))
-    crash = data.draw(st.integers(0, len(cut_)))
-    given_ = feed(resample(), "vibration", rows, cut_, 300 * SECOND // 1000, resample, crash)
+    given_ = any_way(data, resample, "vibration", ROWS, 300)
     assert ordered(given_) == WHOLE
     assert not table(given_, "slow/late")
 

@@ -18,7 +18,7 @@ from boucle.edge import Waveform
 from boucle.errors import BoucleError, ContractBroken
 from boucle.ports import Describes, Operator
 from tests.edge.signals import START, TIME, Chunk, cut, rows_of, vibration
-from tests.stream.laws import cuts, feed, shuffled, table
+from tests.stream.laws import any_way, cuts, feed, shuffled, table
 
 RATE, SIZE = 1000, 200
 RNG = np.random.default_rng(5)
@@ -111,11 +111,7 @@ def test_the_envelope_is_that_of_scipys_filter_and_hilbert_transform() -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_any_cut_any_arrival_any_crash_the_same_bits(data: st.DataObject) -> None:
-    jitter = data.draw(st.lists(st.integers(0, 300), min_size=1, max_size=20))
-    rows = shuffled(ROWS, [one * SECOND // 1000 for one in jitter])
-    cut_ = data.draw(cuts(rows.num_rows))
-    crash = data.draw(st.integers(0, len(cut_)))
-    given_ = feed(waveform(), "vibration", rows, cut_, 300 * SECOND // 1000, waveform, crash)
+    given_ = any_way(data, waveform, "vibration", ROWS, 300)
     assert ordered(given_) == WHOLE
     assert not table(given_, "windows/late")
 

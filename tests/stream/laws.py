@@ -67,3 +67,14 @@ def table(blocks: Sequence[Block], stream: str) -> list[dict[str, Any]]:
                     plain = plain.set_column(index, field.name, plain.column(index).cast(pa.int64()))
             rows += plain.to_pylist()
     return [{k: "nan" if v != v else v for k, v in row.items()} for row in rows]
+
+
+def any_way(
+    data: st.DataObject, make: Callable[[], Operator], stream: str, rows: pa.RecordBatch, late_ms: int
+) -> list[Block]:
+    """What comes of rows held up by at most `late_ms` ms, cut anywhere, with a crash anywhere."""
+    jitter = data.draw(st.lists(st.integers(0, late_ms), min_size=1, max_size=20))
+    arrived = shuffled(rows, [one * 1_000_000 for one in jitter])
+    cut = data.draw(cuts(arrived.num_rows))
+    crash = data.draw(st.integers(0, len(cut)))
+    return feed(make(), stream, arrived, cut, late_ms * 1_000_000, make, crash)

@@ -7,7 +7,7 @@ texts beyond ASCII, compression, another schema, several batches) is left to `Ar
 refuses: nothing is taken here that it would not take.
 """
 
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -212,6 +212,7 @@ class Familiar:
         return cls(schema, message[: schema_end + found.body], schema_end, found, max_bytes, max_rows)
 
     @staticmethod
+    @cache
     def prepare() -> None:
         """Compile, or load, what is needed: before the first message waits for it."""
         rows = pa.record_batch(

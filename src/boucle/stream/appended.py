@@ -5,6 +5,7 @@ gets the new rows from `Extended.give`; for a Block of one row that takes a few 
 """
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -257,6 +258,7 @@ class Extended:
         self.reach(_ROOM)
 
     @staticmethod
+    @cache
     def prepare() -> None:
         """Compile, or load, what is needed: when a step is made, not when its first row waits for it."""
         rows = pa.record_batch(

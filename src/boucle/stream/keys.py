@@ -15,9 +15,9 @@ Mask = NDArray[np.bool_]
 
 
 class KeyIndex:
-    """Numbers for the keys of some columns: a single whole-number column is its own, others are numbered as seen.
+    """Numbers for the keys of some columns, as they are seen; a row with a null in a key column has no key.
 
-    A row with a null in a key column has no key.
+    A single column of whole numbers, or of texts, never comes here: see `boucle.stream.answers`.
     """
 
     def __init__(self, columns: Sequence[str]) -> None:
@@ -36,9 +36,6 @@ class KeyIndex:
             if column.null_count:
                 known = column.is_valid().to_numpy(zero_copy_only=False)
                 there = known if there is None else there & known
-        if len(columns) == 1 and pa.types.is_integer(columns[0].type):
-            whole = columns[0] if there is None else columns[0].fill_null(0)
-            return whole.to_numpy().astype(np.int64, copy=False), there
         if len(columns) == 1:
             values: list[Any] = columns[0].to_pylist()
         else:

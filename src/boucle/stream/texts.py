@@ -6,19 +6,30 @@ Card numbers are texts more often than not; a Python dictionary of ten million o
 
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from functools import cache
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from boucle.compiled import compiled
-from boucle.memory import BOOK, Page, Paged, bytes_at, copy, touch, touch_all, words_at
+from boucle.memory import (
+    BOOK,
+    Page,
+    Paged,
+    bytes_at,
+    copy,
+    name_pages,
+    pages_of,
+    touch,
+    touch_all,
+    words_at,
+)  # fmt: skip
 from boucle.stream.columns import BATCH, CALL, ROWS, Columns, column_at, is_null, span_of
 
 __all__ = ["TextIndex", "texts"]
 
-_T = TypeVar("_T")
 Ints = NDArray[np.int64]
 
 # Of an entry (one text): its hash, where its bytes begin, and how many they are (-1: the entry is free, and then
@@ -157,6 +168,7 @@ class TextIndex:
         self._settle()
 
     @staticmethod
+    @cache
     def prepare() -> None:
         """Compile, or load, what is needed: when a step is made, not when its first row waits for it."""
         index, columns, call = TextIndex(threading.Lock()), Columns(), np.zeros(CALL, np.int64)
@@ -190,12 +202,16 @@ class TextIndex:
         self._entries.reach(used + rows + 1)
         self._texts.reach((int(self._meta[_BYTES]) + size) // 8 + 2)
         if 2 * (live + rows) > len(self._table):
-            places = len(self._table)
-            while 2 * (live + rows) > places:
-                places *= 2
-            self._table = np.zeros(places, np.int32)
-            _rehash(self._table, self._entries.rows, used)
+            self._hash_anew(live + rows)
         self._settle()
+
+    def _hash_anew(self, texts_: int) -> None:
+        """A table with places for so many texts, half of them free."""
+        size = len(self._table)
+        while 2 * texts_ > size:
+            size *= 2
+        self._table = np.zeros(size, np.int32)
+        _rehash(self._table, self._entries.rows, int(self._meta[_ENTRIES]))
 
     def forget(self, alive: Callable[[Ints], NDArray[np.bool_]]) -> None:
         """Keep only the texts whose numbers are `alive`."""
@@ -206,8 +222,7 @@ class TextIndex:
             self._texts.touch(len(held))
             alive_ones = alive(np.arange(used))
             _keep(self._entries.rows, alive_ones, self._meta, int(held.ctypes.data), self._texts.address)
-        self._table[:] = 0
-        _rehash(self._table, self._entries.rows, used)
+        self._hash_anew(0)
         self._settle()
 
     def find(self, text: str) -> int | None:
@@ -226,31 +241,18 @@ class TextIndex:
         """State by part: what changed since the last call, or everything; pages are copied when they are read."""
         entries = self._entries.pages(int(self._meta[_ENTRIES]), everything=everything)
         held = self._texts.pages(-(-int(self._meta[_BYTES]) // 8), everything=everything)
-        return self._named(entries, held)
-
-    def _named(self, entries: Mapping[int, _T], held: Mapping[int, _T]) -> dict[str, bytes | _T]:
-        found: dict[str, bytes | _T] = {"meta": self._meta.tobytes()}
-        found |= {f"entries/{page}": stored for page, stored in entries.items()}
-        return found | {f"texts/{page}": stored for page, stored in held.items()}
+        return {"meta": self._meta.tobytes(), **name_pages(entries=entries, texts=held)}
 
     def snapshot(self) -> dict[str, bytes]:
         """All of it, as `restore_parts` takes it."""
-        held = -(-int(self._meta[_BYTES]) // 8)
-        return self._named(self._entries.whole(int(self._meta[_ENTRIES])), self._texts.whole(held))
+        entries = self._entries.whole(int(self._meta[_ENTRIES]))
+        held = self._texts.whole(-(-int(self._meta[_BYTES]) // 8))
+        return {"meta": self._meta.tobytes(), **name_pages(entries=entries, texts=held)}
 
     def restore_parts(self, parts: Mapping[str, bytes]) -> None:
         """Continue from parts, on a fresh index."""
         self._meta[:] = np.frombuffer(parts["meta"], np.int64)
-        held = -(-int(self._meta[_BYTES]) // 8)
-        for name, arena, used in (
-            ("entries/", self._entries, int(self._meta[_ENTRIES])), ("texts/", self._texts, held)
-        ):  # fmt: skip
-            size = len(name)
-            pages = ((int(part[size:]), parts[part]) for part in parts if part.startswith(name))
-            arena.load(pages, used)
-        places = len(self._table)
-        while 2 * self._meta[_LIVE] > places:
-            places *= 2
-        self._table = np.zeros(places, np.int32)
-        _rehash(self._table, self._entries.rows, int(self._meta[_ENTRIES]))
+        self._entries.load(pages_of(parts, "entries"), int(self._meta[_ENTRIES]))
+        self._texts.load(pages_of(parts, "texts"), -(-int(self._meta[_BYTES]) // 8))
+        self._hash_anew(int(self._meta[_LIVE]))
         self._settle()

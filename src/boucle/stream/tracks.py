@@ -12,7 +12,7 @@ how often it waits for memory.
 import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from msgspec import Struct
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from boucle.clock import Nanos
 from boucle.compiled import compiled
-from boucle.memory import BOOK, Page, Paged, touch, touch_all, words_at
+from boucle.memory import BOOK, Page, Paged, name_pages, pages_of, touch, touch_all, words_at
 from boucle.stream.columns import CALL, MARK, ROWS, TIMES, VALUES
 
 __all__ = [
@@ -28,7 +28,6 @@ __all__ = [
     "Tell", "Track", "fold",
 ]  # fmt: skip
 
-_T = TypeVar("_T")
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
@@ -524,8 +523,7 @@ class Track:
 
     LOW, HIGH, DISTINCT and QUANTILE sort the events of their window each time; all else costs the same however
     long the window is. `frame` says where everything lies; whoever calls `fold` writes the addresses of keys and
-    values into it; `lock` must be held while it
-    works.
+    values into it; `lock` must be held while it works.
     """
 
     def __init__(self, tells: Sequence[Tell], half_life: Nanos, lock: threading.Lock) -> None:
@@ -577,12 +575,6 @@ class Track:
         """Keys something is known of."""
         return int(self._meta[_LIVE])
 
-    @property
-    def nbytes(self) -> int:
-        """Memory in use, in bytes."""
-        used = self._meta[_RINGS] * _EVENT + self._meta[_SLOTS] * self._slots.width
-        return int(8 * used) + self._table.nbytes
-
     def newest(self, keys: Ints) -> Ints:
         """Per key the newest event time so far; very small for one that is not known."""
         return np.asarray(_newest(self._table, self._slots.rows, np.array(keys)))
@@ -602,12 +594,8 @@ class Track:
             self._slots.reach(used + rows + 1)
             self._settle()
         elif 2 * (live + rows) > len(self._table):
-            size = len(self._table)
-            while 2 * (live + rows) > size:
-                size *= 2
-            self._table = np.zeros(size, np.int32)
-            _rehash(self._table, self._slots.rows, used)
-            self.frame[[_F_TABLE, _F_TABLE_SIZE]] = self._table.ctypes.data, size
+            self._hash_anew(live + rows)
+            self._settle()
         else:
             self._rings.reach(2 * len(self._rings.rows))
             self._settle()
@@ -616,28 +604,25 @@ class Track:
         """State by part: what changed since the last call, or everything; pages are copied when they are read."""
         rings = self._rings.pages(int(self._meta[_RINGS]), everything=everything)
         slots = self._slots.pages(int(self._meta[_SLOTS]), everything=everything)
-        return self._named(rings, slots)
-
-    def _named(self, rings: Mapping[int, _T], slots: Mapping[int, _T]) -> dict[str, bytes | _T]:
-        found: dict[str, bytes | _T] = {"meta": self._meta.tobytes()}
-        found |= {f"rings/{page}": stored for page, stored in rings.items()}
-        return found | {f"slots/{page}": stored for page, stored in slots.items()}
+        return {"meta": self._meta.tobytes(), **name_pages(rings=rings, slots=slots)}
 
     def snapshot(self) -> dict[str, bytes]:
         """All of it, bit for bit, as `restore_parts` takes it."""
-        return self._named(
-            self._rings.whole(int(self._meta[_RINGS])), self._slots.whole(int(self._meta[_SLOTS]))
-        )
+        rings, slots = self._rings.whole(int(self._meta[_RINGS])), self._slots.whole(int(self._meta[_SLOTS]))
+        return {"meta": self._meta.tobytes(), **name_pages(rings=rings, slots=slots)}
+
+    def _hash_anew(self, keys: int) -> None:
+        """A table with places for so many keys, half of them free."""
+        size = len(self._table)
+        while 2 * keys > size:
+            size *= 2
+        self._table = np.zeros(size, np.int32)
+        _rehash(self._table, self._slots.rows, int(self._meta[_SLOTS]))
 
     def restore_parts(self, parts: Mapping[str, bytes]) -> None:
         """Continue from parts, on a fresh track."""
         self._meta[:] = np.frombuffer(parts["meta"], np.int64)
-        for name, arena, used in (("rings/", self._rings, _RINGS), ("slots/", self._slots, _SLOTS)):
-            pages = ((int(part[6:]), parts[part]) for part in parts if part.startswith(name))
-            arena.load(pages, int(self._meta[used]))
-        size = len(self._table)
-        while 2 * self._meta[_LIVE] > size:
-            size *= 2
-        self._table = np.zeros(size, np.int32)
-        _rehash(self._table, self._slots.rows, int(self._meta[_SLOTS]))
+        self._rings.load(pages_of(parts, "rings"), int(self._meta[_RINGS]))
+        self._slots.load(pages_of(parts, "slots"), int(self._meta[_SLOTS]))
+        self._hash_anew(int(self._meta[_LIVE]))
         self._settle()
