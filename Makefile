@@ -27,7 +27,7 @@ check: setup ## Style, types and floors
 	$(PYTHON_ENV)/lint-imports
 
 test: setup system ## Every test
-	@$(PYTHON_ENV)/python -m pytest $(ARGS)
+	@$(PYTHON_ENV)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(ARGS)
 
 real: setup system ## Only the tests against real servers and a real browser
 	@$(PYTHON_ENV)/python -m pytest -m "real or browser" $(ARGS)
