@@ -1,7 +1,7 @@
 """What is particular to the press line: one wide row of features per machine and second."""
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -11,6 +11,7 @@ from msgspec import Struct
 from boucle.block import Block, as_dicts, as_rows
 from boucle.clock import SECOND, Nanos
 from boucle.errors import BoucleError
+from boucle.ports import From, Traced
 from boucle.product.duration import seconds
 
 __all__ = ["AXES", "FEATURES", "PressFeatures"]
@@ -73,6 +74,22 @@ class PressFeatures:
         self._slow: dict[tuple[str, str], list[tuple[Nanos, float | None]]] = {}
         self._watermark: Nanos = 0
         self.late_rows = 0
+
+    @classmethod
+    def trace(cls, inputs: Mapping[str, Sequence[str]], **declared: Any) -> Traced:
+        """For `boucle lineage`: which column of which input each feature is made from."""
+        del declared
+        slow, fast = sorted(inputs, key=lambda name: "value" not in inputs[name])
+        columns = {"machine": (From(fast, "machine"),), "at": (From(fast, "at"),)}
+        chosen = tuple(From(slow, name, "CONDITIONAL") for name in ("sensor", "status", "machine"))
+        for name, sensor in {**_SPEEDS, **{name: name for name in _SLOW}}.items():
+            how = ("TRANSFORMATION", "in force") if name in _SPEEDS else ("AGGREGATION", "mean of a second")
+            columns[name] = (From(slow, "value", how[0], f"{sensor}, {how[1]} in mid-window"), *chosen)
+        for axis in AXES:
+            for name, source in _AXIS.items():
+                made = From(fast, source, "TRANSFORMATION", f"of sensor vib_{axis}")
+                columns[f"{axis}_{name}"] = (made, From(fast, "sensor", "CONDITIONAL"))
+        return Traced(columns, (From(fast, "machine", "JOIN"), From(fast, "at", "JOIN")))
 
     def step(self, block: Block) -> Sequence[Block]:
         """Take slow values or reduced vibration; give the rows that this completed or closed."""

@@ -4,7 +4,7 @@ Each docstring states the hard rule; `boucle.testing.conformance` holds an adapt
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import pyarrow as pa
 from msgspec import Struct
@@ -18,6 +18,8 @@ __all__ = [
     "Actuator",
     "Describes",
     "Facts",
+    "From",
+    "How",
     "Model",
     "Operator",
     "Part",
@@ -25,6 +27,8 @@ __all__ = [
     "Sink",
     "Source",
     "Table",
+    "Traced",
+    "Traces",
 ]
 
 WIRE = pa.schema(
@@ -161,6 +165,47 @@ class Describes(Protocol):
 
         With `key` (columns as text: {"card": "42"}) what is remembered of this key, in `remembered`: a list of rows.
         """
+        ...
+
+
+How: TypeAlias = Literal[
+    "IDENTITY", "TRANSFORMATION", "AGGREGATION",
+    "JOIN", "GROUP_BY", "FILTER", "SORT", "WINDOW", "CONDITIONAL", "UNKNOWN",
+]  # fmt: skip
+"""OpenLineage's words for what becomes of a column: the first three carry its values (DIRECT), the others decide on
+rows (INDIRECT). UNKNOWN is ours: any column may have been used, nobody declared which."""
+
+
+class From(Struct, frozen=True):
+    """An input column that something is made from; `says` is the step in words: `sum over 24h by card`."""
+
+    stream: str
+    column: str
+    how: How = "IDENTITY"
+    says: str = ""
+
+
+class Traced(Struct, frozen=True):
+    """Where the columns of a step's output come from."""
+
+    columns: dict[str, tuple[From, ...]]
+    """In the order of the output; what a column needs of its own, keys of its group included."""
+    rows: tuple[From, ...] = ()
+    """What decides which rows there are: filters, joins, groups."""
+    unknown: str = ""
+    """Why columns may be missing here; then any output column may come from any input column."""
+
+
+@runtime_checkable
+class Traces(Protocol):
+    """An Operator class that can say, from its declaration alone, what its output is made from.
+
+    Hard rule: nothing is guessed. What the declaration does not tell is said in `unknown`.
+    """
+
+    @classmethod
+    def trace(cls, inputs: Mapping[str, Sequence[str]], **declared: Any) -> Traced:
+        """`inputs`: stream → its columns, in the order of `from`; `declared`: the step's `with`."""
         ...
 
 

@@ -11,10 +11,12 @@ from msgspec import Struct
 from boucle.block import Block, as_dicts, as_rows
 from boucle.drift.evidence import Evidence
 from boucle.drift.judge import Course, Judge
-from boucle.drift.reading import Reading
+from boucle.drift.reading import BANDS, SLOW, Reading
 from boucle.drift.sentences import say
 from boucle.edge.zone import GROUP_2_RIGID, check_zones, zone
 from boucle.errors import BoucleError
+from boucle.ports import From, Traced
+from boucle.stream.origin import Inputs, made_of, one_of
 
 __all__ = ["VERDICT", "Attribute"]
 
@@ -93,6 +95,23 @@ class Attribute:
         self._axes, self._prefix = tuple(axes), prefix
         self._zones = check_zones(zones)
         self._courses: dict[str, Course] = {}
+
+    @classmethod
+    def trace(cls, inputs: Inputs, *, axes: Sequence[str] = ("x", "y", "z"), **declared: Any) -> Traced:
+        """What is passed on, and the verdict from everything that is a witness (`Reading`)."""
+        del declared
+        stream = one_of(inputs)
+        heard = ["speed", "setpoint", *SLOW]
+        for axis in axes:
+            heard += [f"{axis}_band_{band}" for band in range(BANDS)]
+            heard += [f"{axis}_{name}" for name in ("bpfo", "bpfi", "mean", "count")]
+        columns = {name: (From(stream, name),) for name in ("machine", "at")}
+        columns |= {name: (From(stream, name),) for name in ("health", "rul_h", "speed", "setpoint")}
+        velocities = [f"{axis}_velocity" for axis in axes]
+        columns["zone"] = made_of(stream, velocities, "TRANSFORMATION", "ISO 20816 zone of the worst axis")
+        verdict = made_of(stream, heard, "TRANSFORMATION", "held against one rule per cause")
+        columns |= {name: verdict for name in VERDICT.names if name not in columns}
+        return Traced({name: columns[name] for name in VERDICT.names})
 
     def step(self, block: Block) -> Sequence[Block]:
         """One verdict per row of features with health."""

@@ -35,8 +35,10 @@ from boucle.clock import SECOND, Nanos
 from boucle.edge.describe import call_of
 from boucle.edge.grid import Grid
 from boucle.edge.pool import Ready
-from boucle.edge.windowed import Windowed
+from boucle.edge.windowed import Windowed, traced_samples
 from boucle.errors import BoucleError
+from boucle.ports import Traced
+from boucle.stream.origin import Inputs, made_of
 from boucle.stream.rows import require_of
 from boucle.stream.sequence import instants
 
@@ -108,6 +110,28 @@ class Orders(Windowed):
         self._turns, self._per_turn = turns, per_turn
         self._readings: dict[tuple[Any, ...], list[_Reading]] = {}
         self._marks: list[Nanos] = [0, 0]
+
+    @classmethod
+    def trace(
+        cls, inputs: Inputs, *, size: str | float, values: Mapping[str, str], speed: str = "", **declared: Any
+    ) -> Traced:
+        """Keys and time of the waveform; its samples read by the angle that the other input tells."""
+        told = traced_samples(
+            inputs, {"turns": "turns of the shaft", **values}, f"window: {size}", **declared
+        )
+        samples, time = declared.get("samples", "samples"), declared.get("time", "at")
+        angle = [
+            one
+            for stream, columns in inputs.items()
+            if samples not in columns
+            for one in made_of(stream, [speed, time], "TRANSFORMATION", "angle of the shaft")
+        ]
+        known = set(told.columns) - {"turns", *values}
+        columns = {
+            name: made if name in known else (*(made if name != "turns" else ()), *angle)
+            for name, made in told.columns.items()
+        }
+        return Traced(columns, told.rows)
 
     def step(self, block: Block) -> Sequence[Block]:
         """Take chunks, or readings of the speed; give the windows that both watermarks have passed."""

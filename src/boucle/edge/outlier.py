@@ -16,6 +16,8 @@ from msgspec import Struct
 
 from boucle.block import Block
 from boucle.errors import BoucleError
+from boucle.ports import From, Traced
+from boucle.stream.origin import Inputs, made_of, one_of
 
 __all__ = ["Outlier"]
 
@@ -66,6 +68,26 @@ class Outlier:
         self._columns, self._by, self._carry = tuple(columns), tuple(by), tuple(carry)
         self._train, self._smooth, self._quantile, self._margin = train, smooth, quantile, margin
         self._keys: dict[tuple[str, ...], _Key] = {}
+
+    @classmethod
+    def trace(
+        cls,
+        inputs: Inputs,
+        *,
+        columns: Sequence[str],
+        by: Sequence[str] = (),
+        carry: Sequence[str] = (),
+        **declared: Any,
+    ) -> Traced:
+        """Keys, time and carried columns as they are; score, limit and alert from the signals of the key."""
+        del declared
+        stream = one_of(inputs)
+        kept = {name: (From(stream, name),) for name in dict.fromkeys([*by, "at", *carry])}
+        signals = made_of(
+            stream, columns, "TRANSFORMATION", "distance (T²) from how the key behaved at first"
+        )
+        made = (*signals, *made_of(stream, by, "GROUP_BY", "each key has its own baseline"))
+        return Traced(kept | dict.fromkeys(("score", "limit", "alert"), made))
 
     def step(self, block: Block) -> Sequence[Block]:
         """Every row again, with `score`, `limit` and `alert`."""

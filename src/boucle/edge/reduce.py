@@ -27,7 +27,9 @@ from boucle.edge.pool import Pool, Ready
 from boucle.edge.spectrum import Analyser, Analysis, line_ratio
 from boucle.edge.zone import GROUP_2_RIGID, check_zones, zone
 from boucle.errors import BoucleError
+from boucle.ports import From, Traced
 from boucle.product.duration import seconds
+from boucle.stream.origin import Inputs, grouped, made_of
 
 __all__ = ["EVENTS", "Reduce"]
 
@@ -142,6 +144,20 @@ class Reduce:
         self._chunks: dict[_Key, NDArray[np.float32]] = {}
         self._power: dict[_Key, NDArray[np.float32]] = {}
         self.late_rows = 0
+
+    @classmethod
+    def trace(cls, inputs: Inputs, *, window: str | float = "1s", **declared: Any) -> Traced:
+        """Keys and time of the waveform, its samples reduced, and the speed where the shaft's turns are needed."""
+        waves = [name for name, columns in inputs.items() if "samples" in columns] or list(inputs)[:1]
+        wave = waves[0] if waves else ""
+        shaft = () if declared.get("shaft_hz") is not None else _turning(inputs, waves)
+        columns: dict[str, tuple[From, ...]] = {name: (From(wave, name),) for name in ("machine", "sensor")}
+        columns["at"] = made_of(wave, ["at"], "TRANSFORMATION", f"start of the {window} window")
+        for name in EVENTS.names[3:]:
+            samples = made_of(wave, ["samples"], "AGGREGATION", f"{_SAYS.get(name, name)} over {window}")
+            turned = name in ("env_bpfo", "env_bpfi", "z", "alert")
+            columns[name] = shaft if name == "shaft_hz" else (*samples, *(shaft if turned else ()))
+        return Traced(columns, grouped(wave, ["machine", "sensor"], "at", f"window: {window}"))
 
     def step(self, block: Block) -> Sequence[Block]:
         """Take waveform or speed; give the windows that this completed or closed, oldest first."""
@@ -301,6 +317,33 @@ class Reduce:
         self.late_rows += 1
         if self.late_rows & (self.late_rows - 1) == 0:  # 1, 2, 4, 8 …: a flood must not fill the log
             _log.warning("%s/%s: chunk after its window was given (%d so far)", *key, self.late_rows)
+
+
+_SAYS = {
+    "count": "number of samples",
+    "complete": "whether no sample is missing",
+    "velocity_mm_s": "integrated to velocity, r.m.s.",
+    "zone": "ISO 20816 zone of the velocity",
+    "env_bpfo": "outer-race lines of the envelope spectrum",
+    "env_bpfi": "inner-race lines of the envelope spectrum",
+    "z": "z-score of log r.m.s. against the baseline",
+    "alert": "z-score beyond its limit",
+}
+"""What becomes of the samples, in words, where the column's name does not say it."""
+
+
+def _turning(inputs: Inputs, waves: Sequence[str]) -> tuple[From, ...]:
+    """The columns that the shaft's frequency is read from."""
+    found: list[From] = []
+    for stream in inputs:
+        if stream not in waves:
+            found += made_of(
+                stream, ["value"], "TRANSFORMATION", "speed of the machine as turns of the shaft"
+            )
+            found += made_of(
+                stream, ["sensor", "status", "machine"], "CONDITIONAL", "the speed sensor, while Good"
+            )
+    return tuple(found)
 
 
 def _decode(state: bytes, stream: str) -> _State:

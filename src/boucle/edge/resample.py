@@ -11,6 +11,7 @@ chunks or Blocks, and equals that of SciPy over the whole recording.
 
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,8 +21,10 @@ from numpy.typing import NDArray
 from boucle.clock import SECOND
 from boucle.edge.grid import Grid
 from boucle.edge.pool import Ready
-from boucle.edge.windowed import Windowed
+from boucle.edge.windowed import Windowed, traced_samples
 from boucle.errors import BoucleError
+from boucle.ports import Traced
+from boucle.stream.origin import Inputs
 
 __all__ = ["Resample"]
 
@@ -75,6 +78,15 @@ class Resample(Windowed):
             pa.field(samples, pa.list_(pa.float32()), nullable=False),
         ]
         super().__init__(stream, grid, fields, by=by, samples=samples, time=time)
+
+    @classmethod
+    def trace(
+        cls, inputs: Inputs, *, rate_hz: float, to_hz: float, frame: str | float = "1s", **declared: Any
+    ) -> Traced:
+        """Keys, time and samples of the waveform, at the new rate."""
+        samples = declared.get("samples", "samples")
+        values = {"rate_hz": f"{to_hz:g} Hz", samples: f"{rate_hz:g} Hz resampled to {to_hz:g} Hz"}
+        return traced_samples(inputs, values, f"frame: {frame}", **declared)
 
     def _rows(self, ready: Ready) -> pa.RecordBatch:
         # Where only the margins hold something there is no signal to give; the frames beside have it.

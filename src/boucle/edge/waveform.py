@@ -14,13 +14,16 @@ order. `boucle.edge.describe` lists the values.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 
 from boucle.edge.describe import Description
 from boucle.edge.grid import Grid
 from boucle.edge.pool import Ready
-from boucle.edge.windowed import Windowed
+from boucle.edge.windowed import Windowed, traced_samples
+from boucle.ports import Traced
+from boucle.stream.origin import Inputs
 
 __all__ = ["Waveform"]
 
@@ -49,6 +52,13 @@ class Waveform(Windowed):
         grid = Grid.of(rate_hz, size, every)
         self._description = Description(values, grid, stream)
         super().__init__(stream, grid, self._description.fields, by=by, samples=samples, time=time)
+
+    @classmethod
+    def trace(
+        cls, inputs: Inputs, *, size: str | float, values: Mapping[str, str], **declared: Any
+    ) -> Traced:
+        """Keys and time of the waveform, and each value from its samples."""
+        return traced_samples(inputs, dict(values), f"window: {size}", **declared)
 
     def _told(self, ready: Ready) -> list[pa.Array]:
         return self._description.columns(self._pool, ready)

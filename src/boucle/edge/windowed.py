@@ -12,10 +12,12 @@ from boucle.block import Block
 from boucle.edge.chunks import Chunks, chunks_of
 from boucle.edge.grid import Grid
 from boucle.edge.pool import Pool, Ready
+from boucle.ports import From, Traced
+from boucle.stream.origin import Inputs, grouped, made_of
 from boucle.stream.rows import require_of
 from boucle.stream.sequence import state_of
 
-__all__ = ["Windowed"]
+__all__ = ["Windowed", "traced_samples"]
 
 _VERSION = 1
 _TIME = pa.timestamp("ns", tz="UTC")
@@ -127,3 +129,25 @@ class Windowed:
         _, self.late_rows, pool, more = state_of(kind, state, _VERSION, self._stream)
         self._pool.restore(pool)
         self._remember(more)
+
+
+def traced_samples(
+    inputs: Inputs,
+    values: Mapping[str, str],
+    window: str,
+    *,
+    by: Sequence[str] | str = (),
+    samples: str = "samples",
+    time: str = "at",
+    **declared: Any,
+) -> Traced:
+    """What `trace` of every kind of step tells: keys, the start of the window, values made of the samples."""
+    del declared
+    wave = next((name for name, columns in inputs.items() if samples in columns), next(iter(inputs), ""))
+    names = (by,) if isinstance(by, str) else tuple(by)
+    columns: dict[str, tuple[From, ...]] = {name: (From(wave, name),) for name in names}
+    columns["at"] = made_of(wave, [time], "TRANSFORMATION", f"start of the {window}")
+    columns["complete"] = made_of(wave, [samples], "AGGREGATION", f"whether no sample is missing, {window}")
+    for name, told in values.items():
+        columns[name] = made_of(wave, [samples], "AGGREGATION", f"{told}, {window}")
+    return Traced(columns, grouped(wave, names, time, window))

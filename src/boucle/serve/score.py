@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -9,6 +10,8 @@ from boucle.block import Block
 from boucle.errors import BoucleError
 from boucle.models.file import ModelFile
 from boucle.models.onnx import OnnxModel
+from boucle.ports import Traced
+from boucle.stream.origin import Inputs, carried, made_of, one_of
 
 __all__ = ["Score"]
 
@@ -26,6 +29,15 @@ class Score:
         self._stream = stream
         self.model = OnnxModel(ModelFile.load(Path(folder) / model))
         self.unscored = 0
+
+    @classmethod
+    def trace(cls, inputs: Inputs, *, model: str | Path, folder: str | Path = ".", **declared: Any) -> Traced:
+        """Columns as they are, and every output of the model from every input of its signature."""
+        del declared
+        manifest = ModelFile.load(Path(folder) / model).manifest
+        says = f"scored by the model {manifest.name}"
+        made = made_of(one_of(inputs), [one.name for one in manifest.inputs], "TRANSFORMATION", says)
+        return Traced(carried(inputs) | {one.name: made for one in manifest.outputs})
 
     def step(self, block: Block) -> Sequence[Block]:
         """The Block with the model's outputs; SignatureMismatch when it has other columns."""

@@ -14,8 +14,10 @@ from msgspec import msgpack
 from boucle.block import Block, Position, as_dicts, as_rows
 from boucle.clock import SECOND, Nanos
 from boucle.errors import BoucleError
+from boucle.ports import From, Traced
 from boucle.product.duration import seconds
 from boucle.stream.expression import Expression, Typed, column_of
+from boucle.stream.origin import Inputs, carried, computed, filtered, one_of, opaque
 from boucle.stream.sequence import Ready, state_of
 
 __all__ = ["Filter", "FlatMap", "Map", "Select", "Union", "late_blocks"]
@@ -81,6 +83,11 @@ class Map(_Stateless):
             raise BoucleError("B220", f"{stream}: no columns", fix="give columns: {name: expression}")
         self._columns = {name: _Column(computed) for name, computed in columns.items()}
 
+    @classmethod
+    def trace(cls, inputs: Inputs, *, columns: Mapping[str, Computed]) -> Traced:
+        """Columns as they are, and what each expression reads."""
+        return Traced(carried(inputs) | {name: computed(told, inputs) for name, told in columns.items()})
+
     def rows(self, rows: pa.RecordBatch) -> pa.RecordBatch:
         """The rows with the computed columns; new ones stand last."""
         columns = dict(zip(rows.schema.names, rows.columns, strict=True))
@@ -94,6 +101,11 @@ class Filter(_Stateless):
     def __init__(self, stream: str, *, where: Computed) -> None:
         super().__init__(stream)
         self._where = _Column(where)
+
+    @classmethod
+    def trace(cls, inputs: Inputs, *, where: Computed) -> Traced:
+        """Columns as they are; which rows there are, the condition decides."""
+        return Traced(carried(inputs), filtered(where, inputs))
 
     def rows(self, rows: pa.RecordBatch) -> pa.RecordBatch:
         """The rows that hold."""
@@ -114,6 +126,12 @@ class Select(_Stateless):
         if not named or isinstance(columns, str):
             raise BoucleError("B220", f"{stream}: no columns", fix="give columns: [name, …] or {new: old}")
         self._columns = dict(named)
+
+    @classmethod
+    def trace(cls, inputs: Inputs, *, columns: Sequence[str] | Mapping[str, str]) -> Traced:
+        """Each column from the one it was, under its new name."""
+        named = columns if isinstance(columns, Mapping) else {name: name for name in columns}
+        return Traced({new: (From(one_of(inputs), old),) for new, old in named.items()})
 
     def rows(self, rows: pa.RecordBatch) -> pa.RecordBatch:
         """The rows with these columns only."""
@@ -142,6 +160,15 @@ class FlatMap(_Stateless):
             fix = "give explode: a list column; or, in Python, function and schema"
             raise BoucleError("B220", f"{stream}: one way of making rows is wanted", fix=fix)
         self._explode, self._function, self._schema = explode, function, schema
+
+    @classmethod
+    def trace(cls, inputs: Inputs, *, explode: str | None = None, **declared: Any) -> Traced:
+        """Columns as they are, the list's one item at a time; a function may use all of them."""
+        if explode is None:
+            schema = declared.get("schema")
+            return opaque(inputs, "a function of Python", schema.names if schema is not None else ("*",))
+        items = From(one_of(inputs), explode, "TRANSFORMATION", f"each item of {explode}")
+        return Traced(carried(inputs) | {explode: (items,)})
 
     def rows(self, rows: pa.RecordBatch) -> pa.RecordBatch:
         """The rows that the rows gave, in order."""
@@ -173,6 +200,12 @@ class Union:
         self._marks: dict[str, Nanos] = dict.fromkeys(inputs, 0)
         self._watermark: Nanos = 0
         self._columns: list[tuple[str, str]] = []
+
+    @classmethod
+    def trace(cls, inputs: Inputs, **declared: Any) -> Traced:
+        """Each column from all inputs."""
+        del declared
+        return Traced(carried(inputs))
 
     def step(self, block: Block) -> Sequence[Block]:
         """The rows as they are, under the least watermark."""

@@ -13,7 +13,7 @@ A window is (t - delay - over, t - delay]: with no delay the event itself counts
 
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -24,12 +24,14 @@ from msgspec import Struct
 from boucle.block import Block
 from boucle.clock import SECOND, Nanos
 from boucle.errors import BoucleError
-from boucle.memory import Page
+from boucle.memory import Page, Under, below
+from boucle.ports import Traced
 from boucle.product.duration import seconds
 from boucle.stream import tracks
 from boucle.stream.answers import Answers
 from boucle.stream.appended import Extended
 from boucle.stream.keys import KeyIndex
+from boucle.stream.origin import Inputs, carried, of_feature, one_of
 from boucle.stream.rows import late_blocks, require_of
 from boucle.stream.sequence import Order, Sequencer, state_of
 from boucle.stream.texts import TextIndex
@@ -101,30 +103,12 @@ class _Group:
         return _merged(self.track.parts(everything=everything), self.texts.parts(everything=everything))
 
     def restore_parts(self, parts: Mapping[str, bytes]) -> None:
-        self.track.restore_parts(_Under(parts, "track/"))
-        self.texts.restore_parts(_Under(parts, "texts/"))
+        self.track.restore_parts(Under(parts, "track/"))
+        self.texts.restore_parts(Under(parts, "texts/"))
 
 
 def _merged(track: Mapping[str, _T], texts: Mapping[str, _T]) -> dict[str, _T]:
-    told = {f"track/{name}": part for name, part in track.items()}
-    return told | {f"texts/{name}": part for name, part in texts.items()}
-
-
-class _Under(Mapping[str, bytes]):
-    """The parts below a name; each is still read when it is asked for, so that one is held at a time."""
-
-    def __init__(self, parts: Mapping[str, bytes], above: str) -> None:
-        self._parts, self._above = parts, above
-        self._names = [name.removeprefix(above) for name in parts if name.startswith(above)]
-
-    def __getitem__(self, name: str) -> bytes:
-        return self._parts[self._above + name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
+    return below("track", track) | below("texts", texts)
 
 
 class Sliding:
@@ -173,6 +157,19 @@ class Sliding:
         self._watermark: Nanos = 0
         self._newest: Nanos = -(2**62)
         self.late_rows = 0
+
+    @classmethod
+    def trace(
+        cls, inputs: Inputs, *, features: Mapping[str, Mapping[str, Any]], time: str = "at", **declared: Any
+    ) -> Traced:
+        """Columns as they are, and each feature from its value, its keys and the time."""
+        del declared
+        read = {name: _feature(name, dict(told)) for name, told in features.items()}
+        made = {
+            name: of_feature(one_of(inputs), time, features[name], one.column, one.by)
+            for name, one in read.items()
+        }
+        return Traced(carried(inputs) | made)
 
     def step(self, block: Block) -> Sequence[Block]:
         """The rows whose turn it is, with the features appended; late rows apart."""
@@ -289,15 +286,14 @@ class Sliding:
         found: dict[str, bytes | Page] = {"rest": self._rest()}
         with self._lock:
             for place, group in enumerate(self._groups):
-                told = group.parts(everything=everything)
-                found |= {f"{place}/{name}": part for name, part in told.items()}
+                found |= below(str(place), group.parts(everything=everything))
         return found
 
     def restore_parts(self, parts: Mapping[str, bytes]) -> None:
         """Continue from parts; B602 when another version of this step took them."""
         self._go_on(parts["rest"])
         for place, group in enumerate(self._groups):
-            group.restore_parts(_Under(parts, f"{place}/"))
+            group.restore_parts(Under(parts, f"{place}/"))
 
     def _rest(self) -> bytes:
         waiting = self._sequencer.snapshot() if self._sequencer is not None else b""

@@ -18,8 +18,10 @@ from msgspec import Struct, msgpack
 from boucle.block import Block, as_dicts, as_rows
 from boucle.clock import SECOND, Nanos
 from boucle.errors import BoucleError
+from boucle.ports import From, Traced
 from boucle.product.duration import seconds
 from boucle.stream.expression import plain_column, plain_type
+from boucle.stream.origin import Inputs, every, one_of
 from boucle.stream.rows import late_blocks, names_of, require
 from boucle.stream.sequence import Order, Sequencer, state_of
 
@@ -313,6 +315,17 @@ class Stateful(KeyedFold):
         self._until: dict[bytes, Nanos] = {}
         self._rows: list[dict[str, Any]] = []
         self._context = Context(self)
+
+    @classmethod
+    def trace(
+        cls, inputs: Inputs, *, by: Sequence[str] | str, output: pa.Schema, time: str = "at", **declared: Any
+    ) -> Traced:
+        """Keys as they are; what the function gives may come from every column of the key's rows."""
+        del declared
+        stream, why = one_of(inputs), "a function of Python"
+        columns = {"at": (From(stream, time, "TRANSFORMATION", "of the row or timer"),)}
+        columns |= {name: (From(stream, name),) for name in names_of(by)}
+        return Traced(columns | {name: every(inputs, why) for name in output.names}, unknown=why)
 
     def bind(self, schema: pa.Schema) -> pa.Schema:
         """`at`, the keys, then the declared columns."""

@@ -8,8 +8,10 @@ from msgspec import Struct, msgpack
 
 from boucle.clock import SECOND, Nanos
 from boucle.errors import BoucleError
+from boucle.ports import Traced
 from boucle.product.duration import seconds
 from boucle.stream.join.sides import LEFT, RIGHT, By, Join
+from boucle.stream.origin import Inputs, joined
 
 __all__ = ["AsOfJoin"]
 
@@ -59,6 +61,14 @@ class AsOfJoin(Join):
         self._by_key: dict[bytes, list[int]] = {}
         self._ends: list[tuple[Nanos, int]] = []
         self._ages: deque[tuple[Nanos, bytes]] = deque()
+
+    @classmethod
+    def trace(
+        cls, inputs: Inputs, *, left: str, right: str, by: By, time: str = "at", **declared: Any
+    ) -> Traced:
+        """The columns of both sides; keys and times decide which rows meet."""
+        says = f"the {declared.get('direction', 'backward')} row as of its time"
+        return joined(inputs, left, right, by, time, both_times=cls.both_times, says=says)
 
     def on_row(self, side: int, row: int, at: Nanos, key: bytes | None) -> None:
         """A right row is the newest of its key; a left row finds its partner or waits."""

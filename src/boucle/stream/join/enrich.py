@@ -11,8 +11,10 @@ from msgspec import msgpack
 
 from boucle.block import Block
 from boucle.errors import BoucleError
+from boucle.ports import From, Traced
 from boucle.stream.join.as_of import AsOfJoin
 from boucle.stream.join.sides import By, encoded, pairs_of
+from boucle.stream.origin import ANY, Inputs, carried, made_of, one_of
 from boucle.stream.rows import require
 from boucle.stream.sequence import state_of
 
@@ -53,6 +55,26 @@ class Enrich:
         self._table = _read_table(stream, table, Path(folder), list(self._pairs.values()))
         require(stream, list(self._pairs.values()), self._table.schema)
         self._places: dict[bytes, int] | None = None
+
+    @classmethod
+    def trace(
+        cls, inputs: Inputs, *, by: By, table: Any = None, folder: str | Path = ".", **declared: Any
+    ) -> Traced:
+        """The left columns, and those that the table or the right stream has beside the key."""
+        if table is None:
+            return AsOfJoin.trace(inputs, by=by, **declared)
+        pairs, stream = pairs_of("", by), one_of(inputs)
+        told = f"looked up in {table}" if isinstance(table, str | Path) else "looked up"
+        names = _read_table(stream, table, Path(folder), list(pairs.values())).schema.names
+        source = str(table) if isinstance(table, str | Path) else "table"
+        there = inputs.get(stream, (ANY,))
+        more = {
+            f"{name}_right" if name in there else name: (From(source, name, "IDENTITY", told),)
+            for name in names
+            if name not in pairs.values()
+        }
+        keys = (*made_of(stream, pairs, "JOIN", told), *made_of(source, pairs.values(), "JOIN", told))
+        return Traced(carried(inputs) | {name: (*made, *keys) for name, made in more.items()})
 
     @property
     def late_rows(self) -> int:

@@ -7,8 +7,10 @@ from msgspec import msgpack
 
 from boucle.clock import SECOND, Nanos
 from boucle.errors import BoucleError
+from boucle.ports import Traced
 from boucle.product.duration import seconds
 from boucle.stream.join.sides import LEFT, By, Join
+from boucle.stream.origin import Inputs, joined
 
 __all__ = ["IntervalJoin"]
 
@@ -53,6 +55,14 @@ class IntervalJoin(Join):
         self._queues: tuple[deque[tuple[Nanos, int, bytes | None]], ...] = (deque(), deque())
         self._by_key: tuple[dict[bytes, deque[tuple[Nanos, int]]], ...] = ({}, {})
         self._matched: set[int] = set()
+
+    @classmethod
+    def trace(
+        cls, inputs: Inputs, *, left: str, right: str, by: By, time: str = "at", **declared: Any
+    ) -> Traced:
+        """The columns of both sides; keys and times decide which rows meet."""
+        says = f"right within {declared.get('lower')} to {declared.get('upper')} of left"
+        return joined(inputs, left, right, by, time, both_times=cls.both_times, says=says)
 
     def on_row(self, side: int, row: int, at: Nanos, key: bytes | None) -> None:
         """Pair the row with the other side's, and keep it for those to come."""

@@ -9,7 +9,9 @@ from msgspec import msgpack
 
 from boucle.clock import SECOND, Nanos
 from boucle.errors import BoucleError
+from boucle.ports import From, Traced
 from boucle.product.duration import seconds
+from boucle.stream.origin import Inputs, expressed, grouped, one_of
 from boucle.stream.pattern.conditions import Conditions, Now, Records
 from boucle.stream.pattern.matching import NEVER, KeyState, Matching, Run, Start
 from boucle.stream.pattern.program import ACCEPT, START, PatternStep, Program, bits
@@ -71,6 +73,35 @@ class Pattern(KeyedFold):
         self.dropped_runs = 0
         self._states: dict[bytes, KeyState] = {}
         self._edges = [n for n in self._matching.hold if not program.steps[n].not_]
+
+    @classmethod
+    def trace(
+        cls,
+        inputs: Inputs,
+        *,
+        by: Sequence[str] | str,
+        steps: Sequence[PatternStep | Mapping[str, Any]],
+        measures: Mapping[str, str] | None = None,
+        time: str = "at",
+        **declared: Any,
+    ) -> Traced:
+        """Keys, times, and what each measure reads; the conditions of the steps decide which rows match."""
+        del declared
+        stream = one_of(inputs)
+        told = msgspec.convert([msgspec.to_builtins(step) for step in steps], list[PatternStep])
+        conditions = Conditions(stream, Program(stream, told), measures or {})
+        names = (by,) if isinstance(by, str) else tuple(by)
+        columns = {"at": (From(stream, time, "TRANSFORMATION", "when the match was decided"),)}
+        columns |= {name: (From(stream, name),) for name in names}
+        columns |= {name: (From(stream, time),) for name in ("first_at", "last_at")}
+        for name, measure in conditions.measures.items():
+            columns[name] = expressed(measure.node, stream, measure.text)
+        asked = [
+            From(one.stream, one.column, "FILTER", f"{step}: {where.text}")
+            for step, where in conditions.where.items()
+            for one in expressed(where.node, stream, "")
+        ]
+        return Traced(columns, (*grouped(stream, names, time, "pattern"), *dict.fromkeys(asked)))
 
     def _check(self) -> None:
         program = self._program
