@@ -13,23 +13,39 @@ from jsonschema.exceptions import ValidationError, best_match
 
 from boucle.address import Port, parse_address
 from boucle.errors import BoucleError, Problem
+from boucle.product.consistency import consistency_problems
 from boucle.product.contract import StreamContract
 from boucle.product.document import LoopDocument, SourceSpec, kept
 from boucle.product.duration import seconds
 from boucle.product.lines import Document, Path_
 from boucle.product.odcs import compile_contract
+from boucle.product.scalars import canonical
 from boucle.product.size import size
 
-__all__ = ["check_documents", "loop_schema", "official_schema"]
+__all__ = ["check_documents", "kind_of", "loop_schema", "official_schema", "shape_problems", "standard_of"]
 
-_KINDS = {"DataProduct": "odps-1.0.0.json", "DataContract": "odcs-3.1.0.json"}
+_STANDARDS = {"DataProduct": ("ODPS", "1.0.0"), "DataContract": ("ODCS", "3.1.0")}
+"""The schema a document is held to; those of 3.1.0 and 1.0.0 accept what names an older version of theirs."""
+_NEWER = {("DataContract", "v3.2.0"): ("ODCS", "3.2.0")}
+
+
+def standard_of(kind: str, api_version: Any = None) -> tuple[str, str]:
+    """Which standard a kind of document keeps, and which of its schemas, for what its `apiVersion` says."""
+    return _NEWER.get((kind, str(api_version)), _STANDARDS[kind])
 
 
 @cache
-def official_schema(kind: str) -> dict[str, Any]:
-    """The official JSON Schema of `DataProduct` (ODPS 1.0.0) or `DataContract` (ODCS 3.1.0)."""
-    text = (resources.files("boucle.product") / "schemas" / _KINDS[kind]).read_text(encoding="utf-8")
+def official_schema(kind: str, api_version: str = "") -> dict[str, Any]:
+    """The official JSON Schema of a `DataProduct` (ODPS) or a `DataContract` (ODCS)."""
+    file = "{}-{}.json".format(*standard_of(kind, api_version)).lower()
+    text = (resources.files("boucle.product") / "schemas" / file).read_text(encoding="utf-8")
     return dict(json.loads(text))
+
+
+@cache
+def _validator(kind: str, api_version: str) -> Any:
+    schema = loop_schema() if kind == "Loop" else official_schema(kind, api_version)
+    return jsonschema.validators.validator_for(schema)(schema)
 
 
 @cache
@@ -44,9 +60,9 @@ def check_documents(
     """The documents by kind, the compiled contracts, and all problems."""
     problems: list[Problem] = []
     by_kind: dict[str, Document] = {}
-    known = (*_KINDS, "Loop")
+    known = (*_STANDARDS, "Loop")
     for document in documents:
-        kind = document.value.get("kind") if isinstance(document.value, dict) else None
+        kind = kind_of(document)
         if kind not in known:
             problems.append(
                 _problem(document, ("kind",), f"unknown kind {kind!r}", fix=f"one of {', '.join(known)}")
@@ -57,7 +73,7 @@ def check_documents(
             )
         else:
             by_kind[kind] = document
-            problems += _schema_problems(document, kind)
+            problems += shape_problems(document, kind)
     file = documents[0].file if documents else "product.yaml"
     problems += [
         Problem("B211", f"there is no {kind} document", file, 1, fix=f"add `kind: {kind}` after a line `---`")
@@ -66,15 +82,24 @@ def check_documents(
     ]
     contracts: dict[str, StreamContract] = {}
     if not problems:
+        problems += consistency_problems(by_kind["DataContract"])
+    if not problems:
         contracts, found = compile_contract(by_kind["DataContract"])
         problems += found
         problems += _loop_problems(by_kind, contracts)
     return by_kind, contracts, problems
 
 
-def _schema_problems(document: Document, kind: str) -> Iterator[Problem]:
-    schema = loop_schema() if kind == "Loop" else official_schema(kind)
-    validator = jsonschema.validators.validator_for(schema)(schema)
+def kind_of(document: Document) -> Any:
+    """What a document says it is; None when it is no mapping."""
+    return document.value.get("kind") if isinstance(document.value, dict) else None
+
+
+def shape_problems(document: Document, kind: str) -> Iterator[Problem]:
+    """Where a document is not as the schema of its kind says."""
+    version = document.value.get("apiVersion")
+    validator = _validator(kind, version if isinstance(version, str) else "")
+    said = "" if kind == "Loop" else "{} {} says so".format(*standard_of(kind, version))
     for error in sorted(validator.iter_errors(document.value), key=lambda e: list(map(str, e.absolute_path))):
         # Of several forms, the one that was meant: not "this is no null" for a mapping with one mistake in it.
         meant = [one for one in error.context or () if one.validator != "type" or one.relative_path]
@@ -82,12 +107,11 @@ def _schema_problems(document: Document, kind: str) -> Iterator[Problem]:
         path: Path_ = tuple(best.absolute_path)
         unknown = _unknown_keys(best)
         for key in unknown:
-            yield _unknown(document, (*path, key), best, why=_standard(kind))
+            yield _unknown(document, (*path, key), best, why=said)
         if not unknown:
             where = ".".join(str(part) for part in path) or kind
-            yield _problem(
-                document, path, f"{where}: {_short(best.message)}", why=_standard(kind), fix=_fix(best)
-            )
+            fix = _quoted(document, path, best) or _fix(best)
+            yield _problem(document, path, f"{where}: {_short(best.message)}", why=said, fix=fix)
 
 
 def _unknown_keys(error: ValidationError) -> list[str]:
@@ -106,8 +130,13 @@ def _unknown(document: Document, path: Path_, error: ValidationError, why: str) 
     return _problem(document, path, what, why, _near(str(path[-1]), schema.get("properties", {})))
 
 
-def _standard(kind: str) -> str:
-    return {"DataProduct": "ODPS 1.0.0 says so", "DataContract": "ODCS 3.1.0 says so"}.get(kind, "")
+def _quoted(document: Document, path: Path_, error: ValidationError) -> str:
+    """`version: 1.10` is a number to YAML; what was meant is text."""
+    wanted: Any = error.validator_value
+    if error.validator != "type" or wanted != "string" or isinstance(error.instance, dict | list):
+        return ""
+    written = document.spelled.get(path, canonical(error.instance))
+    return f"put it in quotes: '{written}'" if written else "give a text"
 
 
 def _short(message: str) -> str:

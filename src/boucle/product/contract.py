@@ -8,6 +8,8 @@ from typing import Any
 import pyarrow as pa
 from msgspec import Struct
 
+from boucle.product.rules import Rule
+
 __all__ = ["FieldContract", "StreamContract"]
 
 
@@ -34,7 +36,9 @@ class StreamContract(Struct, frozen=True):
     name: str
     fields: tuple[FieldContract, ...]
     time: str = "at"
-    """The event-time column."""
+    """The event-time column; empty: rows of this schema object have none, so they cannot flow."""
+    rules: tuple[Rule, ...] = ()
+    """Every promise about the data, those the fields carry included."""
 
     def schema(self) -> pa.Schema:
         """The Arrow schema of a Block that keeps the promise."""

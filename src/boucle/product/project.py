@@ -143,13 +143,19 @@ def load_project(
 
 
 def read_project(
-    folder: Path, environment: str | None = None, overrides: Mapping[str, Any] | None = None
+    folder: Path,
+    environment: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    shown: str | None = None,
 ) -> tuple[Project | None, list[Problem]]:
-    """As much of a project as can be read, and every problem; None where the documents lack their shape."""
+    """As much of a project as can be read, and every problem; None where the documents lack their shape.
+
+    `shown` is what problems call its product.yaml.
+    """
     from boucle.product.check import check_documents
 
     settings = Settings(folder, environment, overrides)
-    documents, problems = read_documents(folder / "product.yaml")
+    documents, problems = read_documents(folder / "product.yaml", shown)
     if not documents and problems:
         return None, problems
     by_kind, contracts, found = check_documents(documents)
