@@ -24,6 +24,8 @@ __all__ = [
     "Arena",
     "Page",
     "Paged",
+    "Under",
+    "below",
     "bytes_at",
     "copy",
     "name_pages",
@@ -283,6 +285,28 @@ def pages_of(parts: Mapping[str, bytes], kind: str) -> Iterator[tuple[int, bytes
     for name in parts:
         if name.startswith(f"{kind}/"):
             yield int(name.removeprefix(f"{kind}/")), parts[name]
+
+
+class Under(Mapping[str, bytes]):
+    """The parts below a name; each is still read when it is asked for, so that one is held at a time."""
+
+    def __init__(self, parts: Mapping[str, bytes], above: str) -> None:
+        self._parts, self._above = parts, above
+        self._names = [name.removeprefix(above) for name in parts if name.startswith(above)]
+
+    def __getitem__(self, name: str) -> bytes:
+        return self._parts[self._above + name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def below(name: str, parts: Mapping[str, _T]) -> dict[str, _T]:
+    """Parts under a name, as `Under` finds them."""
+    return {f"{name}/{inner}": part for inner, part in parts.items()}
 
 
 def _memory() -> int:
