@@ -8,8 +8,8 @@ write, read back. All nine channels close their window at the same instant, once
 `loop_p50_ms`, `loop_p99_ms`: last sample of the deciding block → value on the PLC, read back, with a command
 to the second of the three presses at each of its verdicts. `loop_burst_*`: the same with a command to all
 three at the same instant, which one PLC connection carries out one after the other. `loop_63_channels_*`: with 21
-presses, of which the eleventh is commanded; `plant_behind_s` says how far the plant itself fell behind its clock, and
-where that is not 0 the figure is of two programs that share too few processors.
+presses, of which the eleventh is commanded, on signals made beforehand; `plant_behind_s` says how far the plant itself
+fell behind its clock, and where that is not near 0 the figure is of two programs that share too few processors.
 `loop_max_samples_per_s`: recorded waveforms sent as fast as the broker takes them, until every reading is
 decided upon and durable; zero readings lost, or the benchmark fails.
 The peer is the least that could be done by hand on the same sockets: one MQTT subscriber that takes the
@@ -19,6 +19,7 @@ No contract, log, spectrum, model, guard or journal.
 
 import json
 import logging
+import select
 import shutil
 import subprocess
 import sys
@@ -60,6 +61,10 @@ class Plant:
         assert self._process.stdin is not None
         self._process.stdin.write(f"{verb} {seconds}\n")
         self._process.stdin.flush()
+
+    def done(self) -> bool:
+        """Whether the answer has come."""
+        return bool(select.select([self._process.stdout], [], [], 0)[0])
 
     def answer(self) -> dict[str, Any]:
         """The next answer."""
@@ -114,7 +119,9 @@ def product(folder: Path, plant: Plant, commanded: list[str]) -> Project:
     return load_project(folder, None, overrides)
 
 
-def measure_live(folder: Path, plant: Plant, seconds: float, commanded: list[str]) -> dict[str, Any]:
+def measure_live(
+    folder: Path, plant: Plant, seconds: float, commanded: list[str], how: str = "live"
+) -> dict[str, Any]:
     """Latencies of the loop in real time, in milliseconds; the first five seconds are for warming up."""
     took: list[float] = []
 
@@ -127,7 +134,7 @@ def measure_live(folder: Path, plant: Plant, seconds: float, commanded: list[str
     loop.open()
     loop.start()
     try:
-        plant.ask("live", seconds)
+        plant.ask(how, seconds)
         sent = plant.answer()
         loop.drain()
         view = loop.picture.fresh()
@@ -139,7 +146,7 @@ def measure_live(folder: Path, plant: Plant, seconds: float, commanded: list[str
     return {"took": took[5 * len(commanded) :], "decision": view.decision_ms, "behind_s": sent["behind_s"]}
 
 
-def measure_bare(plant: Plant, seconds: float, commanded: list[str]) -> list[float]:
+def measure_bare(plant: Plant, seconds: float, commanded: list[str], how: str = "live") -> list[float]:
     """The same sockets by hand: r.m.s. of each message, one write and read-back a second and commanded machine."""
     clock = SystemClock()
     address = parse_address(f"mqtt://{plant.told['broker']}/press/+/vibration?qos=1", "source")
@@ -148,9 +155,8 @@ def measure_bare(plant: Plant, seconds: float, commanded: list[str]) -> list[flo
     source.open()
     plc.open()
     took: list[float] = []
-    plant.ask("live", seconds)
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
+    plant.ask(how, seconds)
+    while not plant.done():
         block = source.poll(0.05)
         if block is None:
             continue
@@ -207,8 +213,8 @@ def main() -> None:
         burst = measure_live(folder / "burst", plant, 11 if asked.quick else 45, plant.machines)
         plant.close()
         plant = Plant(WIDE)
-        wide_bare = measure_bare(plant, 8 if asked.quick else 30, ["press-11"])
-        wide = measure_live(folder / "wide", plant, 15 if asked.quick else 60, ["press-11"])
+        wide_bare = measure_bare(plant, 8 if asked.quick else 30, ["press-11"], "recorded")
+        wide = measure_live(folder / "wide", plant, 15 if asked.quick else 60, ["press-11"], "recorded")
         plant.close()
         runs, seconds = (1, 5) if asked.quick else (3, 20)
         rates = [measure_rate(folder / str(number), 8, seconds) for number in range(runs)]

@@ -1,8 +1,9 @@
 """The plant of `bench.loop_latency`, a process of its own: broker, PLC and machines; not a benchmark itself.
 
 Says its addresses as one JSON line on standard output, then does what each line on standard input asks:
-`live SECONDS` plays the machines in real time, `flood SECONDS` sends that much recorded waveform as fast
-as the broker takes it; each answers with one JSON line when done.
+`live SECONDS` plays the machines in real time; `recorded SECONDS` does so with signals made before, so that many
+machines cost no more than being sent; `flood SECONDS` sends that much recorded waveform as fast as the broker
+takes it. Each answers with one JSON line when done.
 """
 
 import argparse
@@ -14,9 +15,15 @@ import time
 from typing import Any
 
 from boucle.bus.broker import Broker
-from boucle.clock import SystemClock
+from boucle.clock import SECOND, SystemClock
 from boucle.testing import Gateway, Message, PlcLogic, PlcServer, PressLine, Scenario
+from boucle.testing.line import Tick
 from boucle.testing.sender import Sender
+
+TRIAL = 5
+"""Chunks made to see how long making one takes."""
+SCAN_PHASE = 0.7
+"""When in a chunk the PLC scans: not in phase with the acquisition units."""
 
 
 def main() -> None:
@@ -39,7 +46,7 @@ def main() -> None:
             gc.disable()
             for line in sys.stdin:
                 verb, _, seconds = line.strip().partition(" ")
-                serve = {"live": live, "flood": flood}[verb]
+                serve = {"live": live, "recorded": recorded, "flood": flood}[verb]
                 say(serve(scenario, logic, f"127.0.0.1:{broker.port}", float(seconds)))
     finally:
         broker.stop()
@@ -61,6 +68,42 @@ def live(scenario: Scenario, logic: PlcLogic, broker: str, seconds: float) -> di
     return {"readings": sent.readings, "process": gateway.process_rows, "behind_s": gateway.behind_s}
 
 
+def recorded(scenario: Scenario, logic: PlcLogic, broker: str, seconds: float) -> dict[str, Any]:
+    """Real time, of signals that were made before: each chunk when its last sample is due, slow values after it."""
+    clock, chunks = SystemClock(), round(seconds / scenario.chunk)
+    trial, begun = PressLine(scenario, 5, clock.now()), time.monotonic()
+    for _ in range(TRIAL):
+        trial.messages(trial.step())
+    lead = 2 * chunks * (time.monotonic() - begun) / TRIAL
+    line = PressLine(scenario, 5, clock.now() + round((1 + lead) * SECOND) // SECOND * SECOND)
+    played = []
+    for _ in range(chunks):
+        tick = line.step()
+        played.append((tick.last, line.messages(tick), scanned(tick)))
+    gc.collect()
+    gc.freeze()
+    sender = Sender(broker, "bench-recorded")
+    sender.start()
+    behind = 0.0
+    for last, messages, values in played:
+        clock.sleep(max(0, last - clock.now()) / SECOND)
+        behind = max(behind, (clock.now() - last) / SECOND)
+        sender.give(messages)
+        clock.sleep(scenario.chunk * SCAN_PHASE)
+        logic.scan(values)
+    sender.drain(10)
+    sent = sender.sent
+    sender.stop()
+    rows = sum(len(values) for _, _, values in played)
+    return {"readings": sent.readings, "process": rows, "behind_s": behind}
+
+
+def scanned(tick: Tick) -> list[tuple[int, str, str, float]]:
+    """The slow values of a chunk as the PLC takes them."""
+    columns = (tick.process.column(name).to_pylist() for name in ("machine", "sensor", "value"))
+    return list(zip(tick.process.column("at").cast("int64").to_pylist(), *columns, strict=True))
+
+
 def flood(scenario: Scenario, logic: PlcLogic, broker: str, seconds: float) -> dict[str, Any]:
     """As fast as the broker takes it; the slow values are scanned once, so that the speed is known."""
     line = PressLine(scenario, 6, SystemClock().now())
@@ -68,8 +111,7 @@ def flood(scenario: Scenario, logic: PlcLogic, broker: str, seconds: float) -> d
     for chunk in range(round(seconds / scenario.chunk)):
         tick = line.step()
         if chunk == 0:
-            columns = (tick.process.column(name).to_pylist() for name in ("machine", "sensor", "value"))
-            logic.scan(zip(tick.process.column("at").cast("int64").to_pylist(), *columns, strict=True))
+            logic.scan(scanned(tick))
         messages += line.messages(tick)
     sender = Sender(broker, "bench-flood", limit=len(messages) + 1)
     sender.start()
