@@ -1,17 +1,17 @@
 """The Parquet files a table version is made of: what the Delta log says of them, and their rows."""
 
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from msgspec import Struct
 
 from boucle.clock import Nanos
 from boucle.errors import BoucleError
+from boucle.lake.place import Place
 
-__all__ = ["DataFile", "cut", "data_file", "overlaps", "path_of", "read"]
+__all__ = ["DataFile", "cut", "data_file", "overlaps", "read"]
 
 BLOCK_BYTES = 8_000_000
 MILLI: Nanos = 1_000_000
@@ -26,34 +26,35 @@ class DataFile(Struct, frozen=True):
     start: Nanos | None
     end: Nanos | None
     partition: dict[str, str | None]
+    inside: str = ""
+    """The path within the table."""
+    bytes: int = 0
 
 
 def _nanos(moment: object) -> Nanos | None:
     return None if moment is None else int(pa.scalar(moment, pa.timestamp("us", tz="UTC")).value) * 1000
 
 
-def path_of(folder: Path, logged: str) -> Path:
-    """The file a path in the Delta log means: it is URL-encoded there, on top of the folder names' own.
+def data_file(action: dict[str, Any], place: Place, time: str) -> DataFile:
+    """A DataFile from an add action of the Delta log, flattened.
 
-    `DeltaTable.file_uris` is no help: it leaves a space in the table's folder encoded.
+    A path is URL-encoded there, on top of the folder names' own; `DeltaTable.file_uris` is no help: it leaves a
+    space in the table's folder encoded.
     """
-    return folder / unquote(logged)
-
-
-def data_file(action: dict[str, object], folder: Path, time: str) -> DataFile:
-    """A DataFile from an add action of the Delta log, flattened."""
     end = _nanos(action.get(f"max.{time}"))
-    rows, written = action["num_records"], action["modification_time"]
     partition = {
         key.partition(".")[2]: value for key, value in action.items() if key.startswith("partition.")
     }
+    inside = unquote(str(action["path"]))
     return DataFile(
-        path=str(path_of(folder, str(action["path"]))),
-        rows=rows if isinstance(rows, int) else 0,
-        written_ms=written if isinstance(written, int) else 0,
+        path=place.full(inside),
+        rows=action["num_records"] or 0,
+        written_ms=action["modification_time"] or 0,
         start=_nanos(action.get(f"min.{time}")),
         end=None if end is None else end + MILLI,
         partition={key: None if value is None else str(value) for key, value in partition.items()},
+        inside=inside,
+        bytes=action["size_bytes"] or 0,
     )
 
 
@@ -63,11 +64,11 @@ def overlaps(file: DataFile, since: Nanos | None, until: Nanos | None) -> bool:
     return begins_in_time and (since is None or file.end is None or file.end >= since)
 
 
-def read(file: DataFile, schema: pa.Schema) -> pa.Table:
+def read(file: DataFile, schema: pa.Schema, place: Place) -> pa.Table:
     """Every row of the file in the columns of `schema`; B505 when the file is gone."""
     try:
         # not read_table: it would read partition columns out of the folder names, with guessed types
-        rows = pq.ParquetFile(file.path).read()
+        rows = place.open(file.path).read()
     except FileNotFoundError as error:
         raise BoucleError(
             "B505",

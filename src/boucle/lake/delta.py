@@ -4,64 +4,85 @@ What delta-rs leaves to its caller, and this file does (measured on deltalake 1.
 
 - the same (app, transaction) written twice in sequence would be accepted twice: the table's own
   transaction version is read first;
+- it retries a commit that lost a race by itself, and then two that take the same files away both succeed, rows and
+  all: no commit is ever retried there; who loses looks at the newest version and begins again;
+- data files are written here and only committed there: a third of the time, and any exchange of files is one commit;
 - commits slow down as the log grows unless `delta.checkpointInterval` is small: it is 10;
 - statistics hold milliseconds, cut off: a file's last row may lie up to 1 ms after its stated maximum;
 - `DeltaTable.to_pyarrow_table()` aborts short processes at exit: Parquet files are read one by one;
 - a full disk comes as a plain DeltaError, or as an OSError, or as a commit that failed: all mean "not now";
 - nothing is ever fsync'ed: `sync` does, and says up to which version the table survives a power cut;
-- joining files while another process appends or joins, too, leaves the old files beside the new ones, rows and all
-  (two appends alone are told apart): one process at a time changes a table, held apart by a lock on a file;
+- in a folder one process at a time commits, held apart by a lock on a file that a killed one lets go of;
+- a type is never widened: `append` rewrites the files that have the narrow one, in one commit;
 - deletion vectors are never enabled, because delta-rs itself then refuses to read the table.
 """
 
-import fcntl
 import json
 import os
 import threading
-from collections.abc import Iterator, Sequence
+import time as wall
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.transaction import AddAction, RemoveAction
 
 from boucle.block import Block, Position
 from boucle.clock import Nanos
 from boucle.errors import BoucleError, Unavailable
-from boucle.lake.datafile import DataFile, cut, data_file, overlaps, path_of, read
-from boucle.lake.stored import DAY, check_additive, check_transaction, from_stored, stored_schema, to_stored
+from boucle.lake.datafile import DataFile, cut, data_file, overlaps, read
+from boucle.lake.parts import new_name, parts, statistics
+from boucle.lake.place import Local, fsync, place_of
+from boucle.lake.stored import DAY, check_transaction, from_stored, stored_schema, to_stored, widened
 
 __all__ = ["LakeTable"]
 
 PARTITIONS = ("machine", "sensor", "day")
-_CONFIGURATION = {"delta.checkpointInterval": "10"}
-_RACES = 5
-TARGET_BYTES = 32_000_000
-"""Large enough to read well, small enough that joining again and again costs little."""
+_CONFIGURATION = {
+    "delta.checkpointInterval": "10",
+    # Checkpoints need not remember what was taken away: our vacuum asks the log, and they stay small.
+    "delta.deletedFileRetentionDuration": "interval 10 minutes",
+    "delta.logRetentionDuration": "interval 7 days",
+}
+_TIMED = "event time: "
+"""How a table's description begins; the column follows. Delta has no properties of our own."""
+_RACES = 8
 
 
 class LakeTable:
     """A Delta table: appends are transactions, reads are snapshots, columns are only ever added.
 
-    The folder is made by the first append. One object serves several threads; several processes
-    may append to one table, and the loser of a race simply commits after the winner.
+    It is made by the first append, in a folder or below `s3://bucket/prefix`. One object serves several threads;
+    several processes may append to one table, and the loser of a race simply commits after the winner. `time` names
+    the column of event time ("": there is none); a table that exists knows its own.
     """
 
     def __init__(
-        self, folder: str | Path, *, time: str = "at", partition_by: Sequence[str] = PARTITIONS
+        self, where: str | Path, *, time: str = "at", partition_by: Sequence[str] = PARTITIONS
     ) -> None:
-        self.folder = Path(folder).absolute()
+        self.place = place_of(where)
+        self.folder = Path(self.place.parts)
+        """The table's folder; only a name for what lies in a bucket."""
         self.name = self.folder.name
         self.zone = self.folder.parent.name
-        self.time = time
         self.partition_by = tuple(partition_by)
+        self._time = time
         self._lock = threading.RLock()
         self._table: DeltaTable | None = None
         self._synced = -1
         self._inherited = -1
         self._counted = (-1, 0)
+
+    @property
+    def time(self) -> str:
+        """The column of event time; "" when there is none."""
+        return self._time
 
     @property
     def version(self) -> int:
@@ -85,8 +106,12 @@ class LakeTable:
     @property
     def schema(self) -> pa.Schema:
         """The columns at rest, in order; no columns before the first append."""
+        return self.schema_at(None)
+
+    def schema_at(self, version: int | None) -> pa.Schema:
+        """The columns at rest as they were at a version (None: the newest)."""
         with self._lock:
-            table = self._refresh()
+            table = self._refresh() if version is None else self._snapshot(version)
             return pa.schema([]) if table is None else _schema(table)
 
     def files(self, version: int | None = None) -> list[DataFile]:
@@ -114,65 +139,165 @@ class LakeTable:
         With `transaction`, a number that only grows for each `app`, sending the same rows again
         changes nothing; with `after`, rows are added only when that is the app's last transaction
         (0: none yet), else B509. Raises B502 when a column changed its type, B503 for rows that cannot be
-        stored, `Unavailable` when the folder cannot be written now.
+        stored, `Unavailable` when the table cannot be written now.
         """
         blocks = [block] if isinstance(block, Block) else list(block)
         check_transaction(app, transaction)
-        with self._lock:
-            try:
-                with self._alone():
-                    return self._append([one.rows for one in blocks], app, transaction, after)
-            except (DeltaError, OSError) as error:
-                raise self._unavailable(error) from error
+        marks = {} if transaction is None else {app: transaction}
+        return self.put(
+            [one.rows for one in blocks], marks=marks, after={} if after is None else {app: after}
+        )
 
-    def _append(
-        self, batches: Sequence[pa.RecordBatch], app: str, transaction: int | None, after: int | None
+    def put(
+        self,
+        batches: Sequence[pa.RecordBatch],
+        gone: Sequence[DataFile] = (),
+        *,
+        marks: Mapping[str, int] | None = None,
+        after: Mapping[str, int] | None = None,
+        because: Mapping[str, Any] | None = None,
     ) -> int:
-        for attempt in range(_RACES):
-            table = self._refresh()
-            done = None if table is None or transaction is None else table.transaction_version(app)
-            if table is not None and (_covers(done, transaction) or not any(b.num_rows for b in batches)):
-                return int(table.version())
-            if after is not None and (done or 0) != after:
-                raise self._overtaken(app, after, done or 0)
-            wanted = [stored_schema(batch.schema, self.time, self.partition_by) for batch in batches]
-            table = table or self._create(wanted[0])
-            now = _schema(table)
-            for schema in wanted:
-                check_additive(self.name, now, schema)
-            target = pa.unify_schemas([now, *wanted])
-            rows = to_stored(batches, target, self.time)
-            try:
-                self._commit(table, rows, app, transaction)
-            except CommitFailedError:
-                if attempt == _RACES - 1:
-                    raise
-                # another writer won this version; `_refresh` sees its rows and its transaction
-                continue
-            return int(table.version())
+        """Add rows as they are in flight and take whole files away, in one commit; returns the version.
+
+        `marks` are transactions by app: when the table has them all, nothing happens. `because` is kept in the
+        history. Raises B521 when a file of `gone` is not in the newest version any more: look again.
+        """
+        with self._lock, self._told():
+            return self._put(batches, gone, marks or {}, after or {}, because)
+
+    def _put(
+        self,
+        batches: Sequence[pa.RecordBatch],
+        gone: Sequence[DataFile],
+        marks: Mapping[str, int],
+        after: Mapping[str, int],
+        because: Mapping[str, Any] | None,
+    ) -> int:
+        with self.place.alone():
+            for attempt in range(_RACES):
+                table = self._refresh()
+                nothing = not gone and not any(batch.num_rows for batch in batches)
+                if table is not None and (self._has(table, marks) or (nothing and not because)):
+                    return int(table.version())
+                self._check_after(table, after)
+                wanted = [stored_schema(batch.schema, self.time, self.partition_by) for batch in batches]
+                table = table or self._create(wanted[0])
+                target = now = _schema(table)
+                for schema in wanted:
+                    target = widened(self.name, target, schema)
+                try:
+                    if target != now:
+                        self._evolve(table, now, target)
+                    rows = to_stored(batches, target, self.time) if batches else target.empty_table()
+                    taken = self._without(table, gone, change=True)
+                    written = self.write_parts(rows, self._names(table), change=True)
+                    return self._commit(table, taken + written, marks, because)
+                except CommitFailedError:
+                    # another writer won this version; `_refresh` sees its rows and its transaction
+                    if attempt == _RACES - 1:
+                        raise
         raise AssertionError("the last attempt returns or raises")
 
-    def _commit(self, table: DeltaTable, rows: pa.Table, app: str, transaction: int | None) -> None:
-        marks = None if transaction is None else [Transaction(app, transaction)]
-        write_deltalake(
-            table,
-            rows,
-            mode="append",
-            schema_mode="merge",
-            commit_properties=CommitProperties(app_transactions=marks),
+    def exchange(
+        self, new: Iterable[pa.Table], gone: Sequence[DataFile], *, because: Mapping[str, Any]
+    ) -> int:
+        """The same rows in other files: the rows of `gone`, as they lie at rest, in one commit.
+
+        Others go on appending until the commit itself. B521 when a file of `gone` was taken away meanwhile.
+        """
+        with self._told():
+            with self._lock:
+                names = self._names(self._refresh())
+            written = [one for rows in new for one in self.write_parts(rows, names, change=False)]
+            with self._lock, self.place.alone():
+                for _ in range(_RACES):
+                    table = self._refresh()
+                    actions = self._without(table, gone, change=False) + written
+                    try:
+                        return self._commit(table, actions, {}, because)
+                    except CommitFailedError:
+                        continue
+        raise self._unavailable(RuntimeError("others commit without a pause"))
+
+    def _names(self, table: DeltaTable | None) -> list[str]:
+        return [] if table is None else list(table.metadata().partition_columns)
+
+    def write_parts(self, rows: pa.Table, partition_by: Sequence[str], *, change: bool) -> list[Any]:
+        """Data files of rows at rest, which no version has yet; what a commit must say of each."""
+        actions = []
+        for partition, part in parts(rows, partition_by):
+            path = new_name(partition)
+            size = self.place.write(path, part)
+            actions.append(
+                AddAction(path, size, partition, int(wall.time() * 1000), change, statistics(part))
+            )
+        return actions
+
+    def _without(self, table: DeltaTable | None, gone: Sequence[DataFile], change: bool) -> list[Any]:
+        if not gone:
+            return []
+        present = set() if table is None else {file.inside for file in self._files(table)}
+        if missing := [file for file in gone if file.inside not in present]:
+            raise BoucleError(
+                "B521",
+                f'table "{self.name}" has changed meanwhile: {len(missing)} of {len(gone)} files were taken away',
+                where=str(self.folder),
+                why="somebody else joined, replaced or restored rows at the same moment",
+                fix="do it again: it starts from the newest version",
+            )
+        now = int(wall.time() * 1000)
+        return [RemoveAction(file.inside, change, now, file.bytes, file.partition) for file in gone]
+
+    def _commit(
+        self,
+        table: DeltaTable,
+        actions: list[Any],
+        marks: Mapping[str, int],
+        because: Mapping[str, Any] | None,
+        mode: str = "append",
+        schema: pa.Schema | None = None,
+    ) -> int:
+        table.create_write_transaction(
+            actions,
+            mode,
+            schema or _schema(table),
+            self._names(table),
+            commit_properties=_properties(marks, because),
         )
+        table.update_incremental()
+        return int(table.version())
+
+    def _evolve(self, table: DeltaTable, now: pa.Schema, target: pa.Schema) -> None:
+        """Give the table the columns and widths of `target`, before rows that need them."""
+        if any(now.field(name).type != target.field(name).type for name in now.names):
+            # Files of the narrow type would be unreadable to other readers of Delta: they are written again.
+            written = [
+                action
+                for file in self._files(table)
+                for action in self.write_parts(
+                    read(file, target, self.place), self._names(table), change=False
+                )
+            ]
+            self._commit(table, written, {}, {"did": "widen"}, mode="overwrite", schema=target)
+            return
+        added = Schema.from_arrow(pa.schema([field for field in target if field.name not in now.names]))
+        table.alter.add_columns(list(added.fields), commit_properties=_properties({}, {"did": "add columns"}))
+        table.update_incremental()
 
     def _create(self, schema: pa.Schema) -> DeltaTable:
         partitions = [name for name in self.partition_by if name in schema.names]
-        self.folder.mkdir(parents=True, exist_ok=True)
+        if isinstance(self.place, Local):
+            self.folder.mkdir(parents=True, exist_ok=True)
         DeltaTable.create(
-            self.folder,
+            self.place.uri,
             schema=schema,
             mode="ignore",
             partition_by=partitions,
+            description=_TIMED + self._time,
             configuration=_CONFIGURATION,
+            storage_options=self.place.options,
         )
-        self._table = DeltaTable(self.folder)
+        self._table = self._opened(None)
         return self._table
 
     def scan(
@@ -188,6 +313,9 @@ class LakeTable:
         if table is None:
             return
         schema = _schema(table)
+        if not self.time:
+            yield from self._unordered(table, schema)
+            return
         order = [self.time, *(n for n in self.partition_by if n in schema.names and n != DAY)]
         files = sorted(
             (file for file in self._files(table) if overlaps(file, since, until)),
@@ -196,7 +324,7 @@ class LakeTable:
         held: list[pa.Table] = []
         given = 0
         for index, file in enumerate(files):
-            held.append(self._between(from_stored(read(file, schema)), since, until))
+            held.append(self._between(self.in_flight(read(file, schema, self.place)), since, until))
             horizon = files[index + 1].start or 0 if index + 1 < len(files) else None
             if horizon is not None and horizon <= (file.start or 0):
                 continue
@@ -206,6 +334,13 @@ class LakeTable:
                 given += batch.num_rows
                 last = batch.column(self.time)[-1].value
                 yield Block(self.name, batch, last, Position(self.name, given))
+
+    def _unordered(self, table: DeltaTable, schema: pa.Schema) -> Iterator[Block]:
+        given = 0
+        for file in self._files(table):
+            for batch in cut(self.in_flight(read(file, schema, self.place))):
+                given += batch.num_rows
+                yield Block(self.name, batch, 0, Position(self.name, given))
 
     def _between(self, rows: pa.Table, since: Nanos | None, until: Nanos | None) -> pa.Table:
         at = rows.column(self.time)
@@ -223,42 +358,21 @@ class LakeTable:
         early = pc.less(at, pa.scalar(horizon, pa.int64()).cast(at.type))
         return rows.filter(early), rows.filter(pc.invert(early))
 
-    def compact(self, target_bytes: int = TARGET_BYTES) -> int:
-        """Join small files of each partition into larger ones and return the version; rows stay the same.
+    def compact(self) -> int:
+        """Join small files of each partition into larger ones and return the version; rows stay the same."""
+        from boucle.lake.upkeep import compact
 
-        Old files stay until `vacuum`, so earlier versions remain readable. Appends wait meanwhile.
-        """
-        if not self.folder.exists():
-            return -1
-        try:
-            with self._alone():
-                table = self._snapshot(None)
-                if table is None:
-                    return -1
-                table.optimize.compact(target_size=target_bytes)
-                return int(table.version())
-        except (DeltaError, OSError) as error:
-            raise self._unavailable(error) from error
-
-    def vacuum(self, keep_hours: int = 168) -> int:
-        """Delete files that no version of the last `keep_hours` needs; returns how many.
-
-        Versions older than that can then no longer be read (B505).
-        """
-        table = self._snapshot(None)
-        if table is None:
-            return 0
-        return len(table.vacuum(keep_hours, dry_run=False, enforce_retention_duration=False))
+        return compact(self)
 
     def sync(self) -> int:
         """Return the version up to which this table survives a power cut, having fsync'ed up to it.
 
-        The log that feeds the table may forget only what lies before it.
+        The log that feeds the table may forget only what lies before it. What a bucket answered is stored.
         """
-        try:
+        if not isinstance(self.place, Local):
+            return self.version
+        with self._told():
             return self._sync()
-        except OSError as error:
-            raise self._unavailable(error) from error
 
     def _sync(self) -> int:
         with self._lock:
@@ -272,11 +386,11 @@ class LakeTable:
             log = self.folder / "_delta_log"
             folders = {self.folder.parent, self.folder, log}
             for version in range(self._synced + 1, int(table.version()) + 1):
-                commit = self._commit_file(version)
+                added = [self.folder / path for path in self.commit(version).get("add", {})]
                 for path in (
-                    *_added(self.folder, commit),
+                    *added,
                     log / f"{version:020d}.checkpoint.parquet",
-                    commit,
+                    log / f"{version:020d}.json",
                 ):
                     fsync(path)
                     folders.update(parent for parent in path.parents if parent.is_relative_to(self.folder))
@@ -286,20 +400,45 @@ class LakeTable:
             self._synced = int(table.version())
             return self._synced
 
+    def commit(self, version: int) -> dict[str, dict[str, Any]]:
+        """What a commit did: `add` and `remove` by path within the table, and `info`; {} when the log forgot it."""
+        text = self.place.text(_commit_file(version))
+        found: dict[str, dict[str, Any]] = {"add": {}, "remove": {}, "info": {}} if text else {}
+        for line in (text or "").splitlines():
+            action = json.loads(line)
+            for kind in ("add", "remove"):
+                if kind in action:
+                    found[kind][unquote(action[kind]["path"])] = action[kind]
+            if "commitInfo" in action:
+                found["info"] = action["commitInfo"]
+        return found
+
+    def properties(self, **because: Any) -> Any:
+        """What delta-rs is told with a change it makes itself: why, and never to retry."""
+        return _properties({}, because)
+
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """No other process changes this table meanwhile. A killed one lets go."""
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        with (self.folder.parent / f".{self.name}.lock").open("ab") as held:
-            fcntl.flock(held, fcntl.LOCK_EX)
+    def alone(self) -> Iterator[DeltaTable | None]:
+        """The table at its newest version, and nobody of this machine who changes it meanwhile; None: not made yet.
+
+        What goes wrong with it is told as `Unavailable`.
+        """
+        with self._lock, self._told(), self.place.alone():
+            yield self._refresh()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
             yield
+        except (DeltaError, OSError) as error:
+            raise self._unavailable(error) from error
 
     def _refresh(self) -> DeltaTable | None:
         try:
             if self._table is None:
-                self._table = DeltaTable(self.folder)
+                self._table = self._opened(None)
                 self._inherited = max(self._inherited, int(self._table.version()))
-            elif self._commit_file(int(self._table.version()) + 1).exists():
+            elif self.place.exists(_commit_file(int(self._table.version()) + 1)):
                 self._table.update_incremental()
         except TableNotFoundError:
             return None
@@ -307,18 +446,27 @@ class LakeTable:
             raise self._unavailable(error) from error
         return self._table
 
-    def _commit_file(self, version: int) -> Path:
-        return self.folder / "_delta_log" / f"{version:020d}.json"
+    def _opened(self, version: int | None) -> DeltaTable:
+        table = DeltaTable(self.place.uri, version=version, storage_options=self.place.options)
+        said = table.metadata().description or ""
+        self._time = said.removeprefix(_TIMED) if said.startswith(_TIMED) else self._time
+        return table
 
     def _snapshot(self, version: int | None) -> DeltaTable | None:
         try:
-            return DeltaTable(self.folder, version=version)
+            return self._opened(version)
         except TableNotFoundError:
             return None
-        except DeltaError as error:
+        except (DeltaError, OSError) as error:
+            if version is None or not 0 <= version <= self.version:
+                if version is None:
+                    raise self._unavailable(error) from error
+                what = f'table "{self.name}" has no version {version}'
+            else:
+                what = f'version {version} of table "{self.name}" cannot be read any more'
             raise BoucleError(
                 "B505",
-                f'table "{self.name}" has no version {version}' if version is not None else str(error),
+                what,
                 where=str(self.folder),
                 why=str(error),
                 fix=f"ask for a version from 0 to {self.version}",
@@ -326,15 +474,28 @@ class LakeTable:
 
     def _files(self, table: DeltaTable) -> list[DataFile]:
         actions = pa.table(table.get_add_actions(flatten=True))
-        return [data_file(action, self.folder, self.time) for action in actions.to_pylist()]
+        return [data_file(action, self.place, self.time) for action in actions.to_pylist()]
 
-    def _overtaken(self, app: str, after: int, done: int) -> BoucleError:
-        return BoucleError(
-            "B509",
-            f'table "{self.name}" is at transaction {done} of "{app}", not at {after}',
-            where=str(self.folder),
-            why="another writer serves the same log",
-            fix="let one process write a lake; this one goes on from where the table is",
+    def in_flight(self, rows: pa.Table) -> pa.Table:
+        """Rows at rest as they were in flight."""
+        return from_stored(rows, day=bool(self.time) and DAY in self.partition_by)
+
+    def _check_after(self, table: DeltaTable | None, after: Mapping[str, int]) -> None:
+        for app, number in after.items():
+            done = 0 if table is None else int(table.transaction_version(app) or 0)
+            if done != number:
+                raise BoucleError(
+                    "B509",
+                    f'table "{self.name}" is at transaction {done} of "{app}", not at {number}',
+                    where=str(self.folder),
+                    why="another writer serves the same log",
+                    fix="let one process write a lake; this one goes on from where the table is",
+                )
+
+    def _has(self, table: DeltaTable, marks: Mapping[str, int]) -> bool:
+        done = {app: table.transaction_version(app) for app in marks}
+        return bool(marks) and all(
+            done[app] is not None and done[app] >= number for app, number in marks.items()
         )
 
     def _unavailable(self, error: Exception) -> Unavailable:
@@ -347,32 +508,19 @@ class LakeTable:
         )
 
 
-def _covers(done: int | None, transaction: int | None) -> bool:
-    return done is not None and transaction is not None and done >= transaction
+def _commit_file(version: int) -> str:
+    return f"_delta_log/{version:020d}.json"
+
+
+def _properties(marks: Mapping[str, int], because: Mapping[str, Any] | None) -> CommitProperties:
+    return CommitProperties(
+        app_transactions=[Transaction(app, number) for app, number in marks.items()] or None,
+        custom_metadata={"boucle": dict(because)} if because else None,
+        max_commit_retries=0,
+    )
 
 
 def _schema(table: DeltaTable) -> pa.Schema:
     return pa.schema(
         [pa.field(field.name, field.type) for field in pa.schema(table.schema().to_arrow()).remove_metadata()]
     )
-
-
-def _added(folder: Path, commit: Path) -> Iterator[Path]:
-    """The data files a commit added."""
-    if not commit.exists():
-        return
-    for line in commit.read_text(encoding="utf-8").splitlines():
-        action = json.loads(line)
-        if "add" in action:
-            yield path_of(folder, action["add"]["path"])
-
-
-def fsync(path: Path) -> None:
-    """Return when a file or folder, if it exists, survives a power cut."""
-    if not path.exists():
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from boucle.block import Block, Position
 from boucle.clock import Nanos
 from boucle.errors import BoucleError
-from boucle.lake.stored import check_additive, check_transaction, from_stored, stored_schema, to_stored
+from boucle.lake.stored import check_transaction, from_stored, stored_schema, to_stored, widened
 
 __all__ = ["MemoryTable"]
 
@@ -49,10 +49,9 @@ class MemoryTable:
             if not any(batch.num_rows for batch in batches):
                 return self.version
             wanted = [stored_schema(batch.schema, self.time, ()) for batch in batches]
-            now = self._versions[-1].schema if self._versions else wanted[0]
+            target = self._versions[-1].schema if self._versions else wanted[0]
             for schema in wanted:
-                check_additive(self.name, now, schema)
-            target = pa.unify_schemas([now, *wanted])
+                target = widened(self.name, target, schema)
             before = [to_null_filled(self._versions[-1], target)] if self._versions else []
             self._versions.append(pa.concat_tables([*before, to_stored(batches, target, self.time)]))
             if transaction is not None:
@@ -88,7 +87,9 @@ def to_null_filled(rows: pa.Table, target: pa.Schema) -> pa.Table:
     """The same rows with the columns of `target`; those they do not have are null."""
     return pa.table(
         [
-            rows.column(field.name) if field.name in rows.column_names else pa.nulls(len(rows), field.type)
+            rows.column(field.name).cast(field.type)
+            if field.name in rows.column_names
+            else pa.nulls(len(rows), field.type)
             for field in target
         ],
         schema=target,

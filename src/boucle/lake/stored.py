@@ -19,12 +19,12 @@ from boucle.errors import BoucleError
 
 __all__ = [
     "DAY",
-    "check_additive",
     "check_transaction",
     "from_stored",
     "stored_schema",
     "stored_type",
     "to_stored",
+    "widened",
 ]
 
 DAY = "day"
@@ -74,8 +74,11 @@ def _unstorable(column: str, kind: pa.DataType, why: str, fix: str) -> BoucleErr
 
 
 def stored_schema(schema: pa.Schema, time: str, partition_by: Iterable[str]) -> pa.Schema:
-    """The schema at rest of rows of `schema`: nanoseconds split off, `day` added when partitioned by it."""
-    if time not in schema.names or not pa.types.is_timestamp(schema.field(time).type):
+    """The schema at rest of rows of `schema`: nanoseconds split off, `day` added when partitioned by it.
+
+    `time` names the event time; "" where rows have none.
+    """
+    if time and (time not in schema.names or not pa.types.is_timestamp(schema.field(time).type)):
         raise BoucleError(
             "B503",
             f'rows without a timestamp column "{time}" cannot be stored',
@@ -83,39 +86,74 @@ def stored_schema(schema: pa.Schema, time: str, partition_by: Iterable[str]) -> 
             fix="name the event-time column when the table is declared",
         )
     for name in partition_by:
-        if name in schema.names and stored_type(name, schema.field(name).type) != pa.string():
-            raise _unstorable(name, schema.field(name).type, "tables are partitioned by text", "make it text")
+        if name in schema.names and not _names_a_folder(stored_type(name, schema.field(name).type)):
+            fix = "partition by text, whole numbers, dates or booleans"
+            raise _unstorable(name, schema.field(name).type, "its values cannot name a partition", fix)
     split = {f"{field.name}_ns" for field in schema if _has_nanos(field)}
-    taken = [name for name in schema.names if name in split or name == DAY]
+    taken = [name for name in schema.names if name in split or (name == DAY and DAY in partition_by and time)]
     if taken:
         raise BoucleError(
             "B503", f'the column name "{taken[0]}" is kept for the lake', fix="rename the column"
         )
     fields = [pa.field(field.name, stored_type(field.name, field.type)) for field in schema]
     fields += [pa.field(f"{field.name}_ns", pa.int16()) for field in schema if _has_nanos(field)]
-    if DAY in partition_by:
+    if DAY in partition_by and time:
         fields.append(pa.field(DAY, pa.string()))
     return pa.schema(fields)
+
+
+def _names_a_folder(kind: pa.DataType) -> bool:
+    whole = pa.types.is_integer(kind) or pa.types.is_boolean(kind)
+    return bool(whole or pa.types.is_string(kind) or pa.types.is_date32(kind))
 
 
 def _has_nanos(field: pa.Field) -> bool:
     return bool(pa.types.is_timestamp(field.type) and field.type.unit == "ns")
 
 
-def check_additive(table: str, now: pa.Schema, incoming: pa.Schema) -> None:
-    """Let columns be added, and refuse (B502) a column whose type changed.
+_WHOLE = (pa.int8(), pa.int16(), pa.int32(), pa.int64())
+_REAL = (pa.float32(), pa.float64())
 
-    Delta-rs alone would try to cast, and turn the text "5" into the number 5 without a word.
+
+def widened(table: str, now: pa.Schema, incoming: pa.Schema) -> pa.Schema:
+    """The schema that holds every value of both, columns of `now` first.
+
+    A column may be added, and a number may become wider where no value changes by it. Anything else raises B502:
+    delta-rs alone would try to cast, and turn the text "5" into the number 5 without a word.
     """
+    fields = list(now)
     for field in incoming:
-        if field.name in now.names and now.field(field.name).type != field.type:
+        if field.name not in now.names:
+            fields.append(field)
+            continue
+        place = now.get_field_index(field.name)
+        kind = _wider(fields[place].type, field.type)
+        if kind is None:
             raise BoucleError(
                 "B502",
                 f'column "{field.name}" of table "{table}" is {now.field(field.name).type}, '
                 f"the new rows bring {field.type}",
-                why="a table only ever gains columns, so that its history stays readable",
+                why="a table gains columns and wider numbers only, so that its history stays readable",
                 fix=f'give the new meaning a new name, for example "{field.name}_2"',
             )
+        fields[place] = pa.field(field.name, kind)
+    return pa.schema(fields)
+
+
+def _wider(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
+    """The type that holds every value of both exactly; None when there is none."""
+    if one == other:
+        return one
+    for family in (_WHOLE, _REAL):
+        if one in family and other in family:
+            return family[max(family.index(one), family.index(other))]
+    kinds = {one, other}
+    if pa.float64() in kinds and kinds & set(_WHOLE[:3]):
+        return pa.float64()
+    if pa.types.is_list(one) and pa.types.is_list(other):
+        inner = _wider(one.value_type, other.value_type)
+        return None if inner is None else pa.list_(inner)
+    return None
 
 
 def check_transaction(app: str, transaction: int | None) -> None:
@@ -134,8 +172,8 @@ def to_stored(batches: Iterable[pa.RecordBatch], target: pa.Schema, time: str) -
 
 
 def _one(rows: pa.Table, target: pa.Schema, time: str) -> pa.Table:
-    at = rows.column(time)
-    if at.null_count:
+    at = rows.column(time) if time else None
+    if at is not None and at.null_count:
         raise BoucleError(
             "B503",
             f'{at.null_count} of {len(at)} rows have no "{time}"',
@@ -148,7 +186,7 @@ def _one(rows: pa.Table, target: pa.Schema, time: str) -> pa.Table:
         if _has_nanos(field):
             column, made[f"{field.name}_ns"] = _split_nanos(column)
         made[field.name] = column.cast(target.field(field.name).type)
-    if DAY in target.names:
+    if at is not None and DAY in target.names and DAY not in made:
         made[DAY] = _days(at)
     nothing = {
         name: pa.nulls(len(rows), target.field(name).type) for name in target.names if name not in made
@@ -174,9 +212,9 @@ def _days(at: pa.ChunkedArray) -> pa.Array:
     return pa.DictionaryArray.from_arrays(which.astype(np.int32), names.astype(object)).cast(pa.string())
 
 
-def from_stored(rows: pa.Table) -> pa.Table:
-    """The rows as they were in flight: nanoseconds joined again, `day` gone."""
-    names = [name for name in rows.column_names if name != DAY]
+def from_stored(rows: pa.Table, *, day: bool = True) -> pa.Table:
+    """The rows as they were in flight: nanoseconds joined again, `day` gone where it is derived."""
+    names = [name for name in rows.column_names if name != DAY or not day]
     split = [name for name in names if f"{name}_ns" in names and rows.schema.field(name).type == MICROS]
     columns: dict[str, pa.ChunkedArray | pa.Array] = {}
     for name in names:

@@ -1,0 +1,265 @@
+"""Where a table lies: a folder of this machine, or a prefix of an S3 bucket. What differs between them ends here.
+
+delta-rs reads and writes the log of both; data files are written, listed and removed through Arrow's file systems.
+A folder has a lock that a killed process lets go of, and is fsync'ed. A bucket has neither: there two writers are
+told apart by conditional puts (the second one to write a version is refused), and what was answered is stored.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+from urllib.parse import parse_qsl, urlsplit
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from msgspec import Struct
+
+from boucle.errors import BoucleError
+
+__all__ = ["Bucket", "Found", "Local", "Place", "fsync", "place_of"]
+
+_PATIENCE = {"max_retries": "3", "retry_timeout": "10s", "timeout": "30s", "connect_timeout": "5s"}
+"""Whoever writes tries again later by itself; it must hear soon that the server is away."""
+
+
+class Found(Struct, frozen=True):
+    """A file below a table; `path` is relative to it, `seconds` since the epoch when it was written."""
+
+    path: str
+    seconds: float
+    bytes: int
+
+
+class Place(Protocol):
+    """Where a table lies."""
+
+    address: str
+    """What opens it again."""
+    uri: str
+    """The same for delta-rs, with `options`."""
+    options: dict[str, str] | None
+    parts: PurePosixPath
+
+    def full(self, path: str) -> str:
+        """The whole address of a file of the table."""
+        ...
+
+    def write(self, path: str, rows: pa.Table) -> int:
+        """Write a Parquet file and return its size in bytes."""
+        ...
+
+    def open(self, full: str) -> Any:
+        """A Parquet file, to be read; FileNotFoundError when it is gone."""
+        ...
+
+    def text(self, path: str) -> str | None:
+        """A small file's text; None when there is none."""
+        ...
+
+    def exists(self, path: str) -> bool:
+        """Whether a file of the table is there."""
+        ...
+
+    def found(self) -> Iterator[Found]:
+        """Every data file below the table, whether a version needs it or not."""
+        ...
+
+    def remove(self, path: str) -> None:
+        """Delete a file; nothing happens when it is gone."""
+        ...
+
+    def alone(self) -> Any:
+        """A context within which no other process of this machine changes the table."""
+        ...
+
+
+def place_of(where: "str | Path") -> Place:
+    """`s3://bucket/prefix?endpoint=…&region=…`, or the path of a folder."""
+    return Bucket(str(where)) if str(where).startswith("s3:") else Local(Path(where))
+
+
+class Local:
+    """A folder of this machine."""
+
+    options: dict[str, str] | None = None
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.absolute()
+        self.uri = self.address = str(self.folder)
+        self.parts = PurePosixPath(self.folder)
+
+    def full(self, path: str) -> str:
+        """The whole path of a file of the table."""
+        return str(self.folder / path)
+
+    def write(self, path: str, rows: pa.Table) -> int:
+        """Write a Parquet file and return its size in bytes."""
+        target = self.folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(rows, target, store_schema=False)
+        return target.stat().st_size
+
+    def open(self, full: str) -> pq.ParquetFile:
+        """A Parquet file, to be read; FileNotFoundError when it is gone."""
+        return pq.ParquetFile(full)
+
+    def text(self, path: str) -> str | None:
+        """A small file's text; None when there is none."""
+        file = self.folder / path
+        return file.read_text(encoding="utf-8") if file.exists() else None
+
+    def exists(self, path: str) -> bool:
+        """Whether a file of the table is there."""
+        return (self.folder / path).exists()
+
+    def found(self) -> Iterator[Found]:
+        """Every Parquet file below the folder but those of the log."""
+        for file in self.folder.rglob("*.parquet"):
+            path = file.relative_to(self.folder)
+            if path.parts[0] != "_delta_log":
+                try:
+                    told = file.stat()
+                except FileNotFoundError:
+                    continue
+                yield Found(path.as_posix(), told.st_mtime, told.st_size)
+
+    def remove(self, path: str) -> None:
+        """Delete a file, and its folder when that is empty now."""
+        file = self.folder / path
+        file.unlink(missing_ok=True)
+        for parent in file.parents:
+            if parent == self.folder or any(parent.iterdir()):
+                return
+            try:
+                parent.rmdir()
+            except OSError:
+                return  # a writer was faster and has put a file there
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """No other process changes this table meanwhile. A killed one lets go."""
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        with (self.folder.parent / f".{self.folder.name}.lock").open("ab") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            yield
+
+
+class Bucket:
+    """A prefix of a bucket of an S3-compatible server.
+
+    The address may carry `endpoint` (else Amazon's) and `region`; who we are comes from the usual variables
+    AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, never from an address.
+    """
+
+    def __init__(self, address: str) -> None:
+        split = urlsplit(address)
+        path = PurePosixPath(split.netloc, split.path.strip("/"))
+        if split.scheme != "s3" or not split.netloc or len(path.parts) < 2:
+            raise BoucleError("B520", f'"{address}" names no place in a bucket', fix="s3://bucket/prefix")
+        given = dict(parse_qsl(split.query))
+        unknown = sorted(set(given) - {"endpoint", "region"})
+        if unknown:
+            raise BoucleError(
+                "B520",
+                f'"{split.scheme}://{path}" does not understand {", ".join(unknown)}',
+                why="keys and secrets never stand in an address",
+                fix="endpoint and region are known; keys come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+            )
+        self.parts = path
+        self.address = address
+        self.uri = f"s3://{path}"
+        self._endpoint = given.get("endpoint", os.environ.get("AWS_ENDPOINT_URL", ""))
+        self._region = given.get("region", os.environ.get("AWS_REGION", "us-east-1"))
+        self.options: dict[str, str] | None = {
+            "aws_conditional_put": "etag",
+            "aws_region": self._region,
+            **_PATIENCE,
+        }
+        if self._endpoint:
+            self.options["aws_endpoint"] = self._endpoint
+            self.options["aws_allow_http"] = str(self._endpoint.startswith("http://")).lower()
+        self._made: Any = None
+
+    @property
+    def _system(self) -> Any:
+        if self._made is None:
+            from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
+
+            scheme, _, host = self._endpoint.rpartition("://")
+            self._made = S3FileSystem(
+                endpoint_override=host or None,
+                scheme=scheme or "https",
+                region=self._region,
+                connect_timeout=5,
+                request_timeout=30,
+                retry_strategy=AwsStandardS3RetryStrategy(max_attempts=3),
+            )
+        return self._made
+
+    def full(self, path: str) -> str:
+        """The whole address of a file of the table."""
+        return f"s3://{self.parts / path}"
+
+    def write(self, path: str, rows: pa.Table) -> int:
+        """Write a Parquet file in one put and return its size in bytes."""
+        sink = pa.BufferOutputStream()
+        pq.write_table(rows, sink, store_schema=False)
+        body = sink.getvalue()
+        with self._system.open_output_stream(str(self.parts / path)) as stream:
+            stream.write(body)
+        return int(body.size)
+
+    def open(self, full: str) -> pq.ParquetFile:
+        """A Parquet file, to be read; FileNotFoundError when it is gone."""
+        return pq.ParquetFile(self._system.open_input_file(full.removeprefix("s3://")))
+
+    def text(self, path: str) -> str | None:
+        """A small file's text; None when there is none."""
+        try:
+            with self._system.open_input_stream(str(self.parts / path)) as stream:
+                return str(stream.read().decode())
+        except FileNotFoundError:
+            return None
+
+    def exists(self, path: str) -> bool:
+        """Whether a file of the table is there."""
+        from pyarrow.fs import FileType
+
+        return bool(self._system.get_file_info(str(self.parts / path)).type == FileType.File)
+
+    def found(self) -> Iterator[Found]:
+        """Every Parquet file below the prefix but those of the log."""
+        from pyarrow.fs import FileSelector
+
+        for info in self._system.get_file_info(
+            FileSelector(str(self.parts), allow_not_found=True, recursive=True)
+        ):
+            path = PurePosixPath(info.path).relative_to(self.parts)
+            if info.is_file and path.suffix == ".parquet" and path.parts[0] != "_delta_log":
+                yield Found(str(path), info.mtime_ns / 1e9, info.size)
+
+    def remove(self, path: str) -> None:
+        """Delete a file; nothing happens when it is gone."""
+        try:
+            self._system.delete_file(str(self.parts / path))
+        except FileNotFoundError:
+            return
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Nothing to hold: the server refuses the second one to write a version."""
+        yield
+
+
+def fsync(path: Path) -> None:
+    """Return when a file or folder, if it exists, survives a power cut."""
+    if not path.exists():
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
