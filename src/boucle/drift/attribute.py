@@ -105,7 +105,7 @@ class Attribute:
         for axis in axes:
             heard += [f"{axis}_band_{band}" for band in range(BANDS)]
             heard += [f"{axis}_{name}" for name in ("bpfo", "bpfi", "mean", "count")]
-        columns = {name: (From(stream, name),) for name in ("machine", "at")}
+        columns: dict[str, tuple[From, ...]] = {name: (From(stream, name),) for name in ("machine", "at")}
         columns |= {name: (From(stream, name),) for name in ("health", "rul_h", "speed", "setpoint")}
         velocities = [f"{axis}_velocity" for axis in axes]
         columns["zone"] = made_of(stream, velocities, "TRANSFORMATION", "ISO 20816 zone of the worst axis")

@@ -141,7 +141,7 @@ def traced_windows(inputs: Inputs, **declared: Any) -> Traced:
     lengths = [f"{name} {declared[name]}" for name in ("size", "every", "gap") if name in declared]
     window = f"window: {', '.join(lengths)}"
     names = (by,) if isinstance(by, str) else tuple(by)
-    columns = {name: (From(stream, name),) for name in names}
+    columns: dict[str, tuple[From, ...]] = {name: (From(stream, name),) for name in names}
     starts = made_of(stream, [time], "TRANSFORMATION", window)
     columns |= dict.fromkeys(("at", "window_start", "window_end"), starts)
     for one in read_aggregates(dict(declared["values"]), stream):

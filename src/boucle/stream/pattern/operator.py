@@ -91,7 +91,8 @@ class Pattern(KeyedFold):
         told = msgspec.convert([msgspec.to_builtins(step) for step in steps], list[PatternStep])
         conditions = Conditions(stream, Program(stream, told), measures or {})
         names = (by,) if isinstance(by, str) else tuple(by)
-        columns = {"at": (From(stream, time, "TRANSFORMATION", "when the match was decided"),)}
+        decided = From(stream, time, "TRANSFORMATION", "when the match was decided")
+        columns: dict[str, tuple[From, ...]] = {"at": (decided,)}
         columns |= {name: (From(stream, name),) for name in names}
         columns |= {name: (From(stream, time),) for name in ("first_at", "last_at")}
         for name, measure in conditions.measures.items():
