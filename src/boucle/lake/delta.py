@@ -275,7 +275,7 @@ class LakeTable:
                 action
                 for file in self._files(table)
                 for action in self.write_parts(
-                    read(file, target, self.place), self._names(table), change=False
+                    read(file, target, self.place), self._names(table), change=True
                 )
             ]
             self._commit(table, written, {}, {"did": "widen"}, mode="overwrite", schema=target)
