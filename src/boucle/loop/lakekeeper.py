@@ -9,6 +9,7 @@ second a line of standard output tells how far every table is; when standard inp
 is killed) what is left is committed and the process ends.
 """
 
+import fcntl
 import logging
 import os
 import select
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import IO
 
 import msgspec
 from msgspec import Struct
@@ -35,6 +37,7 @@ _LOOK = 0.25
 
 class _Task(Struct):
     fed: list[Fed]
+    lock: str
     every: float
     speed: float
     now: int
@@ -54,7 +57,7 @@ class Told(Struct):
 class LakeKeeper:
     """The process, seen from the loop that started it."""
 
-    def __init__(self, fed: list[Fed], every: float, speed: float, now: int) -> None:
+    def __init__(self, fed: list[Fed], lock: Path, every: float, speed: float, now: int) -> None:
         self.told: dict[str, Told] = {}
         words = [sys.executable, "-m", "boucle.loop.lakekeeper"]
         # A session of its own: Ctrl-C in the terminal is for the loop, which then ends this one in order.
@@ -62,7 +65,9 @@ class LakeKeeper:
             words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
         )
         assert self._process.stdin is not None
-        self._process.stdin.write(msgspec.json.encode(_Task(fed, every, speed, now)).decode() + "\n")
+        self._process.stdin.write(
+            msgspec.json.encode(_Task(fed, str(lock), every, speed, now)).decode() + "\n"
+        )
         self._process.stdin.flush()
         self._reader = threading.Thread(target=self._listen, name="boucle lake", daemon=True)
         self._reader.start()
@@ -107,6 +112,27 @@ def main() -> None:
     if not line.endswith("\n"):
         return  # The loop was killed before it could say what to feed.
     task = msgspec.json.decode(line, type=_Task)
+    with Path(task.lock).open("ab") as held:
+        if _alone(held):
+            _follow(task)
+
+
+def _alone(held: IO[bytes]) -> bool:
+    """Wait for the keeper of an earlier life: the loop was killed, and it still commits what was left.
+
+    False when standard input ends meanwhile.
+    """
+    while True:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if select.select([sys.stdin], [], [], _LOOK)[0]:
+                return False
+        else:
+            return True
+
+
+def _follow(task: _Task) -> None:
     feeds = [feed(one, EventLog(Path(one.log), stream=one.stream)) for one in task.fed]
     writer = LakeWriter(feeds, ScaledClock(task.speed, task.now), seconds=task.every)
     ticks = 0

@@ -108,7 +108,7 @@ class Tables:
                 seen = Dedupe("at", spec.key, _HORIZON) if spec.key else None
                 self._derived[spec.from_] = _Derived(log, seen, spec.key)
         logs |= {stream: derived.log for stream, derived in self._derived.items()}
-        lake = folder / "lake"
+        lake, self._lock = folder / "lake", folder / "lake.lock"
         self.zones: dict[str, str] = {name: spec.zone for name, spec in declared.items()}
         """Table → its zone."""
         self.zones[QUARANTINE_TABLE] = "raw"
@@ -180,7 +180,7 @@ class Tables:
 
     def start_keeper(self) -> None:
         """From now on a process of its own commits to the lake; `commit` does what is left to this one."""
-        self._keeper = LakeKeeper(self._fed, self._every, self._clock.speed, self._clock.now())
+        self._keeper = LakeKeeper(self._fed, self._lock, self._every, self._clock.speed, self._clock.now())
 
     def commit(self, force: bool = False) -> int:
         """Let the lake follow; returns the rows committed here. What failed is in `failures`, tried again later.
