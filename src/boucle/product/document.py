@@ -4,6 +4,8 @@ from typing import Any, Literal
 
 from msgspec import Struct, field
 
+from boucle.product.transforms import TransformSpec, UpkeepSpec
+
 __all__ = [
     "ActuatorSpec",
     "CommandsSpec",
@@ -158,6 +160,9 @@ class LoopDocument(Struct, frozen=True, forbid_unknown_fields=True):
     sources: dict[str, SourceSpec]
     steps: list[StepSpec] = []
     tables: dict[str, TableSpec] = {}
+    transforms: dict[str, TransformSpec] = {}
+    """Tables made from tables."""
+    lake: UpkeepSpec = UpkeepSpec()
     actuators: dict[str, ActuatorSpec] = {}
     rules: list[dict[str, Any]] = []
     commands: CommandsSpec | None = None
