@@ -20,6 +20,7 @@ __all__ = ["VERBS", "main"]
 VERBS = {
     "demo": "start a whole simulated plant and run the loop on it: broker, PLC, MES, machines, page",
     "check": "check a product: all its problems at once, with file, line, why and fix",
+    "diff": "what changed between two versions of a promise, for whom it breaks, which version says so",
     "run": "run a product on its real sources",
     "replay": "run recorded input through a product: a file, or the lake",
     "explain": "show the plan, each setting, and where it came from",
