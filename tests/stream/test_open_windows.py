@@ -1,5 +1,6 @@
 """The table and the heap of open windows say what a plain dictionary says, through any growth and churn."""
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ def ints(values: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
 @settings(max_examples=60, deadline=None)
 @given(turns, st.sampled_from([0, 3]), st.booleans())
 def test_fixed_windows_are_found_and_end(turns: Any, allowed: int, restart: bool) -> None:
-    windows, now = OpenWindows(allowed=allowed), 0
+    windows, now = OpenWindows(threading.Lock(), allowed=allowed), 0
     known: dict[tuple[int, int], int] = {}
     fresh: set[tuple[int, int]] = set()
     for rows, ahead in turns:
@@ -36,8 +37,8 @@ def test_fixed_windows_are_found_and_end(turns: Any, allowed: int, restart: bool
         assert len(set(known.values())) == len(known) == len(windows), "no slot has two windows"
         now += ahead
         if restart:
-            again = OpenWindows(allowed=allowed)
-            again.load(windows.save())
+            again = OpenWindows(threading.Lock(), allowed=allowed)
+            again.restore_parts(windows.snapshot())
             windows = again
         given, gone = windows.ended(now)
         key, start, end, _, _ = windows.said(given)
@@ -59,7 +60,7 @@ def test_fixed_windows_are_found_and_end(turns: Any, allowed: int, restart: bool
 @given(turns=turns, restart=st.booleans())
 def test_following_windows_are_found_and_end(most: int, turns: Any, restart: bool) -> None:
     gap, now = 4, 0
-    windows = OpenWindows(alone=True)
+    windows = OpenWindows(threading.Lock(), alone=True)
     newest: dict[int, list[int]] = {}
     waiting: list[tuple[int, list[int]]] = []
     for rows, ahead in turns:
@@ -75,8 +76,8 @@ def test_following_windows_are_found_and_end(most: int, turns: Any, restart: boo
         assert len(slots) == len(rows)
         now = max([now + ahead, *(at + 1 for at in times)])
         if restart:
-            again = OpenWindows(alone=True)
-            again.load(windows.save())
+            again = OpenWindows(threading.Lock(), alone=True)
+            again.restore_parts(windows.snapshot())
             windows = again
         over = [
             (key, held[-1] + (1 if len(held) == most else gap), len(held))

@@ -1,5 +1,6 @@
 """Windows: equal to SQL's GROUP BY, whatever the cut, the arrival and the crash; late rows change nothing."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -42,6 +43,7 @@ MAKERS: dict[str, Callable[[], Operator]] = {
 KEYS = {"machine": st.sampled_from(["a", "b", None]), "number": st.one_of(st.none(), st.integers(-3, 300))}
 KEYED = {
     "a number": ["number"],
+    "a text": ["machine"],
     "a text and a number": ["machine", "number"],
     "a time": ["since"],
     "a float": ["load"],
@@ -204,6 +206,105 @@ def test_windows_go_on_from_a_snapshot() -> None:
         rest = block("in", batch.slice(600), FOREVER)
         assert table(second.step(rest), "w") == table(first.step(rest), "w")
         assert first.keys == second.keys == 0
+
+
+PARTED: dict[str, Callable[[], Any]] = {
+    **MAKERS,
+    "by a text": lambda: Tumbling("w", size="20s", by="machine", values=VALUES, allowed="5s"),
+    "by a number": lambda: Hopping("w", size="20s", every="6s", by="mode", values=VALUES),
+}
+
+
+@pytest.mark.parametrize("kind", PARTED)
+@settings(max_examples=20, deadline=None)
+@given(data=st.data(), rows=rows_of)
+def test_the_state_kept_part_by_part_goes_on_as_if_nothing_happened(
+    kind: str, data: st.DataObject, rows: Any
+) -> None:
+    make, batch = PARTED[kind], readings(sorted(rows, key=lambda row: row[0]))
+    at = batch.column("at").cast(pa.int64()).to_pylist()
+    pieces = [
+        block("in", batch.slice(first, last - first), at[max(0, last - 1)] - 2 * SECOND)
+        for first, last in itertools.pairwise(data.draw(cuts(batch.num_rows)))
+    ]
+    pieces.append(block("in", batch.slice(0, 0), FOREVER))
+    uninterrupted, current = make(), make()
+    want = [table(uninterrupted.step(piece), "w") for piece in pieces]
+    kept: dict[str, bytes] = {}
+    asked: dict[str, Any] = {}
+    asked_at = 0
+    for place, piece in enumerate(pieces):
+        assert table(current.step(piece), "w") == want[place]
+        if not data.draw(st.booleans()):
+            continue
+        # What was asked for is read only now, after more rows came: it is as it was then.
+        kept |= {name: bytes(part) for name, part in asked.items()}
+        kept = {name: part for name, part in kept.items() if part}
+        if kept:
+            restored = make()
+            restored.restore_parts(kept)
+            assert [table(restored.step(piece), "w") for piece in pieces[asked_at:]] == want[asked_at:]
+            # Nobody hears again of what it was restored from.
+            again = make()
+            again.restore_parts(kept)
+            assert not [name for name in again.parts(everything=False) if "/" in name and "meta" not in name]
+        asked, asked_at = current.parts(everything=not kept), place + 1
+
+
+@pytest.mark.parametrize("by", ["number", "machine", ["machine", "number"]])
+def test_a_checkpoint_costs_what_changed(by: Any) -> None:
+    values = {"rows": "count", "total": "sum(value)", "last": "last(value)"}
+    op = Tumbling("w", size="1h", by=by, values=values)
+    keys = 30_000
+    whole = pa.record_batch(
+        {
+            "at": pa.array(100 * SECOND + np.arange(keys), pa.timestamp("ns", "UTC")),
+            "machine": pa.array([f"machine {key:030}" for key in range(keys)]),
+            "number": pa.array(range(keys), pa.int64()),
+            "value": pa.array(np.ones(keys)),
+        }
+    )
+    op.step(block("in", whole, 200 * SECOND))
+
+    def size(*, everything: bool) -> int:
+        return sum(len(part) for part in op.parts(everything=everything).values())
+
+    everything = size(everything=True)
+    nothing = size(everything=False)
+    later = pa.array(np.full(50, 250 * SECOND), pa.timestamp("ns", "UTC"))
+    op.step(block("in", whole.slice(100, 50).set_column(0, "at", later), 300 * SECOND))
+    little = size(everything=False)
+    assert nothing < 2_000
+    assert little < everything / 10
+
+
+def test_a_state_of_other_columns_is_told() -> None:
+    batch = readings([(1, "a", 0, 1), (2, "b", 0, 2)])
+    first = Tumbling("w", size="5s", by="machine", values={"total": "sum(value)"})
+    first.step(block("in", batch, 0))
+    other = Tumbling("w", size="5s", by="machine", values={"total": "sum(number)"})
+    with pytest.raises(BoucleError, match=r"B602 the state of w is of sum\(value\)"):
+        other.restore(first.snapshot())
+    again = Tumbling("w", size="5s", by="machine", values={"total": "sum(value)"})
+    again.restore(first.snapshot())
+    changed = batch.set_column(3, "value", pa.array([1, 2]))
+    with pytest.raises(BoucleError, match="B602 the state of w is of value: double"):
+        again.step(block("in", changed, 0))
+
+
+def test_texts_of_any_kind_are_groups() -> None:
+    names = ["", None, "é", "a" * 300, "é", ""]
+    for kind in (pa.string(), pa.large_string(), pa.binary(), pa.large_binary()):
+        said = pa.array([None if name is None else name.encode() for name in names], pa.binary()).cast(kind)
+        at = pa.array(range(100 * SECOND, 100 * SECOND + 6), pa.timestamp("ns", "UTC"))
+        batch = pa.record_batch({"at": at, "name": said})
+        op = Tumbling("w", size="1s", by="name", values={"rows": "count"})
+        op.step(block("in", batch.slice(1), 0))  # of a slice, too
+        (given_,) = op.step(block("in", batch.slice(0, 0), FOREVER))
+        assert given_.rows.schema.field("name").type == kind
+        plain = given_.rows.column("name").cast(pa.binary()).to_pylist()
+        counted = dict(zip(plain, given_.rows.column("rows").to_pylist(), strict=True))
+        assert counted == {b"": 1, None: 1, "é".encode(): 2, b"a" * 300: 1}
 
 
 def test_windows_say_what_they_remember() -> None:

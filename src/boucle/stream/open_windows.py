@@ -1,11 +1,17 @@
 """Windows that rows may still come for: found by their key, and ended by the watermark, however many are open.
 
-A window has a slot, by which the aggregates keep what they hold for it. It is found in a hash table with open
-addressing (linear probing; what is taken out leaves no gap), and it waits for its end in a heap: windows
-that a Block opened for the same end stand in it once, as a chain. So a step costs what its rows and the
-windows that end cost, and nothing for those that stay open.
+A window has a slot, a row of whole numbers: first what is known of the window, then what the aggregates hold for
+it (`cells`). It is found in a hash table with open addressing (linear probing; what is taken out leaves no gap),
+and it waits for its end in a heap: windows that a Block opened for the same end stand in it once, as a chain. So a
+step costs what its rows and the windows that end cost, and nothing for those that stay open.
+
+The rows lie in pages of which a checkpoint takes those that changed. A window that a row joins is touched when its
+slot is found, one that ends when it is given: whoever folds or gives needs not do it again. Where a window stands in
+its chain is not touched: that follows from the times when the state is loaded.
 """
 
+import threading
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -14,12 +20,13 @@ from numpy.typing import NDArray
 
 from boucle.clock import Nanos
 from boucle.compiled import compiled
+from boucle.memory import Page, Paged, name_pages, pages_of, touch
 
 __all__ = ["OpenWindows"]
 
 Ints = NDArray[np.int64]
 
-# Of a slot; a row of eight is one cache line.
+# Of a slot; behind them lie the cells.
 _KEY, _START, _END, _REVISION, _FLAGS, _SEEN, _NEXT, _DUE = range(8)
 _WIDTH = 8
 # Flags: changed since it was given; the table leads to it.
@@ -121,13 +128,14 @@ def _wait(held: Ints, heap: Ints, meta: Ints, recent: Ints, due: int, slot: int)
 
 
 @_inlined
-def _opened(held: Ints, meta: Ints, key: int, start: int, end: int) -> Any:
+def _opened(held: Ints, book: Ints, meta: Ints, key: int, start: int, end: int) -> Any:
     slot = meta[_FREE]
     if slot != _NONE:
         meta[_FREE] = held[slot, _NEXT]
     else:
         slot = meta[_USED]
         meta[_USED] += 1
+    touch(book, slot)
     meta[_OPEN] += 1
     held[slot, _KEY], held[slot, _START], held[slot, _END] = key, start, end
     held[slot, _REVISION], held[slot, _FLAGS], held[slot, _SEEN] = -1, _FOUND, 0
@@ -150,7 +158,15 @@ def _look_ahead(table: Ints, held: Ints, meta: Ints, tags: Ints) -> None:
 
 @compiled
 def _fixed(
-    table: Ints, held: Ints, heap: Ints, meta: Ints, keys: Ints, starts: Ints, ends: Ints, slots: Ints
+    table: Ints,
+    held: Ints,
+    book: Ints,
+    heap: Ints,
+    meta: Ints,
+    keys: Ints,
+    starts: Ints,
+    ends: Ints,
+    slots: Ints,
 ) -> None:
     recent = np.full((_RECENT, 2), _NONE)
     tags = np.empty(_AHEAD, np.int64)
@@ -163,17 +179,27 @@ def _fixed(
             tag = tags[row - begin]
             place = _place_of(table, held, tag, keys[row], starts[row], False)
             if table[place] == 0:
-                slot = _opened(held, meta, keys[row], starts[row], ends[row])
+                slot = _opened(held, book, meta, keys[row], starts[row], ends[row])
                 table[place] = tag << 32 | (slot + 1)
                 _wait(held, heap, meta, recent, ends[row], slot)
             slot = (table[place] & _SLOT) - 1
+            touch(book, slot)
             held[slot, _FLAGS] |= _TOUCHED
             slots[row] = slot
 
 
 @compiled
 def _following(
-    table: Ints, held: Ints, heap: Ints, meta: Ints, keys: Ints, at: Ints, gap: int, most: int, slots: Ints
+    table: Ints,
+    held: Ints,
+    book: Ints,
+    heap: Ints,
+    meta: Ints,
+    keys: Ints,
+    at: Ints,
+    gap: int,
+    most: int,
+    slots: Ints,
 ) -> None:
     # Where a full window gives up its place in the heap, a chain would be torn.
     recent = np.full((_RECENT if most == 0 else 0, 2), _NONE)
@@ -191,13 +217,15 @@ def _following(
             if slot == _NONE or full or now >= held[slot, _END]:
                 start = now
                 if slot != _NONE:
+                    touch(book, slot)
                     held[slot, _FLAGS] &= ~_FOUND
                     if full:
                         # Two windows of one key may begin in one instant: the later one by a nanosecond more.
                         start = max(start, held[slot, _START] + 1)
-                slot = _opened(held, meta, keys[row], start, now + gap)
+                slot = _opened(held, book, meta, keys[row], start, now + gap)
                 table[place] = tag << 32 | (slot + 1)
                 _wait(held, heap, meta, recent, now + gap, slot)
+            touch(book, slot)
             held[slot, _END] = now + gap
             held[slot, _FLAGS] |= _TOUCHED
             held[slot, _SEEN] += 1
@@ -209,7 +237,7 @@ def _following(
 
 @compiled
 def _ended(
-    held: Ints, heap: Ints, meta: Ints, watermark: int, allowed: int, given: Ints, gone: Ints
+    held: Ints, book: Ints, heap: Ints, meta: Ints, watermark: int, allowed: int, given: Ints, gone: Ints
 ) -> tuple[int, int]:
     recent = np.full((_RECENT if allowed > 0 else 0, 2), _NONE)
     told, left = 0, 0
@@ -219,6 +247,7 @@ def _ended(
         # An entry that another one has replaced says nothing any more.
         while slot != _NONE and held[slot, _DUE] == due:
             following = held[slot, _NEXT]
+            touch(book, slot)
             end = held[slot, _END]
             if end <= watermark and held[slot, _FLAGS] & _TOUCHED:
                 held[slot, _FLAGS] &= ~_TOUCHED
@@ -236,10 +265,11 @@ def _ended(
 
 
 @compiled
-def _corrected(held: Ints, slots: Ints, upto: int, given: Ints) -> int:
+def _corrected(held: Ints, book: Ints, slots: Ints, upto: int, given: Ints) -> int:
     told = 0
     for slot in slots:
         if held[slot, _END] <= upto and held[slot, _FLAGS] & _TOUCHED:
+            touch(book, slot)
             held[slot, _FLAGS] &= ~_TOUCHED
             # Even where nothing was given in time: it corrects that.
             held[slot, _REVISION] = max(held[slot, _REVISION], 0) + 1
@@ -249,11 +279,13 @@ def _corrected(held: Ints, slots: Ints, upto: int, given: Ints) -> int:
 
 
 @compiled
-def _freed(table: Ints, held: Ints, meta: Ints, gone: Ints, alone: bool) -> None:
+def _freed(table: Ints, held: Ints, book: Ints, meta: Ints, gone: Ints, alone: bool) -> None:
     for index in range(len(gone) - 1, -1, -1):
         slot = gone[index]
         if held[slot, _FLAGS] & _FOUND:
             _take_out(table, _tag(held[slot, _KEY], 0 if alone else held[slot, _START]), slot)
+        touch(book, slot)
+        held[slot, _WIDTH:] = 0
         held[slot, _FLAGS] = 0
         held[slot, _DUE] = _NO_TIME
         held[slot, _NEXT] = meta[_FREE]
@@ -285,14 +317,22 @@ def _waiting_again(held: Ints, heap: Ints, meta: Ints, chained: bool) -> None:
 class OpenWindows:
     """The open windows of one step. `allowed` (ns): how long one is kept after it was given.
 
-    With `alone` a key has one window that rows can join, the newest; without, a window is its key and start.
+    With `alone` a key has one window that rows can join, the newest; without, a window is its key and start. Each has
+    `words` cells, which are 0 when it is opened. `lock` must be held while windows change.
     """
 
-    def __init__(self, *, allowed: Nanos = 0, alone: bool = False) -> None:
+    def __init__(
+        self,
+        lock: threading.Lock,
+        words: int = 0,
+        *,
+        allowed: Nanos = 0,
+        alone: bool = False,
+    ) -> None:
         self._allowed, self._alone = allowed, alone
         self._chained = True
         self._meta = np.array([0, _NONE, 0, 0, 0], np.int64)
-        self._held = np.zeros((64, _WIDTH), np.int64)
+        self._held = Paged(_WIDTH + words, lock)
         self._table = np.zeros(128, np.int64)
         self._heap = np.zeros((64, 2), np.int64)
 
@@ -300,26 +340,28 @@ class OpenWindows:
         return int(self._meta[_OPEN])
 
     @property
-    def slots(self) -> int:
-        """How many slots there are, open or free."""
-        return int(self._meta[_USED])
+    def cells(self) -> Ints:
+        """What is held of each slot; to be asked for again after rows came."""
+        return self._held.rows[:, _WIDTH:]
 
     @property
     def keys(self) -> Ints:
         """The key numbers of all open windows, and some of windows that are not any more."""
-        return self._held[: self._meta[_USED], _KEY]
+        return self._held.rows[: self._meta[_USED], _KEY]
 
     @property
     def open(self) -> Ints:
         """The slots of all open windows."""
-        held = self._held[: self._meta[_USED]]
+        held = self._held.rows[: self._meta[_USED]]
         return np.flatnonzero((held[:, _DUE] != _NO_TIME) | (held[:, _FLAGS] & _FOUND != 0))
 
     def fixed(self, keys: Ints, starts: Ints, ends: Ints) -> Ints:
         """The slot of each (key, start), opened where it is new."""
         slots = np.empty(len(keys), np.int64)
         self._grow(len(keys))
-        _fixed(self._table, self._held, self._heap, self._meta, keys, starts, ends, slots)
+        _fixed(
+            self._table, self._held.rows, self._held.book, self._heap, self._meta, keys, starts, ends, slots
+        )
         return slots
 
     def following(self, keys: Ints, at: Ints, gap: Nanos, most: int = 0) -> Ints:
@@ -327,7 +369,9 @@ class OpenWindows:
         self._chained = most == 0
         slots = np.empty(len(keys), np.int64)
         self._grow(len(keys))
-        _following(self._table, self._held, self._heap, self._meta, keys, at, gap, most, slots)
+        _following(
+            self._table, self._held.rows, self._held.book, self._heap, self._meta, keys, at, gap, most, slots
+        )
         return slots
 
     def ended(self, watermark: Nanos) -> tuple[Ints, Ints]:
@@ -336,21 +380,24 @@ class OpenWindows:
             nothing = np.zeros(0, np.int64)
             return nothing, nothing
         given, gone = np.empty((2, len(self)), np.int64)
-        told, left = _ended(self._held, self._heap, self._meta, watermark, self._allowed, given, gone)
+        held = self._held
+        told, left = _ended(
+            held.rows, held.book, self._heap, self._meta, watermark, self._allowed, given, gone
+        )
         return given[:told], np.sort(gone[:left])
 
     def corrected(self, slots: Ints, upto: Nanos) -> Ints:
         """Those of these windows that had ended by `upto` and have changed: to be given again."""
         given = np.empty(len(slots), np.int64)
-        return given[: _corrected(self._held, slots, upto, given)]
+        return given[: _corrected(self._held.rows, self._held.book, slots, upto, given)]
 
     def free(self, gone: Ints) -> None:
-        """Forget windows."""
-        _freed(self._table, self._held, self._meta, gone, self._alone)
+        """Forget windows, and what their cells hold."""
+        _freed(self._table, self._held.rows, self._held.book, self._meta, gone, self._alone)
 
     def said(self, slots: Ints) -> tuple[Ints, Ints, Ints, Ints, Ints]:
         """Key number, start, end, revision and number of rows (of windows that follow) of each."""
-        held = self._held
+        held = self._held.rows
         return (
             held[slots, _KEY],
             held[slots, _START],
@@ -361,12 +408,11 @@ class OpenWindows:
 
     def _grow(self, rows: int) -> None:
         used, live, waiting = int(self._meta[_USED]), len(self), int(self._meta[_HEAP])
-        if used + rows > len(self._held):
-            self._held = _roomier(self._held, used, used + rows)
+        self._held.reach(used + rows)
         if 2 * (live + rows) > len(self._table):
             self._rehash(2 * (live + rows))
         if waiting > 2 * live + _SLACK:  # entries that were replaced are not kept until their time
-            _waiting_again(self._held, self._heap, self._meta, self._chained)
+            _waiting_again(self._held.rows, self._heap, self._meta, self._chained)
             waiting = int(self._meta[_HEAP])
         if waiting + 2 * rows > len(self._heap):
             self._heap = _roomier(self._heap, waiting, waiting + 2 * rows)
@@ -374,20 +420,27 @@ class OpenWindows:
     def _rehash(self, least: int) -> None:
         size = 1 << (max(128, 2 * len(self), least) - 1).bit_length()
         self._table = np.zeros(size, np.int64)
-        _found_again(self._table, self._held, self._meta, self._alone)
+        _found_again(self._table, self._held.rows, self._meta, self._alone)
 
-    def save(self) -> tuple[bytes, bytes, bool]:
-        """Everything; the table and the heap follow from it."""
-        return self._meta[:_HEAP].tobytes(), self._held[: self._meta[_USED]].tobytes(), self._chained
+    def parts(self, *, everything: bool) -> dict[str, bytes | Page]:
+        """State by part: what changed since the last call, or everything; pages are copied when they are read."""
+        pages = self._held.pages(int(self._meta[_USED]), everything=everything)
+        return {"meta": self._said(), **name_pages(windows=pages)}
 
-    def load(self, saved: tuple[bytes, bytes, bool]) -> None:
-        """What `save` gave."""
-        meta, held, self._chained = saved
-        self._meta[:_HEAP] = np.frombuffer(meta, np.int64)
-        stored = np.frombuffer(held, np.int64).reshape(-1, _WIDTH)
-        self._held = _roomier(stored, len(stored), len(stored))
+    def snapshot(self) -> dict[str, bytes]:
+        """All of it, as `restore_parts` takes it; the table and the heap follow from it."""
+        return {"meta": self._said(), **name_pages(windows=self._held.whole(int(self._meta[_USED])))}
+
+    def _said(self) -> bytes:
+        return np.array([*self._meta[:_HEAP], self._chained], np.int64).tobytes()
+
+    def restore_parts(self, parts: Mapping[str, bytes]) -> None:
+        """Continue from parts, with as many cells as they were taken with."""
+        *meta, chained = np.frombuffer(parts["meta"], np.int64).tolist()
+        self._meta[:_HEAP], self._chained = meta, bool(chained)
+        self._held.load(pages_of(parts, "windows"), int(self._meta[_USED]))
         self._heap = np.zeros((len(self) + 64, 2), np.int64)
-        _waiting_again(self._held, self._heap, self._meta, self._chained)
+        _waiting_again(self._held.rows, self._heap, self._meta, self._chained)
         self._rehash(128)
 
 

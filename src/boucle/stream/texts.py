@@ -156,6 +156,14 @@ def _keep(entries: Ints, alive: NDArray[np.bool_], meta: Ints, source: int, to: 
     meta[_BYTES] = moved
 
 
+@compiled
+def _gathered(entries: Ints, numbers: Ints, source: int, to: int) -> None:
+    moved = 0
+    for number in numbers:
+        copy(to + moved, source + entries[number, _BEGIN], entries[number, _LENGTH])
+        moved += entries[number, _LENGTH]
+
+
 class TextIndex:
     """Numbers from 1 on for the texts of one column."""
 
@@ -236,6 +244,20 @@ class TextIndex:
             if (held[begin : begin + len(said)] == said).all():
                 return int(number)
         return None
+
+    def said(self, numbers: Ints, kind: pa.DataType) -> pa.Array:
+        """The texts of these numbers as a column of a type; 0 is null."""
+        entries = self._entries.rows
+        offsets = np.zeros(len(numbers) + 1, np.int64)
+        np.cumsum(entries[numbers, _LENGTH], out=offsets[1:])
+        held = np.empty(max(1, int(offsets[-1])), np.uint8)
+        _gathered(entries, numbers, self._texts.address, int(held.ctypes.data))
+        absent = numbers == 0
+        there = pa.array(~absent).buffers()[1] if absent.any() else None
+        is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+        large = pa.large_string() if is_text else pa.large_binary()
+        buffers = [there, pa.py_buffer(offsets), pa.py_buffer(held)]
+        return pa.Array.from_buffers(large, len(numbers), buffers).cast(kind)
 
     def parts(self, *, everything: bool) -> dict[str, bytes | Page]:
         """State by part: what changed since the last call, or everything; pages are copied when they are read."""

@@ -11,8 +11,12 @@ After Akidau et al., "The Dataflow Model", VLDB 2015. A window is [start, end); 
 `window_start`, `window_end` and `revision` 0. A row that comes after its window was given goes to
 `<step>/late` and changes nothing, unless `allowed` says how long windows are kept open for corrections: then
 the window is given again with the next revision.
+
+Its state is taken in parts: pages of open windows, of names of groups, and runs of what is kept as Python objects
+(`first`, `last`, `distinct`, `quantile`). A checkpoint costs what changed since the one before.
 """
 
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,16 +29,17 @@ from numpy.typing import NDArray
 from boucle.block import Block, as_dicts
 from boucle.clock import SECOND, Nanos
 from boucle.errors import BoucleError
+from boucle.memory import Page, Under, below
 from boucle.product.duration import seconds
 from boucle.stream.aggregate import Aggregate, make, read_aggregates
-from boucle.stream.groups import Groups
+from boucle.stream.groups import Groups, groups_of
 from boucle.stream.open_windows import OpenWindows
 from boucle.stream.rows import names_of, require_of
 from boucle.stream.sequence import Ready, Sequencer, instants, sortable, state_of
 
 __all__ = ["Counted", "Hopping", "Session", "Tumbling"]
 
-_VERSION = 2
+_VERSION = 3
 _TIME = pa.timestamp("ns", tz="UTC")
 _REVISION = pa.field("revision", pa.int64(), nullable=False)
 Ints = NDArray[np.int64]
@@ -63,10 +68,15 @@ class _Windows:
         self._input = ""
         self._schema: pa.Schema | None = None
         self._folds: list[Aggregate] = []
-        self._groups = Groups(stream, pa.schema([]), ())
-        self._open = OpenWindows(allowed=self._allowed, alone=self._alone)
-        self._held: tuple[tuple[bytes, bytes], list[Any]] | None = None
-        """Groups and aggregates of a snapshot, until the input shows their types."""
+        self._lock = threading.Lock()
+        """Held while the state changes: a checkpoint's pages are read by another thread."""
+        self._groups: Groups = groups_of(stream, pa.schema([]), (), self._lock)
+        self._open = OpenWindows(self._lock, allowed=self._allowed, alone=self._alone)
+        self._needed = b""
+        """The columns that are read, with their types, once the input has shown them."""
+        self._restored = False
+        self._told: dict[str, Any] = {}
+        """Of the parts that are always made, what was told last."""
 
     @property
     def keys(self) -> int:
@@ -85,27 +95,33 @@ class _Windows:
             self._sequencer = Sequencer([block.stream], time=self._time)
         if self._schema is None:
             self._learn(block.rows.schema)
+        elif self._restored:
+            self._recognize(block.rows.schema)
         before = self._sequencer.watermark
         ready = self._sequencer.take(block)
-        out = [
-            Block(stream, rows, ready.watermark, block.position) for stream, rows in self._late(ready, before)
-        ]
-        if ready.rows[0] is not None and len(ready.at[0]):
-            self._fold(ready.rows[0], ready.at[0])
-        ended, gone = self._open.ended(ready.watermark)
-        if len(ended) or not out:
-            rows = self._rows(ended) if len(ended) else self._nothing
-            out.append(Block(self._stream, rows, ready.watermark, block.position))
-        if len(gone):
-            for fold in self._folds:
-                fold.clear(gone)
-            self._open.free(gone)
+        with self._lock:
+            out = [
+                Block(stream, rows, ready.watermark, block.position)
+                for stream, rows in self._late(ready, before)
+            ]
+            if ready.rows[0] is not None and len(ready.at[0]):
+                self._fold(ready.rows[0], ready.at[0])
+            ended, gone = self._open.ended(ready.watermark)
+            if len(ended) or not out:
+                rows = self._rows(ended) if len(ended) else self._nothing
+                out.append(Block(self._stream, rows, ready.watermark, block.position))
+            if len(gone):
+                for fold in self._folds:
+                    fold.clear(gone)
+                self._open.free(gone)
         self._groups.keep(self._open.keys)
         return out
 
     def _learn(self, schema: pa.Schema) -> None:
         needed = {self._time, *self._by, *(one.column for one in self._declared if one.column)}
         require_of(self._stream, self._input, needed, schema)
+        fields = [schema.field(name).remove_metadata() for name in sorted(needed)]
+        self._needed = pa.schema(fields).serialize().to_pybytes()
         kinds = [schema.field(one.column).type if one.column else None for one in self._declared]
         self._folds = [make(one, kind) for one, kind in zip(self._declared, kinds, strict=True)]
         none = np.zeros(0, np.int64)
@@ -113,22 +129,22 @@ class _Windows:
             pa.field(one.name, fold.close(none).type)
             for one, fold in zip(self._declared, self._folds, strict=True)
         ]
-        self._groups = Groups(self._stream, schema, self._by)
-        if self._held is not None:
-            groups, folds = self._held
-            if len(folds) != len(self._folds):
-                what = (
-                    f"the state of {self._stream} is of {len(folds)} values, {len(self._folds)} are declared"
-                )
-                raise BoucleError("B602", what, fix="remove the checkpoint to start afresh")
-            self._groups.load(groups)
-            for fold, state in zip(self._folds, folds, strict=True):
-                fold.load(state)
-            self._held = None
+        self._groups = groups_of(self._stream, schema, self._by, self._lock)
+        words = sum(fold.words for fold in self._folds)
+        self._open = OpenWindows(self._lock, words, allowed=self._allowed, alone=self._alone)
         times = [pa.field(name, _TIME, nullable=False) for name in ("at", "window_start", "window_end")]
         keys = [schema.field(name) for name in self._by]
         self._schema = pa.schema([*keys, *times, *told, *self._marks])
         self._nothing = pa.RecordBatch.from_pylist([], self._schema)
+
+    def _recognize(self, schema: pa.Schema) -> None:
+        """The input after a restart is as it was before."""
+        self._restored = False
+        for field in _schema_of(self._needed):
+            if field.name != self._time and schema.field(field.name).type != field.type:
+                what = f"the state of {self._stream} is of {field.name}: {field.type}"
+                why = f"{self._input} has {schema.field(field.name).type} now"
+                raise BoucleError("B602", what, why=why, fix="remove the checkpoint to start afresh")
 
     _marks: tuple[pa.Field, ...] = (_REVISION,)
     """The columns behind the values."""
@@ -148,13 +164,19 @@ class _Windows:
     def _fold(self, rows: pa.RecordBatch, at: Ints) -> Ints:
         """Put rows, in their order, into their windows: the slots of these."""
         places, slots = self._slots(rows, at)
+        self._lay_out()
         for declared, fold in zip(self._declared, self._folds, strict=True):
-            fold.open(self._open.slots)
             column = rows.column(declared.column) if declared.column else None
             if column is not None and places is not None:
                 column = column.take(pa.array(places))
             fold.fold(slots, column)
         return slots
+
+    def _lay_out(self) -> None:
+        cells, at = self._open.cells, 0
+        for fold in self._folds:
+            fold.lie(cells[:, at : at + fold.words])
+            at += fold.words
 
     # ── what is given ─────────────────────────────────────────────────────────────────────────
 
@@ -226,20 +248,63 @@ class _Windows:
 
     def snapshot(self) -> bytes:
         """Open windows with what they hold, and the rows that wait."""
-        waiting = self._sequencer.snapshot() if self._sequencer is not None else b""
-        held = self._held or (self._groups.save(), [fold.save() for fold in self._folds])
-        return msgspec.msgpack.encode((_VERSION, self._input, waiting, self._open.save(), held))
+        parts: dict[str, bytes] = {"rest": self._rest()}
+        if self._schema is not None:
+            parts |= below("open", self._open.snapshot()) | below("groups", self._groups.snapshot())
+            for place, fold in enumerate(self._folds):
+                parts |= below(f"values/{place}", fold.snapshot())
+        return msgspec.msgpack.encode((_VERSION, parts))
 
     def restore(self, state: bytes) -> None:
         """Continue from a snapshot; B602 when another version of this step took it."""
-        kind = tuple[int, str, bytes, tuple[bytes, bytes, bool], tuple[tuple[bytes, bytes], list[Any]]]
-        _, self._input, waiting, windows, held = state_of(kind, state, _VERSION, self._stream)
+        self.restore_parts(state_of(tuple[int, dict[str, bytes]], state, _VERSION, self._stream)[1])
+
+    def parts(self, *, everything: bool) -> dict[str, bytes | Page]:
+        """The state by part: what changed since the last call, or everything; pages are copied when they are read."""
+        parts: dict[str, bytes | Page] = {"rest": self._rest()}
+        if self._schema is not None:
+            with self._lock:
+                parts |= below("open", self._open.parts(everything=everything))
+                parts |= below("groups", self._groups.parts(everything=everything))
+                for place, fold in enumerate(self._folds):
+                    parts |= below(f"values/{place}", fold.parts(everything=everything))
+        # A group of keys that saw nothing says nothing.
+        same = [name for name, part in parts.items() if not everything and self._told.get(name) == part]
+        self._told = {name: parts[name] for name in ("rest", "open/meta", "groups/meta") if name in parts}
+        return {name: part for name, part in parts.items() if name not in same}
+
+    def restore_parts(self, parts: Mapping[str, bytes]) -> None:
+        """Continue from parts; B602 when another version of this step took them."""
+        kind = tuple[int, str, bytes, list[str], bytes]
+        _, self._input, waiting, values, needed = state_of(kind, parts["rest"], _VERSION, self._stream)
         if waiting:
             self._sequencer = Sequencer([self._input], time=self._time)
             self._sequencer.restore(waiting)
-            self._held = held
-        self._open.load(windows)
-        self._schema = None
+        if not needed:
+            return
+        if values != self._said():
+            what = f"the state of {self._stream} is of {', '.join(values)}"
+            why = f"declared: {', '.join(self._said())}"
+            raise BoucleError("B602", what, why=why, fix="remove the checkpoint to start afresh")
+        self._learn(_schema_of(needed))
+        self._restored = True
+        self._open.restore_parts(Under(parts, "open/"))
+        self._groups.restore_parts(Under(parts, "groups/"))
+        for place, fold in enumerate(self._folds):
+            fold.restore_parts(Under(parts, f"values/{place}/"))
+        self._lay_out()
+
+    def _rest(self) -> bytes:
+        waiting = self._sequencer.snapshot() if self._sequencer is not None else b""
+        return msgspec.msgpack.encode((_VERSION, self._input, waiting, self._said(), self._needed))
+
+    def _said(self) -> list[str]:
+        """The values whose state is held, in its order."""
+        return [f"{one.kind}({one.column})" for one in self._declared]
+
+
+def _schema_of(stored: bytes) -> pa.Schema:
+    return pa.ipc.read_schema(pa.py_buffer(stored))
 
 
 class Tumbling(_Windows):

@@ -7,6 +7,7 @@ at most 1024 values and from there on DDSketch (Masson et al., VLDB 2019): withi
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,7 +16,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from boucle.errors import BoucleError
-from boucle.stream.aggregate.numbers import Count, Extreme, Moments, Sum, WholeSum
+from boucle.stream.aggregate.numbers import Count, Extreme, Mean, Moments, Sum, WholeSum
 from boucle.stream.aggregate.values import Distinct, First, Last, Quantile
 
 __all__ = ["Aggregate", "Declared", "make", "read_aggregates"]
@@ -36,8 +37,11 @@ class Declared(Struct, frozen=True):
 class Aggregate(Protocol):
     """The state of one output column over all open windows; a window is known by its slot."""
 
-    def open(self, slots: int) -> None:
-        """Make room for at least so many slots."""
+    words: int
+    """Cells of a window that its state takes (see `boucle.stream.open_windows`)."""
+
+    def lie(self, cells: Ints) -> None:
+        """Where its cells lie: a row per slot. To be told whenever they have moved."""
 
     def fold(self, slots: Ints, column: pa.Array | None) -> None:
         """Take rows in order; `slots` says to which window each belongs."""
@@ -46,13 +50,16 @@ class Aggregate(Protocol):
         """What these windows say. The slots may then be opened anew after `clear`."""
 
     def clear(self, slots: Ints) -> None:
-        """Forget what was held for these slots."""
+        """Forget what was held for these slots beside their cells."""
 
-    def save(self) -> Any:
-        """The state, for msgpack."""
+    def parts(self, *, everything: bool) -> dict[str, bytes]:
+        """State beside the cells by part: what changed since the last call, or everything; empty: it is gone."""
 
-    def load(self, state: Any) -> None:
-        """Continue from a saved state."""
+    def snapshot(self) -> dict[str, bytes]:
+        """All of it, as `restore_parts` takes it."""
+
+    def restore_parts(self, parts: Mapping[str, bytes]) -> None:
+        """Continue from parts."""
 
 
 def read_aggregates(declared: dict[str, str], stream: str) -> list[Declared]:
@@ -91,13 +98,13 @@ def make(declared: Declared, kind: pa.DataType | None) -> Aggregate:
         return WholeSum() if whole else Sum()
     if declared.kind in {"min", "max"}:
         return Extreme(declared.kind == "max", pa.int64() if whole else pa.float64())
-    return Moments(declared.kind)
+    return Mean() if declared.kind == "mean" else Moments(root=declared.kind == "std")
 
 
 _KINDS: dict[str, Any] = {
     "count": Count,
     "sum": Sum,
-    "mean": Moments,
+    "mean": Mean,
     "min": Extreme,
     "max": Extreme,
     "std": Moments,

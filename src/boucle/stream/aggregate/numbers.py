@@ -1,5 +1,6 @@
-"""Aggregates of numbers, in arrays with a row per slot."""
+"""Aggregates of numbers, in the cells of windows."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from boucle.block import in_nanos
 from boucle.compiled import compiled
 from boucle.stream.aggregate.present import in_kind, present
 
-__all__ = ["Count", "Extreme", "Moments", "Sum", "WholeSum"]
+__all__ = ["Count", "Extreme", "Mean", "Moments", "Sum", "WholeSum"]
 
 Ints = NDArray[np.int64]
 
@@ -60,47 +61,45 @@ def _welford(slots: Ints, state: NDArray[np.float64], values: NDArray[np.float64
 
 
 @compiled
-def _extreme(
-    slots: Ints, state: NDArray[Any], seen: NDArray[np.bool_], values: NDArray[Any], most: bool
-) -> None:
+def _extreme(slots: Ints, state: NDArray[Any], seen: Ints, values: NDArray[Any], most: bool) -> None:
     for row in range(len(slots)):
         slot, value = slots[row], values[row]
         if not seen[slot] or (value > state[slot] if most else value < state[slot]):
             state[slot] = value
-            seen[slot] = True
+            seen[slot] = 1
 
 
-class _Arrays:
-    """State in an array with a row per slot."""
+class _Cells:
+    """State in cells of a window; they are emptied by whoever holds them."""
 
-    _width = 2
+    words = 2
     _dtype: np.dtype[Any] = np.dtype(np.int64)
 
     def __init__(self) -> None:
-        self._state = np.zeros((0, self._width), self._dtype)
+        self._state = np.zeros((0, self.words), self._dtype)
 
-    def open(self, slots: int) -> None:
-        """Make room."""
-        if slots > len(self._state):
-            grown = np.zeros((max(slots, 2 * len(self._state), 64), self._width), self._dtype)
-            grown[: len(self._state)] = self._state
-            self._state = grown
+    def lie(self, cells: Ints) -> None:
+        """Where the state lies."""
+        self._state = cells.view(self._dtype)
 
     def clear(self, slots: Ints) -> None:
-        """Forget."""
-        self._state[slots] = 0
+        """Nothing to do."""
 
-    def save(self) -> Any:
-        """The array's bytes."""
-        return self._state.tobytes()
+    def parts(self, *, everything: bool) -> dict[str, bytes]:
+        """Nothing that does not lie in cells."""
+        del everything
+        return {}
 
-    def load(self, state: Any) -> None:
-        """Continue."""
-        self._state = np.frombuffer(state, self._dtype).reshape(-1, self._width).copy()
+    def snapshot(self) -> dict[str, bytes]:
+        """Nothing either."""
+        return {}
+
+    def restore_parts(self, parts: Mapping[str, bytes]) -> None:
+        """Nothing to do."""
 
 
-class Count(_Arrays):
-    _width = 1
+class Count(_Cells):
+    words = 1
 
     def fold(self, slots: Ints, column: pa.Array | None) -> None:
         _count(slots if column is None else present(slots, column)[0], self._state)
@@ -109,7 +108,7 @@ class Count(_Arrays):
         return pa.array(self._state[slots, 0])
 
 
-class WholeSum(_Arrays):
+class WholeSum(_Cells):
     def fold(self, slots: Ints, column: pa.Array | None) -> None:
         places, values = _values(column, slots, np.int64)
         _add(places, self._state, values)
@@ -119,92 +118,59 @@ class WholeSum(_Arrays):
         return pa.array(held[:, 0], mask=held[:, 1] == 0)
 
 
-class Sum(_Arrays):
-    _width = 3
+class Sum(_Cells):
+    words = 3
     _dtype = np.dtype(np.float64)
 
     def fold(self, slots: Ints, column: pa.Array | None) -> None:
         places, values = _values(column, slots, np.float64)
         _add_exactly(places, self._state, values)
 
-    def held(self, slots: Ints) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Sums and how many values each is of."""
-        held = self._state[slots]
-        return held[:, 0] + held[:, 1], held[:, 2]
-
     def close(self, slots: Ints) -> pa.Array:
-        totals, numbers = self.held(slots)
-        return pa.array(totals, mask=numbers == 0)
+        held = self._state[slots]
+        return pa.array(held[:, 0] + held[:, 1], mask=held[:, 2] == 0)
 
 
-class Moments(_Arrays):
-    _width = 3
+class Mean(Sum):
+    def close(self, slots: Ints) -> pa.Array:
+        held = self._state[slots]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return pa.array((held[:, 0] + held[:, 1]) / held[:, 2], mask=held[:, 2] == 0)
+
+
+class Moments(_Cells):
+    """Sample variance, or with `root` the standard deviation."""
+
+    words = 3
     _dtype = np.dtype(np.float64)
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, *, root: bool) -> None:
         super().__init__()
-        self._kind = kind
-        self._sums = Sum()
-
-    def open(self, slots: int) -> None:
-        super().open(slots)
-        self._sums.open(slots)
-
-    def clear(self, slots: Ints) -> None:
-        super().clear(slots)
-        self._sums.clear(slots)
+        self._root = root
 
     def fold(self, slots: Ints, column: pa.Array | None) -> None:
-        if self._kind == "mean":
-            self._sums.fold(slots, column)
-        else:
-            places, values = _values(column, slots, np.float64)
-            _welford(places, self._state, values)
+        places, values = _values(column, slots, np.float64)
+        _welford(places, self._state, values)
 
     def close(self, slots: Ints) -> pa.Array:
+        held = self._state[slots]
         with np.errstate(divide="ignore", invalid="ignore"):
-            if self._kind == "mean":
-                totals, numbers = self._sums.held(slots)
-                return pa.array(totals / numbers, mask=numbers == 0)
-            held = self._state[slots]
             spread = held[:, 2] / (held[:, 0] - 1)
-            told = np.sqrt(spread) if self._kind == "std" else spread
-            return pa.array(told, mask=held[:, 0] < 2)
-
-    def save(self) -> Any:
-        return [super().save(), self._sums.save()]
-
-    def load(self, state: Any) -> None:
-        super().load(state[0])
-        self._sums.load(state[1])
+            return pa.array(np.sqrt(spread) if self._root else spread, mask=held[:, 0] < 2)
 
 
-class Extreme:
+class Extreme(_Cells):
+    """The least or the largest value; the second cell says whether there is one."""
+
     def __init__(self, most: bool, kind: pa.DataType) -> None:
+        super().__init__()
         self._most, self._kind = most, kind
-        self._dtype = np.dtype(np.float64 if pa.types.is_floating(kind) else np.int64)
-        self._state = np.zeros(0, self._dtype)
-        self._seen = np.zeros(0, np.bool_)
-
-    def open(self, slots: int) -> None:
-        if slots > len(self._state):
-            more = max(slots, 2 * len(self._state), 64) - len(self._state)
-            self._state = np.concatenate([self._state, np.zeros(more, self._dtype)])
-            self._seen = np.concatenate([self._seen, np.zeros(more, np.bool_)])
+        self._numbers = np.dtype(np.float64 if pa.types.is_floating(kind) else np.int64)
 
     def fold(self, slots: Ints, column: pa.Array | None) -> None:
-        places, values = _values(column, slots, self._dtype)
-        _extreme(places, self._state, self._seen, values, self._most)
+        places, values = _values(column, slots, self._numbers)
+        _extreme(places, self._state[:, 0].view(self._numbers), self._state[:, 1], values, self._most)
 
     def close(self, slots: Ints) -> pa.Array:
-        return in_kind(pa.array(self._state[slots], mask=~self._seen[slots]), self._kind)
-
-    def clear(self, slots: Ints) -> None:
-        self._seen[slots] = False
-
-    def save(self) -> Any:
-        return [self._state.tobytes(), self._seen.tobytes()]
-
-    def load(self, state: Any) -> None:
-        self._state = np.frombuffer(state[0], self._dtype).copy()
-        self._seen = np.frombuffer(state[1], np.bool_).copy()
+        held = self._state[slots]
+        return in_kind(pa.array(held[:, 0].view(self._numbers), mask=held[:, 1] == 0), self._kind)

@@ -1,8 +1,10 @@
 """Aggregates of values of any type, in Python objects."""
 
 import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 from boucle.block import in_nanos
 from boucle.errors import BoucleError
 from boucle.stream.aggregate.present import in_kind, present
+from boucle.stream.runs import Runs, numbers_of, runs_of
 
 __all__ = ["Distinct", "First", "Last", "Quantile"]
 
@@ -22,26 +25,52 @@ _GAMMA = math.log((1 + _ERROR) / (1 - _ERROR))
 class _Held:
     """State in Python objects, for values of any type."""
 
+    words = 0
+
     def __init__(self, kind: pa.DataType | None) -> None:
         self._kind = kind
         self._held: dict[int, Any] = {}
+        self._runs = Runs()
 
-    def open(self, slots: int) -> None:
+    def lie(self, cells: Ints) -> None:
         """Nothing to do."""
 
     def clear(self, slots: Ints) -> None:
+        self._runs.change(slots)
         for slot in slots.tolist():
             self._held.pop(slot, None)
 
-    def save(self) -> Any:
-        return [[slot, list(held) if isinstance(held, set) else held] for slot, held in self._held.items()]
+    def parts(self, *, everything: bool) -> dict[str, bytes]:
+        return self._encoded(self._runs.take(self._held, everything=everything))
 
-    def load(self, state: Any) -> None:
-        self._held = dict(state)
+    def snapshot(self) -> dict[str, bytes]:
+        return self._encoded(runs_of(self._held))
+
+    def _encoded(self, runs: Iterable[int]) -> dict[str, bytes]:
+        told = {}
+        for run in runs:
+            some = [(slot, self._saved(self._held[slot])) for slot in numbers_of(run) if slot in self._held]
+            told[str(run)] = msgspec.msgpack.encode(some) if some else b""
+        return told
+
+    def restore_parts(self, parts: Mapping[str, bytes]) -> None:
+        self._held = {
+            slot: self._loaded(saved)
+            for name in parts
+            if (part := parts[name])
+            for slot, saved in msgspec.msgpack.decode(part)
+        }
+
+    def _saved(self, held: Any) -> Any:
+        return held
+
+    def _loaded(self, saved: Any) -> Any:
+        return saved
 
     def _plain(self, column: pa.Array | None, slots: Ints) -> tuple[list[int], list[Any]]:
         assert column is not None
         slots, column = present(slots, in_nanos(column))
+        self._runs.change(slots)
         return slots.tolist(), column.to_pylist()
 
     def _typed(self, values: list[Any]) -> pa.Array:
@@ -75,8 +104,11 @@ class Distinct(_Held):
     def close(self, slots: Ints) -> pa.Array:
         return pa.array([len(self._held.get(slot, ())) for slot in slots.tolist()], pa.int64())
 
-    def load(self, state: Any) -> None:
-        self._held = {slot: set(held) for slot, held in state}
+    def _saved(self, held: Any) -> Any:
+        return list(held)
+
+    def _loaded(self, saved: Any) -> Any:
+        return set(saved)
 
 
 class Quantile(_Held):
@@ -114,11 +146,12 @@ class Quantile(_Held):
                 return float(sign * 2 * math.exp(index * _GAMMA) / (1 + math.exp(_GAMMA))) if sign else 0.0
         return None
 
-    def save(self) -> Any:
-        return [[slot, held[0], list(held[1].items())] for slot, held in self._held.items()]
+    def _saved(self, held: Any) -> Any:
+        return [held[0], list(held[1].items())]
 
-    def load(self, state: Any) -> None:
-        self._held = {slot: [few, {tuple(bucket): n for bucket, n in many}] for slot, few, many in state}
+    def _loaded(self, saved: Any) -> Any:
+        few, many = saved
+        return [few, {tuple(bucket): number for bucket, number in many}]
 
 
 def _bucket(value: float) -> tuple[int, int]:
