@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pytest
 import yaml
@@ -230,6 +231,31 @@ def test_templates_reach_nothing_but_their_row() -> None:
     assert fill("{{x}}", {}) == "{x}"
     assert fill_value("{x}", {"x": float("inf")}) is None
     assert fill_value({"a": ["{x}", "n {x}"]}, {"x": 3}) == {"a": [3, "n 3"]}
+
+
+def passed(policy: Policy, second: float, names: range, *, worn: bool) -> list[str]:
+    """Who is spoken of when all of these say the same at one moment, which the watermark passes."""
+    row = WORN if worn else FINE
+    said = block([(second, {**row, "machine": f"press-{number}"}) for number in names])
+    return [
+        event.id
+        for event in policy.decide(msgspec.structs.replace(said, watermark=START + int(second * SECOND)))[0]
+    ]
+
+
+def test_subjects_are_forgotten_when_nothing_depends_on_them() -> None:
+    policy = Policy(rules({**WEAR, "hold": 0}), "p")
+    for turn in range(20):
+        names = range(1000 * turn, 1000 * (turn + 1))
+        assert len(passed(policy, 10 * turn, names, worn=True)) == 1000
+        assert passed(policy, 10 * turn + 1, names, worn=False) == []
+        passed(policy, 10 * turn + 9, range(10_000_000, 10_000_001), worn=False)
+    assert policy.subjects < 5000
+    # One whose episode goes on, or whose rearm has not passed, is remembered.
+    assert len(passed(policy, 300, range(10), worn=True)) == 10
+    for turn in range(8):
+        passed(policy, 301 + turn / 4, range(10_000 * turn, 10_000 * turn + 3000), worn=turn % 2 == 1)
+    assert len(passed(policy, 303, range(5), worn=True)) == 0, "it ended less than 3 s ago"
 
 
 @given(

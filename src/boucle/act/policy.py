@@ -24,6 +24,7 @@ from boucle.event import Command, Event
 __all__ = ["Condition", "Policy", "Rule", "read_rules"]
 
 _TIME = "at"
+_LEAST = 1024
 
 
 class _Episode(Struct):
@@ -41,7 +42,8 @@ class Policy:
     """Rules over the streams of one product. A row older than its subject's last one is not judged.
 
     Between two rows of a subject the first one's truth is taken to last. `decide` raises B715 when a
-    stream lacks a column that a rule needs.
+    stream lacks a column that a rule needs. A subject whose episode is over, and its `rearm` too, is forgotten once
+    the watermark has passed both: whatever it says then begins anew anyhow.
     """
 
     def __init__(self, rules: Sequence[Rule], product: str) -> None:
@@ -52,6 +54,13 @@ class Policy:
         self._read_of: dict[str, tuple[pa.Schema, list[tuple[str, int]], int]] = {}
         self._columns = {rule.id: {*rule.columns(), _TIME} for rule in rules}
         self._episodes: dict[str, dict[str, _Episode]] = {rule.id: {} for rule in rules}
+        self._most = dict.fromkeys(self._episodes, _LEAST)
+        """Subjects per rule at which it is looked who can be forgotten."""
+
+    @property
+    def subjects(self) -> int:
+        """Subjects that something is remembered of, over all rules."""
+        return sum(len(known) for known in self._episodes.values())
 
     def decide(self, block: Block, caused_at: Nanos = 0) -> tuple[list[Event], list[Command]]:
         """What the rules make of a Block; `caused_at` is the event time of the last sample behind it."""
@@ -62,6 +71,7 @@ class Policy:
             read = self._read(block, rules)
             for rule in rules:
                 self._judge(rule, block.rows, read, caused_at, events, commands)
+                self._forget(rule, block.watermark)
         return events, commands
 
     def _read(self, block: Block, rules: Sequence[Rule]) -> dict[str, list[Any]]:
@@ -125,6 +135,13 @@ class Policy:
         episode.said = True
         return at if rule.once == "row" else episode.since
 
+    def _forget(self, rule: Rule, watermark: Nanos) -> None:
+        known = self._episodes[rule.id]
+        if len(known) > self._most[rule.id]:
+            kept = {subject: one for subject, one in known.items() if not _is_over(one, rule, watermark)}
+            self._episodes[rule.id] = kept
+            self._most[rule.id] = max(_LEAST, 2 * len(kept))
+
     def _speak(
         self,
         rule: Rule,
@@ -163,6 +180,13 @@ class Policy:
         kept = msgspec.msgpack.decode(state, type=dict[str, dict[str, _Episode]])
         for rule in self._episodes:
             self._episodes[rule] = kept.get(rule, {})
+
+
+def _is_over(episode: _Episode, rule: Rule, watermark: Nanos) -> bool:
+    """Whether no row to come can tell this subject from one that was never seen."""
+    if episode.ended is not None:
+        return max(episode.last, episode.ended + rule.rearm) < watermark
+    return episode.since is None and not episode.said and episode.last < watermark
 
 
 def _no_column(rule: Rule, column: str, names: list[str]) -> BoucleError:
