@@ -9,8 +9,14 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-__all__ = ["RINGS", "concepts_of", "distance", "grams", "plain", "split", "stem", "stems"]
+__all__ = ["RINGS", "STOP", "concepts_of", "distance", "grams", "plain", "split", "stem", "stems"]
 
+STOP = frozenset({
+    "a", "an", "and", "are", "as", "at", "avec", "by", "d", "dans", "de", "des", "du", "en", "et", "for", "from", "il",
+    "in", "is", "it", "l", "la", "le", "les", "n", "of", "on", "or", "ou", "par", "per", "pour", "qu", "que", "qui",
+    "s", "sur", "the", "to", "un", "une", "with",
+})  # fmt: skip
+"""Words that say nothing of what is looked for."""
 _PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _ENDINGS = (
     "issements", "issement", "ements", "ement", "ateurs", "ateur", "atrices", "atrice", "ations", "ation",
@@ -74,6 +80,12 @@ RINGS: tuple[tuple[str, ...], ...] = (
     ("loan", "pret", "credit", "mortgage"),
     ("account", "compte"),
     ("water", "eau"),
+    ("oil", "huile"),
+    ("hydraulic", "hydraulique"),
+    ("bearing", "palier", "roulement"),
+    ("noise", "bruit"),
+    ("axis", "axe"),
+    ("owner", "proprietaire", "responsable"),
     ("waste", "scrap", "rebut", "dechet"),
 )
 """Without accents; written as they are looked up."""
@@ -109,8 +121,8 @@ def stem(word: str) -> str:
 
 
 def stems(text: str) -> list[str]:
-    """The words of a text without their endings."""
-    return [stem(word) for word in split(text)]
+    """The words of a text that say something, without their endings."""
+    return [stem(word) for word in split(text) if word not in STOP]
 
 
 _CONCEPT = {stem(word): f"ring{place}" for place, ring in enumerate(RINGS) for word in ring}

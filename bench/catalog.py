@@ -1,0 +1,230 @@
+"""Search and lineage over a catalogue of 1 000 products and 50 000 columns: time to answer, to build, to renew.
+
+The products are made for it: chains of ten, each reading the one before by its contract, with a step of sliding
+features, one of expressions, a table, some SQL, and descriptions in English or French. `search_ms` are queries of one
+to three words, some misspelt, some in the other language, some with filters; beside them stands a LIKE scan over the
+same texts in the same SQLite file, which forgives nothing. `impact_ms` starts at columns of the first product of a
+chain; beside it networkx's `descendants` over the same links, already in memory, and a recursive query in DuckDB.
+"""
+
+import random
+import tempfile
+import time
+from pathlib import Path
+
+import duckdb
+import networkx as nx
+
+from bench.figures import Figure, figure, options, percentile, publish
+from boucle.catalog.graph import Node
+from boucle.catalog.index import Index
+from boucle.catalog.questions import ask
+from boucle.catalog.search import read_query, search
+from boucle.loop.columns import trace_product
+
+CHAIN = 10
+NOUNS = (
+    ("temperature", "température"), ("pressure", "pression"), ("speed", "vitesse"), ("amount", "montant"),
+    ("customer", "client"), ("order", "commande"), ("delivery", "livraison"), ("energy", "énergie"),
+    ("invoice", "facture"), ("sensor", "capteur"), ("vibration", "vibration"), ("stock", "stock"),
+    ("supplier", "fournisseur"), ("salary", "salaire"), ("quality", "qualité"), ("health", "santé"),
+    ("risk", "risque"), ("budget", "budget"), ("card", "carte"), ("machine", "machine"), ("oil", "huile"),
+    ("voltage", "tension"), ("flow", "débit"), ("batch", "lot"), ("country", "pays"), ("phone", "téléphone"),
+)  # fmt: skip
+ENDS = ("mean", "max", "min", "total", "rate", "count", "level", "code", "name", "date", "score", "ratio")
+QUERIES = (
+    "temperature", "température moyenne", "customer phone", "client téléphone", "vibraton machine", "fournisser",
+    "energy total kind:column", "salaire pii:yes", "invoice delivery", "owner:team7 order", "risk score domain:domain3",
+    "huile pression", "card amount rate", "budgte", "quality", "capteur vitesse max", "health score", "stock batch",
+)  # fmt: skip
+
+
+def columns(rng: random.Random, number: int) -> list[tuple[str, str, str]]:
+    """Name, description and class of some columns."""
+    found: dict[str, tuple[str, str, str]] = {}
+    while len(found) < number:
+        (en, fr), end = rng.choice(NOUNS), rng.choice(ENDS)
+        (other, autre) = rng.choice(NOUNS)
+        name = f"{en}_{end}" if rng.random() < 0.7 else f"{en}_{other}_{end}"
+        says = f"{end} of the {en} per {other}" if rng.random() < 0.5 else f"{end} de {fr} par {autre}"
+        found[name] = (name, says, "confidential" if en in ("phone", "salary", "customer") else "")
+    return list(found.values())
+
+
+def product(root: Path, place: int, rng: random.Random, width: int) -> None:
+    """One product of a chain: its folder with product.yaml and SQL."""
+    name, before = f"product-{place:04}", f"product-{place - 1:04}"
+    own = columns(random.Random(place // CHAIN), width)  # a chain hands its columns on
+    first = place % CHAIN == 0
+    (en, fr) = rng.choice(NOUNS)
+    properties = "\n".join(
+        f'      - {{name: {one}, logicalType: number, description: "{says}"'
+        + (f", classification: {kind}" if kind else "")
+        + "}"
+        for one, says, kind in own
+    )
+    head = "\n".join(
+        f"      - {{name: {one}, logicalType: {kind}}}"
+        for one, kind in (("at", "timestamp"), ("key", "string"))
+    )
+    port = (
+        ""
+        if first
+        else f"inputPorts: [{{name: facts_{place - 1:04}, version: 1.0.0, contractId: {before}}}]\n"
+    )
+    source = f"memory:{name}" if first else f"mqtt://broker/{before}"
+    stream = "readings" if first else f"facts_{place - 1:04}"
+    schema = f"  - name: {stream}\n    physicalType: topic\n    properties:\n{head}\n{properties}\n"
+    features = f"{own[0][0]}_day: {{of: sum({own[0][0]}), by: key, over: 24h}}"
+    text = f"""kind: DataProduct
+apiVersion: v1.0.0
+id: {name}
+name: {en} of line {place % 37}
+status: active
+domain: domain{place % 9}
+tags: [{en}, tag{place % 11}]
+description: {{purpose: "Le {fr} de la ligne {place % 37}, par heure."}}
+{port}outputPorts: [{{name: facts_{place:04}, version: 1.0.0, contractId: {name}}}]
+team: {{name: team{place % 20}}}
+---
+kind: DataContract
+apiVersion: v3.1.0
+id: {name}
+version: 1.0.0
+status: active
+schema:
+{schema}---
+kind: Loop
+apiVersion: boucle/v1
+id: loop-{name}
+product: {name}
+contract: {name}
+sources:
+  {stream}: {{from: "{source}", schema: {stream}}}
+steps:
+  - {{id: day, use: "boucle.stream.sliding:Sliding", from: [{stream}], with: {{features: {{{features}}}}}}}
+  - id: scaled
+    use: boucle.stream.rows:Map
+    from: [day]
+    with: {{columns: {{{own[1][0]}: "{own[1][0]} * 2 + {own[2][0]}"}}}}
+tables:
+  facts_{place:04}: {{from: scaled, zone: gold}}
+"""
+    folder = root / f"domain{place % 9}" / name
+    (folder / "sql").mkdir(parents=True)
+    (folder / "product.yaml").write_text(text, encoding="utf-8")
+    query = (
+        f"select key, sum({own[0][0]}) as total, max({own[3][0]}) as top from facts_{place:04} group by key"
+    )
+    (folder / "sql" / f"per_key_{place:04}.sql").write_text(query, encoding="utf-8")
+
+
+def timed(index: Index, nodes: list[Node], rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of each search, LIKE scan, impact, and of the peers' walks, in turns."""
+    took: dict[str, list[float]] = {"search": [], "like": [], "impact": [], "networkx": [], "duckdb": []}
+    rows = index.rows
+    links = rows.execute("SELECT source, target FROM link").fetchall()
+    wide = rows.execute(
+        "SELECT w.id, c.id FROM node w JOIN node c ON c.product = w.product AND c.name = w.name AND c.kind = w.kind "
+        "WHERE w.field = '' AND c.field <> ''"
+    ).fetchall()
+    graph = nx.DiGraph([*links, *wide])
+    with duckdb.connect(":memory:") as duck:
+        duck.execute("CREATE TABLE link(source INTEGER, target INTEGER)")
+        duck.execute("SET threads = 2")
+        for first in range(0, len(links) + len(wide), 50_000):
+            some = [*links, *wide][first : first + 50_000]
+            sources, targets = (list(side) for side in zip(*some, strict=True))
+            duck.execute("INSERT INTO link SELECT unnest(?), unnest(?)", [sources, targets])
+        walk = (
+            "WITH RECURSIVE reached(id) AS (SELECT ? UNION SELECT link.target FROM link JOIN reached ON "
+            "link.source = reached.id) SELECT count(*) FROM reached"
+        )
+        for number in range(rounds):
+            asked = QUERIES[number % len(QUERIES)]
+            took["search"].append(_milliseconds(lambda asked=asked: search(index, read_query(asked))))
+            words = [one for one in asked.split() if ":" not in one]
+            like = " AND ".join("(h.field || h.name || h.says LIKE ?)" for _ in words)
+            query = f"SELECT h.id FROM hit h WHERE {like} LIMIT 30"
+            values = [f"%{one}%" for one in words]
+            took["like"].append(_milliseconds(lambda q=query, v=values: rows.execute(q, v).fetchall()))
+            node = nodes[number % len(nodes)]
+            took["impact"].append(_milliseconds(lambda node=node: ask(index, node, "impact")))
+            query = "SELECT id FROM node WHERE product = ? AND name = ? AND kind = ? AND field = ?"
+            start = rows.execute(query, (node.product, node.name, node.kind, node.column)).fetchone()[0]
+            took["networkx"].append(_milliseconds(lambda start=start: nx.descendants(graph, start)))
+            took["duckdb"].append(_milliseconds(lambda start=start: duck.execute(walk, [start]).fetchall()))
+    return took
+
+
+def _milliseconds(work: object) -> float:
+    begun = time.perf_counter()
+    work()  # type: ignore[operator]
+    return 1000 * (time.perf_counter() - begun)
+
+
+def figures(number: int, width: int, rounds: int, root: Path) -> list[Figure]:
+    """Everything that is measured, on one made catalogue."""
+    rng = random.Random(4)
+    for place in range(number):
+        product(root / "products", place, rng, width)
+    index = Index(root / "products", root / "catalogue.sqlite")
+    begun = time.perf_counter()
+    index.refresh(trace_product)
+    built = time.perf_counter() - begun
+    counted = index.counts()
+    begun = time.perf_counter()
+    index.refresh(trace_product)
+    looked = time.perf_counter() - begun
+    (root / "products" / "domain0" / "product-0000" / "product.yaml").open("a").write("# changed\n")
+    begun = time.perf_counter()
+    index.refresh(trace_product)
+    renewed = time.perf_counter() - begun
+    nodes = [
+        Node("table", *row)
+        for row in index.rows.execute(
+            "SELECT product, name, field FROM node WHERE kind = 'table' AND field <> '' AND name LIKE 'facts_%0'"
+        )
+    ]
+    rng.shuffle(nodes)
+    widest = max((len(ask(index, node, "impact").reached) for node in nodes[:50]), default=0)
+    took = timed(index, nodes, rounds)
+    goals = {"search": "<= 50", "impact": "<= 100"}
+    peers = {"search": ("LIKE scan", "like"), "impact": ("DuckDB recursive query", "duckdb")}
+    told = [
+        figure(
+            f"{name}_ms_{share}", percentile(took[name], part), "ms", goal=goals[name],
+            peer=peers[name][0], peer_value=percentile(took[peers[name][1]], part),
+        )
+        for name in goals
+        for share, part in (("p50", 0.5), ("p99", 0.99))
+    ]  # fmt: skip
+    told.append(
+        figure(
+            "impact_against_networkx_ms_p50", percentile(took["impact"], 0.5), "ms", peer="networkx in memory",
+            peer_value=percentile(took["networkx"], 0.5),
+        )
+    )  # fmt: skip
+    told += [
+        figure("impact_widest", widest, "nodes"),
+        figure("catalog_products", counted["products"], ""),
+        figure("catalog_columns", counted["columns"], ""),
+        figure("catalog_links", counted["links"], ""),
+        figure("catalog_build_s", built, "s"),
+        figure("catalog_unchanged_ms", 1000 * looked, "ms"),
+        figure("catalog_one_changed_ms", 1000 * renewed, "ms"),
+        figure("catalog_size", index.file.stat().st_size / 1e6, "MB"),
+    ]
+    index.close()
+    return told
+
+
+def main() -> None:
+    asked = options(__doc__)
+    number, width, rounds = (200, 25, 60) if asked.quick else (1000, 25, 400)
+    with tempfile.TemporaryDirectory() as folder:
+        publish(figures(number, width, rounds, Path(folder)), asked)
+
+
+if __name__ == "__main__":
+    main()
