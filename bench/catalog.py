@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import duckdb
-import networkx as nx
+import networkx as nx  # type: ignore[import-untyped]
 
 from bench.figures import Figure, figure, options, percentile, publish
 from boucle.catalog.graph import Node

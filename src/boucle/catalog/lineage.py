@@ -1,7 +1,8 @@
 """Where every dataset came from, told as OpenLineage 2-0-2 run events that any lineage tool reads.
 
-A loop is a job, each of its lives a run: START when it begins, RUNNING with what was written so
-far, then COMPLETE or FAIL. The events lie in the folder as one line of JSON each, one file a UTC
+A loop is a job, each of its lives a run: START when it begins, with the columns of every dataset and what they
+are made from; RUNNING with what was written so far and nothing that START has told (events of a run add up); then
+COMPLETE or FAIL, whole again. The events lie in the folder as one line of JSON each, one file a UTC
 day, fsync'ed; `events` reads them back. Sources are named by their broker and topic
 (`mqtt://gateway:1883` and `press/+/vibration`), tables by their lake and `zone/name`. User names,
 passwords and options of an address never appear.
@@ -24,6 +25,7 @@ from msgspec import Struct, field
 
 from boucle import __version__
 from boucle.clock import SECOND, Clock, Nanos
+from boucle.ports import How
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -50,12 +52,17 @@ Kind: TypeAlias = Literal["BATCH", "STREAMING", "SERVICE"]
 Json: TypeAlias = dict[str, Any]
 
 
+_DIRECT = {"IDENTITY", "TRANSFORMATION", "AGGREGATION", "UNKNOWN"}
+"""What carries values; all else of `How` only decides on them, INDIRECT."""
+
+
 class Column(Struct, frozen=True):
-    """A column a value was made from; `how` is IDENTITY, TRANSFORMATION or AGGREGATION."""
+    """A column a value was made from, how, and in words; or one that only decides."""
 
     dataset: "Dataset"
     name: str
-    how: Literal["IDENTITY", "TRANSFORMATION", "AGGREGATION"] = "IDENTITY"
+    how: How = "IDENTITY"
+    says: str = ""
 
 
 class Dataset(Struct, frozen=True):
@@ -65,6 +72,8 @@ class Dataset(Struct, frozen=True):
     name: str
     schema: "pa.Schema | None" = None
     made_from: dict[str, tuple[Column, ...]] = field(default_factory=dict)
+    rows_from: tuple[Column, ...] = ()
+    """What decides which rows there are."""
 
     @property
     def id(self) -> tuple[str, str]:
@@ -215,12 +224,13 @@ class Run:
         if self._parent is not None:
             job = {"namespace": self._parent.namespace, "name": self._parent.job}
             run_facets["parent"] = _facet("parent", run={"runId": self._parent.id}, job=job)
+        whole = kind != "RUNNING"
         job_type = _facet("jobType", processingType=self._kind, integration="BOUCLE", jobType="LOOP")
         body = {
             "run": {"runId": self.id, "facets": run_facets},
             "job": {"namespace": self.namespace, "name": self.job, "facets": {"jobType": job_type}},
-            "inputs": [_dataset(one, written.get(one.name), "input") for one in self._inputs],
-            "outputs": [_dataset(one, written.get(one.name), "output") for one in self._outputs],
+            "inputs": [_dataset(one, written.get(one.name), "input", whole) for one in self._inputs],
+            "outputs": [_dataset(one, written.get(one.name), "output", whole) for one in self._outputs],
         }
         self._lineage.write(kind, body)
 
@@ -251,16 +261,17 @@ def _facet(facet: str, **body: Any) -> Json:
     return {"_producer": PRODUCER, "_schemaURL": url, **body}
 
 
-def _dataset(one: Dataset, written: Written | None, side: Literal["input", "output"]) -> Json:
+def _dataset(one: Dataset, written: Written | None, side: Literal["input", "output"], whole: bool) -> Json:
     facets: Json = {"dataSource": _facet("dataSource", name=one.namespace, uri=one.namespace)}
-    if one.schema is not None:
+    if one.schema is not None and whole:
         facets["schema"] = _facet("schema", fields=_fields(one.schema))
-    if one.made_from:
+    if (one.made_from or one.rows_from) and whole:
         columns = {
             name: {"inputFields": [_input_field(source) for source in sources]}
             for name, sources in one.made_from.items()
         }
-        facets["columnLineage"] = _facet("columnLineage", fields=columns)
+        rows = {"dataset": [_input_field(source) for source in one.rows_from]} if one.rows_from else {}
+        facets["columnLineage"] = _facet("columnLineage", fields=columns, **rows)
     if written is not None and written.version is not None:
         facets["version"] = _facet("version", datasetVersion=str(written.version))
     said: Json = {"namespace": one.namespace, "name": one.name, "facets": facets}
@@ -279,9 +290,15 @@ def _fields(schema: "pa.Schema") -> list[Json]:
 
 
 def _input_field(source: Column) -> Json:
+    told: Json = {"type": "DIRECT" if source.how in _DIRECT else "INDIRECT"}
+    if source.how == "UNKNOWN":
+        # The standard has no word for it; without a subtype a reader takes it for any change.
+        told["description"] = f"unknown: {source.says or 'nobody declared which columns are used'}"
+    else:
+        told |= {"subtype": source.how, "description": source.says, "masking": False}
     return {
         "namespace": source.dataset.namespace,
         "name": source.dataset.name,
         "field": source.name,
-        "transformations": [{"type": "DIRECT", "subtype": source.how}],
+        "transformations": [told],
     }

@@ -105,7 +105,7 @@ class _Query:
         from sqlglot import exp
 
         self._known, self._dialect = known, dialect
-        identifiers = [one.name for one in query.find_all(exp.Identifier)]
+        identifiers: list[str] = [one.name for one in query.find_all(exp.Identifier)]
         for columns in known.values():
             identifiers += columns
         self._written = {name.lower(): name for name in identifiers if name != name.lower()}

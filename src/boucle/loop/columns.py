@@ -40,14 +40,22 @@ _FAILS = (
 
 
 def trace_product(
-    entry: Entry, folder: Path, foreign: Foreign = lambda _: None, environment: str | None = None
+    entry: Entry,
+    folder: Path,
+    foreign: Foreign = lambda _: None,
+    fill: Callable[[str], str] | None = None,
 ) -> Lineage:
-    """The lineage of one product; never raises for what the product declares, it is told in `problems`."""
-    return _Tracer(entry, folder, foreign, environment).traced()
+    """The lineage of one product; never raises for what the product declares, it is told in `problems`.
+
+    `fill` puts settings into addresses, by default those of the product's boucle.toml.
+    """
+    return _Tracer(entry, folder, foreign, fill).traced()
 
 
 class _Tracer:
-    def __init__(self, entry: Entry, folder: Path, foreign: Foreign, environment: str | None) -> None:
+    def __init__(
+        self, entry: Entry, folder: Path, foreign: Foreign, fill: Callable[[str], str] | None
+    ) -> None:
         self._entry, self._folder, self._foreign = entry, folder, foreign
         self._promised = {table.name: table for table in entry.tables}
         self._things: dict[Node, Thing] = {}
@@ -56,7 +64,7 @@ class _Tracer:
         self._streams: dict[str, tuple[Node, list[str]]] = {}
         self._fill: Callable[[str], str] = str
         try:
-            self._fill = Settings(folder, environment).fill
+            self._fill = fill or Settings(folder).fill
         except BoucleError as error:
             self._problem(str(error))
 

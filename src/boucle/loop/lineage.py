@@ -1,10 +1,16 @@
-"""Tells, as OpenLineage events, what a running loop reads and writes: from sensor topic to PLC and MES."""
+"""Tells, as OpenLineage events, what a running loop reads and writes: from sensor topic to PLC and MES, by column."""
 
 import time
 from pathlib import Path
 
-from boucle.catalog.lineage import Dataset, Lineage, Run, Written, dataset, table
+from msgspec import structs
+
+from boucle.catalog.entry import read_entry
+from boucle.catalog.export import Exporter, ExportThread
+from boucle.catalog.graph import WHOLE, Graph, Node
+from boucle.catalog.lineage import Column, Dataset, Lineage, Run, Written, dataset, table
 from boucle.clock import Clock
+from boucle.loop.columns import trace_product
 from boucle.loop.intake import Intake
 from boucle.loop.plan import Plan
 from boucle.loop.tables import Tables
@@ -16,7 +22,10 @@ _EVERY = 60.0
 
 
 class LoopLineage:
-    """One life of the loop as one run of its job."""
+    """One life of the loop as one run of its job.
+
+    With the setting `lineage.to` the events are also sent to a receiver (`boucle.catalog.export`).
+    """
 
     def __init__(
         self, plan: Plan, intakes: dict[str, Intake], tables: Tables, folder: Path, clock: Clock
@@ -36,16 +45,55 @@ class LoopLineage:
             dataset(project.settings.fill(actuator.to), name=name)
             for name, actuator in project.loop.actuators.items()
         ]
+        self._columns(plan)
         self._job = project.loop.id
         self._lineage = Lineage(folder / "lineage", clock, namespace=project.id)
         self._run: Run | None = None
         self._due = 0.0
+        self._export: ExportThread | None = None
+        settings = {one.name: str(one.value) for one in project.settings.all()}
+        if to := settings.get("lineage.to"):
+            key = str(settings.get("lineage.key", ""))
+            self._export = ExportThread(Exporter(folder / "lineage", project.settings.fill(to), key))
+
+    def _columns(self, plan: Plan) -> None:
+        """What each column of a table, and each signal of an actuator, is made from."""
+        project = plan.project
+        entry = read_entry(project.folder / "product.yaml", "product.yaml")
+        told = trace_product(entry, project.folder, fill=project.settings.fill)
+        graph = Graph(told.links)
+        topics = {f"{one.namespace}/{one.name}": one for one in self._sources.values()}
+
+        def made_from(node: Node) -> tuple[Column, ...]:
+            return tuple(
+                Column(topics[source.name], source.column, one.how, one.says)
+                for source, one in graph.sources(node)
+                if source.name in topics and source.column != WHOLE
+            )
+
+        for thing in told.things:
+            if thing.kind == "table" and thing.name in self._outputs:
+                columns = {field.name: made_from(thing.node.of(field.name)) for field in thing.fields}
+                self._outputs[thing.name] = structs.replace(
+                    self._outputs[thing.name],
+                    made_from={name: made for name, made in columns.items() if made},
+                    rows_from=made_from(thing.node),
+                )
+        for place, actuator in enumerate(project.loop.actuators):
+            signals: dict[str, tuple[Column, ...]] = {}
+            for thing in told.things:
+                if thing.kind == "command" and thing.name.partition("/")[0] == actuator:
+                    signal = thing.name.rpartition("/")[2]
+                    signals[signal] = tuple(dict.fromkeys((*signals.get(signal, ()), *made_from(thing.node))))
+            self._actuators[place] = structs.replace(self._actuators[place], made_from=signals)
 
     def start(self) -> None:
         """The loop begins."""
         outputs = [*self._outputs.values(), *self._actuators]
         self._run = self._lineage.start(self._job, list(self._sources.values()), outputs, kind="STREAMING")
         self._due = time.monotonic() + _EVERY
+        if self._export is not None:
+            self._export.start()
 
     def step(self) -> None:
         """Say how far it has come, once a minute."""
@@ -62,6 +110,8 @@ class LoopLineage:
         else:
             self._run.fail(failure, self._written())
         self._run = None
+        if self._export is not None:
+            self._export.close()
 
     def _written(self) -> dict[str, Written]:
         written = {
