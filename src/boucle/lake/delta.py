@@ -29,7 +29,7 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import CommitProperties, DeltaTable, Schema, Transaction
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
@@ -186,9 +186,19 @@ class LakeTable:
                 for schema in wanted:
                     target = widened(self.name, target, schema)
                 try:
+                    rows = to_stored(batches, target, self.time) if batches else target.empty_table()
+                    if target != now and not gone and _same_widths(now, target):
+                        # columns and their first rows in one commit, which delta-rs can
+                        write_deltalake(
+                            table,
+                            rows,
+                            mode="append",
+                            schema_mode="merge",
+                            commit_properties=_properties(marks, because),
+                        )
+                        return int(table.version())
                     if target != now:
                         self._evolve(table, now, target)
-                    rows = to_stored(batches, target, self.time) if batches else target.empty_table()
                     taken = self._without(table, gone, change=True)
                     written = self.write_parts(rows, self._names(table), change=True)
                     return self._commit(table, taken + written, marks, because)
@@ -199,25 +209,76 @@ class LakeTable:
         raise AssertionError("the last attempt returns or raises")
 
     def exchange(
-        self, new: Iterable[pa.Table], gone: Sequence[DataFile], *, because: Mapping[str, Any]
+        self,
+        new: Iterable[pa.Table],
+        gone: Sequence[DataFile],
+        *,
+        because: Mapping[str, Any],
+        marks: Mapping[str, int] | None = None,
+        after: Mapping[str, int] | None = None,
+        change: bool = False,
     ) -> int:
-        """The same rows in other files: the rows of `gone`, as they lie at rest, in one commit.
+        """Put rows, as they lie at rest, in the place of files, in one commit; returns the version.
 
-        Others go on appending until the commit itself. B521 when a file of `gone` was taken away meanwhile.
+        They are written while others go on appending; only the commit waits for its turn. `change` says that they
+        are other rows, not the same in other files. B521 when a file of `gone` was taken away meanwhile; B509 when
+        the last transactions are not those of `after`.
         """
         with self._told():
             with self._lock:
                 names = self._names(self._refresh())
-            written = [one for rows in new for one in self.write_parts(rows, names, change=False)]
+            written = [one for rows in new for one in self.write_parts(rows, names, change=change)]
             with self._lock, self.place.alone():
                 for _ in range(_RACES):
                     table = self._refresh()
-                    actions = self._without(table, gone, change=False) + written
+                    assert table is not None
+                    if self._has(table, marks or {}):
+                        return int(table.version())
+                    self._check_after(table, after or {})
+                    actions = self._without(table, gone, change=change) + written
                     try:
-                        return self._commit(table, actions, {}, because)
+                        return self._commit(table, actions, marks or {}, because)
                     except CommitFailedError:
                         continue
         raise self._unavailable(RuntimeError("others commit without a pause"))
+
+    def merge(
+        self,
+        new: Iterable[pa.Table],
+        key: Sequence[str],
+        *,
+        because: Mapping[str, Any],
+        marks: Mapping[str, int],
+        after: Mapping[str, int],
+    ) -> int:
+        """Rows at rest, each in the place of the one with its key, or added; one commit, and the version returned."""
+        same = " AND ".join(f"have.`{one}` = new.`{one}`" for one in key)
+        with self.alone() as table:
+            assert table is not None
+            if self._has(table, marks):
+                return int(table.version())
+            self._check_after(table, after)
+            empty = _schema(table).empty_table()
+            merger = table.merge(
+                pa.concat_tables([empty, *new]),
+                same,
+                source_alias="new",
+                target_alias="have",
+                commit_properties=_properties(marks, because),
+            )
+            merger.when_matched_update_all().when_not_matched_insert_all().execute()
+            return int(table.version())
+
+    def fit(self, schema: pa.Schema) -> pa.Schema:
+        """Make the table, or give it the columns and widths, that rows of `schema` need; returns the one at rest."""
+        wanted = stored_schema(schema, self.time, self.partition_by)
+        with self.alone() as found:
+            table = found or self._create(wanted)
+            now = _schema(table)
+            target = widened(self.name, now, wanted)
+            if target != now:
+                self._evolve(table, now, target)
+            return target
 
     def _names(self, table: DeltaTable | None) -> list[str]:
         return [] if table is None else list(table.metadata().partition_columns)
@@ -269,7 +330,7 @@ class LakeTable:
 
     def _evolve(self, table: DeltaTable, now: pa.Schema, target: pa.Schema) -> None:
         """Give the table the columns and widths of `target`, before rows that need them."""
-        if any(now.field(name).type != target.field(name).type for name in now.names):
+        if not _same_widths(now, target):
             # Files of the narrow type would be unreadable to other readers of Delta: they are written again.
             written = [
                 action
@@ -448,7 +509,9 @@ class LakeTable:
 
     def _opened(self, version: int | None) -> DeltaTable:
         table = DeltaTable(self.place.uri, version=version, storage_options=self.place.options)
-        said = table.metadata().description or ""
+        told = table.metadata()
+        self.partition_by = tuple(told.partition_columns) or self.partition_by
+        said = told.description or ""
         self._time = said.removeprefix(_TIMED) if said.startswith(_TIMED) else self._time
         return table
 
@@ -518,6 +581,10 @@ def _properties(marks: Mapping[str, int], because: Mapping[str, Any] | None) -> 
         custom_metadata={"boucle": dict(because)} if because else None,
         max_commit_retries=0,
     )
+
+
+def _same_widths(now: pa.Schema, target: pa.Schema) -> bool:
+    return all(now.field(name).type == target.field(name).type for name in now.names)
 
 
 def _schema(table: DeltaTable) -> pa.Schema:

@@ -241,6 +241,13 @@ class Bucket:
             if info.is_file and path.suffix == ".parquet" and path.parts[0] != "_delta_log":
                 yield Found(str(path), info.mtime_ns / 1e9, info.size)
 
+    def folders(self) -> list[str]:
+        """The names one level below, in order."""
+        from pyarrow.fs import FileSelector, FileType
+
+        infos = self._system.get_file_info(FileSelector(str(self.parts), allow_not_found=True))
+        return sorted(info.base_name for info in infos if info.type == FileType.Directory)
+
     def remove(self, path: str) -> None:
         """Delete a file; nothing happens when it is gone."""
         try:

@@ -59,7 +59,7 @@ def _check_within(table: LakeTable, batch: pa.RecordBatch, since: Nanos, until: 
     if at.null_count or ends["min"] < since or ends["max"] >= until:
         raise BoucleError(
             "B526",
-            f'rows from {ends["min"]} to {ends["max"]} ns do not all lie in the span [{since}, {until})',
+            f"rows from {ends['min']} to {ends['max']} ns do not all lie in the span [{since}, {until})",
             why="they would be there twice after the next backfill of their own time",
             fix="cut the input to the span, or widen --since and --until",
         )
@@ -114,14 +114,18 @@ def _lacking(table: LakeTable, rows: pa.Table, key: Sequence[str]) -> pa.Table:
 
     at = pc.min_max(rows.column(table.time).cast(pa.int64())).as_py()
     known = [
-        block.rows.select(list(key)) for block in table.scan(since=at["min"], until=at["max"] + 1) if len(block)
+        block.rows.select(list(key))
+        for block in table.scan(since=at["min"], until=at["max"] + 1)
+        if len(block)
     ]
     marked = rows.append_column("#", pa.array(range(len(rows)), pa.int64()))
     columns = ", ".join(f"late.{name(one)}" for one in key)
     same = " AND ".join(f"late.{name(one)} IS NOT DISTINCT FROM known.{name(one)}" for one in key)
     with connection() as duck:
         duck.register("late", _whole(marked.select([*key, "#"])))
-        duck.register("known", _whole(pa.Table.from_batches(known) if known else rows.select(list(key)).slice(0, 0)))
+        duck.register(
+            "known", _whole(pa.Table.from_batches(known) if known else rows.select(list(key)).slice(0, 0))
+        )
         keep = duck.sql(
             f'SELECT min("#") AS "#" FROM late ANTI JOIN known ON {same} GROUP BY {columns} ORDER BY 1'  # noqa: S608 - quoted names
         ).to_arrow_table()
@@ -132,7 +136,9 @@ def _whole(rows: pa.Table) -> pa.Table:
     """Times as whole numbers: DuckDB keeps microseconds of a time with a zone."""
     return pa.table(
         {
-            name: rows.column(name).cast(pa.int64()) if pa.types.is_timestamp(rows.schema.field(name).type) else rows.column(name)
+            name: rows.column(name).cast(pa.int64())
+            if pa.types.is_timestamp(rows.schema.field(name).type)
+            else rows.column(name)
             for name in rows.column_names
         }
     )

@@ -106,7 +106,11 @@ def order(table: LakeTable, columns: Sequence[str]) -> int:
             )
     with table.alone() as delta:
         if delta is not None:
-            delta.optimize.z_order(list(columns), target_size=TARGET_BYTES, commit_properties=table.properties(did="order", by=list(columns)))
+            delta.optimize.z_order(
+                list(columns),
+                target_size=TARGET_BYTES,
+                commit_properties=table.properties(did="order", by=list(columns)),
+            )
     return table.version
 
 
@@ -119,7 +123,9 @@ def expire(table: LakeTable, before: Nanos) -> int:
     return rows
 
 
-def vacuum(table: LakeTable, keep_seconds: float, *, now: float | None = None, dry_run: bool = False) -> Vacuumed:
+def vacuum(
+    table: LakeTable, keep_seconds: float, *, now: float | None = None, dry_run: bool = False
+) -> Vacuumed:
     """Delete the files that no version of the last `keep_seconds` needs; older versions cannot be read any more.
 
     Needed is what was in the version current at that moment, and whatever any later commit added. Every other file

@@ -38,7 +38,7 @@ class Lake:
         return Bucket(self.path(zone, "")).folders()
 
     def find(self, text: str) -> LakeTable:
-        """The table people mean by `readings` or `raw.readings`; the most refined zone first. B528 names the likely one."""
+        """The table meant by `readings` or `raw.readings`, the most refined zone first; B528 names the likely one."""
         zone, _, name = text.rpartition(".")
         known = [(one, table) for one in reversed(ZONES) for table in self._names(one)]
         for one, table in known:

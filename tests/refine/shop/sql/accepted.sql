@@ -1,0 +1,3 @@
+SELECT id, "at", card, amount
+FROM changed.payments
+WHERE amount >= 0
