@@ -25,7 +25,10 @@ VERBS = {
     "replay": "run recorded input through a product: a file, or the lake",
     "explain": "show the plan, each setting, and where it came from",
     "state": "what a run remembers: its last checkpoint, step by step",
+    "quality": "hold the contract against tables and files: what is broken, how gravely, which rows",
     "sql": "ask the lake's tables a question in SQL",
+    "catalog": "find products, tables and columns; read their pages; serve them as a web site",
+    "lineage": "what breaks without a column, where a number comes from; send lineage to other tools",
     "doctor": "what is installed, reachable or missing, and how to get it",
 }
 

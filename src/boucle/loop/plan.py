@@ -62,11 +62,38 @@ def build_plan(project: Project) -> Plan:
         step = _step(project, spec, ("steps", index), problems)
         if step is not None:
             steps.append(step)
+    problems += _timeless(project) + _unexecutable(project)
     limits = _limits(project, problems)
     rules = _rules(project, limits, problems)
     if problems:
         raise DeclarationError(problems)
     return Plan(project, tuple(steps), rules, limits, _fingerprint(project))
+
+
+def _timeless(project: Project) -> list[Problem]:
+    """The sources whose rows have no event time."""
+    return [
+        _problem(
+            project,
+            ("sources", name, "schema"),
+            f"{spec.schema} has no timestamp column",
+            fix="give its event time a logicalType: timestamp",
+            code="B210",
+        )
+        for name, spec in project.loop.sources.items()
+        if spec.schema in project.contracts and not project.contracts[spec.schema].time
+    ]
+
+
+def _unexecutable(project: Project) -> list[Problem]:
+    """The quality rules of the contract that would fail whatever the data."""
+    from boucle.quality.promises import unexecutable
+
+    return [
+        Problem(error.code, error.what, project.contract.file, rule.line, error.why, error.fix)
+        for contract in project.contracts.values()
+        for rule, error in unexecutable(contract, lambda use: find_operator(use, project.folder))
+    ]
 
 
 def _fingerprint(project: Project) -> str:

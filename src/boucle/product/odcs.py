@@ -18,7 +18,7 @@ from boucle.product.lines import Document, Path_
 from boucle.product.odcs_rules import TableRules
 from boucle.product.rules import Rule
 
-__all__ = ["compile_contract"]
+__all__ = ["compile_contract", "compile_rules"]
 
 _PHYSICAL: dict[str, Any] = {
     "string": pa.string(),
@@ -94,6 +94,18 @@ def compile_contract(document: Document) -> tuple[dict[str, StreamContract], lis
         time = next((f.name for f in fields if pa.types.is_timestamp(f.type)), "")
         contracts[item["name"]] = StreamContract(item["name"], fields, time, rules)
     return contracts, compiler.problems
+
+
+def compile_rules(document: Document) -> tuple[dict[str, tuple[Rule, ...]], list[Problem]]:
+    """The rules alone, by schema object: what whole tables of any types are checked by."""
+    compiler = _Compiler(document)
+    objects = document.value.get("schema") or []
+    named = {str(item["name"]): item for item in objects}
+    found = {
+        str(item["name"]): compiler.rules(item, named, ("schema", index))
+        for index, item in enumerate(objects)
+    }
+    return found, compiler.problems
 
 
 class _Compiler:
@@ -173,7 +185,9 @@ def _width(logical: str, physical: str) -> Any:
     if physical in _WIDTHS[logical]:
         return _PHYSICAL[physical]
     word = physical.lower().partition("(")[0].strip()
-    if logical in {"number", "integer"} and (match := re.fullmatch(r"(?:decimal|numeric)\((\d+)(?:, ?(\d+))?\)", physical.lower())):
+    if logical in {"number", "integer"} and (
+        match := re.fullmatch(r"(?:decimal|numeric)\((\d+)(?:, ?(\d+))?\)", physical.lower())
+    ):
         digits, scale = int(match[1]), int(match[2] or 0)
         return pa.decimal128(digits, scale) if scale <= digits <= 38 else None
     known = _SQL_WORDS[logical].get(word)
@@ -182,7 +196,8 @@ def _width(logical: str, physical: str) -> Any:
 
 def _carried(rule: Rule, kind: Any) -> dict[str, Any]:
     """What of a rule its FieldContract says too, in the words of decoding and of screens."""
-    given, told = rule.given, {}
+    given = rule.given
+    told: dict[str, Any] = {}
     if "elements" in given:
         given = given["elements"] if pa.types.is_list(kind) else {}
     if pa.types.is_list(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind):

@@ -12,7 +12,7 @@ is the extension point the standard gives an engine:
     {check: python, use: "module:function"}           rows that a function calls bad
 """
 
-import datetime
+import datetime as dt
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
@@ -22,7 +22,7 @@ from boucle.product.duration import seconds
 from boucle.product.lines import Path_
 from boucle.product.rules import NONE_BAD, OPERATORS, SEVERITIES, Kind, Limit, Rule, Severity
 
-__all__ = ["FORMATS", "FREE_FORMATS", "Figure", "Tell", "TableRules"]
+__all__ = ["FORMATS", "FREE_FORMATS", "Figure", "TableRules", "Tell"]
 
 Tell = Callable[[Path_, str, str], None]
 """Told the place, what is wrong, and how to mend it."""
@@ -50,7 +50,8 @@ _DIMENSIONS: dict[str, str] = {
 _SPANS = {
     "i8": (-(2**7), 2**7 - 1), "i16": (-(2**15), 2**15 - 1), "i32": (-(2**31), 2**31 - 1),
     "u8": (0, 2**8 - 1), "u16": (0, 2**16 - 1), "u32": (0, 2**32 - 1), "u64": (0, None), "u128": (0, None),
-    "i64": (None, None), "i128": (None, None), "f64": (None, None), "f32": (-3.4028234663852886e38, 3.4028234663852886e38),
+    "i64": (None, None), "i128": (None, None), "f64": (None, None),
+    "f32": (-3.4028234663852886e38, 3.4028234663852886e38),
 }  # fmt: skip
 _TEMPORAL = {"date", "time", "timestamp"}
 _REFERENCE = re.compile(r"^[A-Za-z_][\w\-]*\.[A-Za-z_][\w\-]*$")
@@ -70,7 +71,9 @@ class TableRules:
         self.rules: list[Rule] = []
         self._table, self._tables, self._tell, self._line = table, tables, tell, line
         self._name = str(table["name"])
-        self._logical = {prop.get("name"): prop.get("logicalType", "") for prop in table.get("properties", [])}
+        self._logical = {
+            prop.get("name"): prop.get("logicalType", "") for prop in table.get("properties", [])
+        }
         self._ids: set[str] = set()
 
     def add(self, kind: Kind, what: str, path: Path_, columns: tuple[str, ...] = (), **told: Any) -> Rule:
@@ -127,13 +130,22 @@ class TableRules:
                 self.add("invalid", what, path, (name,), given=given)
         self._format(options, place, name, str(logical))
         items = prop.get("items", {})
-        if elements := self._span(items.get("logicalTypeOptions", {}), (*path, "items"), name, items.get("logicalType")):
+        if elements := self._span(
+            items.get("logicalTypeOptions", {}), (*path, "items"), name, items.get("logicalType")
+        ):
             self.add("invalid", "elements", path, (name,), given={"elements": elements})
-        for option in set(items.get("logicalTypeOptions", {})) - {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}:
+        for option in set(items.get("logicalTypeOptions", {})) - {
+            "minimum",
+            "maximum",
+            "exclusiveMinimum",
+            "exclusiveMaximum",
+        }:
             self._tell((*path, "items", "logicalTypeOptions", option), f'"{name}": {option} of items is not executed',
                        "of the elements of an array their range is checked")  # fmt: skip
 
-    def _span(self, options: Mapping[str, Any], place: Path_, name: str, logical: str | None) -> dict[str, Any]:
+    def _span(
+        self, options: Mapping[str, Any], place: Path_, name: str, logical: str | None
+    ) -> dict[str, Any]:
         named = {"minimum": "minimum", "exclusiveMinimum": "exclusive_minimum",
                  "maximum": "maximum", "exclusiveMaximum": "exclusive_maximum"}  # fmt: skip
         span = {named[option]: options[option] for option in named if options.get(option) is not None}
@@ -142,7 +154,11 @@ class TableRules:
                 try:
                     span[option] = _moment(str(text), logical)
                 except ValueError:
-                    self._tell(place, f'"{name}": {text!r} is no {logical}', "write it as ISO 8601 does: 2026-11-21T08:00:00Z")
+                    self._tell(
+                        place,
+                        f'"{name}": {text!r} is no {logical}',
+                        "write it as ISO 8601 does: 2026-11-21T08:00:00Z",
+                    )
                     del span[option]
             return span
         if logical in {"integer", "number"} and (width := options.get("format")):
@@ -187,7 +203,9 @@ class TableRules:
             return
         if None in target or len({one[0] for one in target if one}) != 1 or len(target) != len(own):
             fix = "write to: table.column of this contract, as many as there are in from, all of one table"
-            self._tell((*path, "to"), f"{self._name}: the foreign key leads nowhere that can be looked at", fix)
+            self._tell(
+                (*path, "to"), f"{self._name}: the foreign key leads nowhere that can be looked at", fix
+            )
             return
         named = [one for one in target if one]
         keys = [key for _, key in named]
@@ -240,7 +258,7 @@ class TableRules:
         severity: Severity = "error"
         declared = str(rule.get("severity", severity)).lower()
         if declared in SEVERITIES:
-            severity = declared  # type: ignore[assignment]
+            severity = declared
         else:
             self._tell((*path, "severity"), f"{self._name}: nobody knows the severity {declared!r}",
                        f"one of {', '.join(SEVERITIES)}")  # fmt: skip
@@ -272,7 +290,9 @@ class TableRules:
             self._tell((*path, "unit"), f"{self._name}: the unit {unit!r} is not executed", "rows or percent")
             return None
         if unit in _PERCENTS and not percent:
-            self._tell((*path, "unit"), f"{self._name}: nothing this could be a percentage of", "leave the unit out")
+            self._tell(
+                (*path, "unit"), f"{self._name}: nothing this could be a percentage of", "leave the unit out"
+            )
             return None
         return Limit(operator, tuple(float(one) for one in values), unit in _PERCENTS)
 
@@ -294,7 +314,9 @@ class TableRules:
                 self.add("null", metric, path, columns, limit=limit, **told)
             case "missingValues":
                 values = [one for one in given.get("missingValues", []) if one is not None]
-                self.add("missing", metric, path, columns, limit=limit, given={"values": _plain(values)}, **told)
+                self.add(
+                    "missing", metric, path, columns, limit=limit, given={"values": _plain(values)}, **told
+                )
             case "invalidValues":
                 self._invalid(given, path, column, limit, told)
             case "duplicateValues":
@@ -317,7 +339,12 @@ class TableRules:
         self.add("invalid", "invalidValues", path, (column,), limit=limit, given=tests, **told)
 
     def _duplicates(
-        self, given: Mapping[str, Any], path: Path_, columns: tuple[str, ...], limit: Limit, told: dict[str, Any]
+        self,
+        given: Mapping[str, Any],
+        path: Path_,
+        columns: tuple[str, ...],
+        limit: Limit,
+        told: dict[str, Any],
     ) -> None:
         names = columns or tuple(str(one) for one in given.get("properties", []))
         strangers = [one for one in names if one not in self._logical]
@@ -357,7 +384,9 @@ class TableRules:
         column, within = self._known(taken.text("column")), seconds(taken.any("within"))
         if self._logical[column] not in {"timestamp", "date"}:
             raise ValueError(f'"{column}" is no timestamp and no date')
-        self.add("freshness", "freshness", path, (column,), limit=Limit("mustBeLessOrEqualTo", (within,)), **told)
+        self.add(
+            "freshness", "freshness", path, (column,), limit=Limit("mustBeLessOrEqualTo", (within,)), **told
+        )
 
     def _completeness(self, taken: "_Taker", path: Path_, told: dict[str, Any]) -> None:
         column, least = self._known(taken.text("column")), taken.number("atLeast")
@@ -380,7 +409,11 @@ class TableRules:
         self, figure: str, columns: tuple[str, ...], taken: "_Taker", path: Path_, told: dict[str, Any]
     ) -> None:
         most = taken.number("deviations", 4.0)
-        given = {"of": figure, "runs": int(taken.number("runs", 30)), "at_least": int(taken.number("atLeast", 5))}
+        given = {
+            "of": figure,
+            "runs": int(taken.number("runs", 30)),
+            "at_least": int(taken.number("atLeast", 5)),
+        }
         limit = Limit("mustBeLessOrEqualTo", (most,))
         self.add("anomaly", f"{figure}.anomaly", path, columns, limit=limit, given=given, **told)
 
@@ -391,7 +424,9 @@ class TableRules:
         if self._logical[column] not in {"integer", "number", "string", "boolean"}:
             raise ValueError(f'"{column}" is no number and no text')
         limit = Limit("mustBeLessOrEqualTo", (taken.number("atMost", 0.2),))
-        self.add("distribution", "distribution", path, (column,), limit=limit, given={"against": against}, **told)
+        self.add(
+            "distribution", "distribution", path, (column,), limit=limit, given={"against": against}, **told
+        )
 
     def _python(self, taken: "_Taker", path: Path_, told: dict[str, Any]) -> None:
         use = taken.text("use")
@@ -451,8 +486,8 @@ def _plain(values: list[Any]) -> list[Any]:
 def _moment(text: str, logical: str) -> str:
     """An ISO 8601 text in its one form; a timestamp without a zone is UTC, as ODCS says."""
     if logical == "date":
-        return datetime.date.fromisoformat(text[:10]).isoformat()
+        return dt.date.fromisoformat(text[:10]).isoformat()
     if logical == "time":
-        return datetime.time.fromisoformat(text).isoformat()
-    moment = datetime.datetime.fromisoformat(text)
-    return (moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)).astimezone(datetime.UTC).isoformat()
+        return dt.time.fromisoformat(text).isoformat()
+    moment = dt.datetime.fromisoformat(text)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).astimezone(dt.UTC).isoformat()
