@@ -49,6 +49,8 @@ class Answer(Struct, frozen=True):
     asked: Node
     direction: Direction
     reached: tuple[Reached, ...]
+    last: frozenset[Node] = frozenset()
+    """Those beyond which there is nothing: sensors' topics in an origin, commands and last tables in an impact."""
 
     def way(self, node: Node) -> list[Reached]:
         """The steps from the node that was asked for to another."""
@@ -74,9 +76,8 @@ class Answer(Struct, frozen=True):
         return sorted({one.node.product for one in self.reached} - {self.asked.product, ""})
 
     def ends(self) -> list[Reached]:
-        """The nodes beyond which nothing was reached."""
-        left = {one.via for one in self.reached}
-        return [one for one in self.reached if one.node not in left]
+        """The nodes beyond which there is nothing."""
+        return [one for one in self.reached if one.node in self.last]
 
 
 def find_node(index: Index, text: str) -> Node:
@@ -159,6 +160,7 @@ class _Walk:
         self._nodes: dict[int, Node] = {}
         self._seen: dict[int, tuple[int, bool, bool]] = {}
         self._reached: dict[Node, Reached] = {}
+        self._goes_on: set[int] = set()
 
     def answer(self) -> Answer:
         start = _number(self._rows, self._asked)
@@ -173,7 +175,8 @@ class _Walk:
             far += 1
             found = self._step(frontier, far)
             frontier = [*found, *self._columns(found, far)]
-        return Answer(self._asked, self._direction, tuple(self._reached.values()))
+        last = frozenset(self._nodes[number] for number in self._seen if number not in self._goes_on)
+        return Answer(self._asked, self._direction, tuple(self._reached.values()), last)
 
     def _twins(self) -> list[int]:
         """The stream that a table has its name from: without the column, what reads the stream lacks it, too."""
@@ -193,6 +196,7 @@ class _Walk:
                 f"JOIN node n ON n.id = l.{there} WHERE l.{here} IN ({', '.join('?' * len(some))})"
             )
             for before, after, how, says, step, *named in self._rows.execute(query, some).fetchall():
+                self._goes_on.add(before)
                 if self._take(before, after, how, says, step, Node(*named), far):
                     found.append(after)
         if self._direction == "origin":

@@ -8,6 +8,7 @@ s-stemmer, 1991): both languages stand in one index, so a word must come out the
 import re
 import unicodedata
 from collections.abc import Iterable
+from functools import lru_cache
 
 __all__ = ["RINGS", "STOP", "concepts_of", "distance", "grams", "plain", "split", "stem", "stems"]
 
@@ -81,6 +82,11 @@ RINGS: tuple[tuple[str, ...], ...] = (
     ("account", "compte"),
     ("water", "eau"),
     ("oil", "huile"),
+    ("mean", "moyenne", "average", "moyen", "avg"),
+    ("total", "sum", "somme"),
+    ("count", "nombre", "number", "quantity", "quantite"),
+    ("rate", "taux", "frequency", "frequence"),
+    ("hour", "horaire", "hourly"),
     ("hydraulic", "hydraulique"),
     ("bearing", "palier", "roulement"),
     ("noise", "bruit"),
@@ -108,6 +114,7 @@ def split(text: str) -> list[str]:
     return [word.lower() for word in _PART.findall(bare)]
 
 
+@lru_cache(maxsize=65_536)
 def stem(word: str) -> str:
     """A word without its ending.
 

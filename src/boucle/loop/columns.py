@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
+from msgspec import structs
 
 from boucle.act.guard import Limits, read_limits
 from boucle.act.rules import CommandRule, Condition, Rule, Scaled, read_rules
@@ -24,6 +25,7 @@ from boucle.loop.plan import find_operator
 from boucle.ports import From, How, Traced
 from boucle.product.document import LoopDocument, StepSpec
 from boucle.product.project import Settings
+from boucle.product.transforms import TransformSpec
 from boucle.stream.origin import ANY, opaque, traced_windows
 
 __all__ = ["Foreign", "trace_product"]
@@ -31,6 +33,8 @@ __all__ = ["Foreign", "trace_product"]
 Foreign = Callable[[str], tuple[Node, Sequence[str]] | None]
 """A table of another product by its name, `product.table` or the table's alone when one product has it."""
 
+_PREVIOUS = "previous"
+"""A transformation's own table as it was (`boucle.refine`)."""
 _NAME = re.compile(r'"?[\w-]+"?(?:\."?[\w-]+"?)?')
 _FAILS = (
     ArithmeticError, AssertionError, AttributeError, BoucleError, ImportError, LookupError, NameError, OSError,
@@ -84,7 +88,7 @@ class _Tracer:
             self._tables(loop)
             self._rules(loop)
         self._contract_tables(loop)
-        self._sql()
+        self._sql(loop)
         self._declared()
         return Lineage(tuple(self._things.values()), tuple(self._links), tuple(self._problems))
 
@@ -265,18 +269,46 @@ class _Tracer:
 
     # ── SQL ───────────────────────────────────────────────────────────────────────────────────
 
-    def _sql(self) -> None:
-        for file in sorted(self._folder.glob("sql/**/*.sql")):
-            shown = file.relative_to(self._folder).as_posix()
-            try:
-                text = file.read_text(encoding="utf-8")
-                told = trace_sql(text, self._columns(text))
-            except (BoucleError, OSError, ValueError) as error:
-                why = error.why if isinstance(error, BoucleError) else str(error)
-                self._problem(f"{shown} cannot be read: {why}")
-                continue
-            for one in told:
-                self._query(one, one.target or file.stem, shown)
+    def _sql(self, loop: LoopDocument | None) -> None:
+        """The declared transformations in an order in which each finds its inputs; else every file of `sql/`."""
+        declared = dict(loop.transforms) if loop is not None else {}
+        if not declared:
+            for file in sorted(self._folder.glob("sql/**/*.sql")):
+                self._file(file, file.stem)
+        while declared:
+            ready = [
+                name
+                for name, spec in declared.items()
+                if not {_bare(one) for one in spec.from_} & set(declared)
+            ]
+            for name in ready or list(declared):
+                self._transform(name, declared.pop(name))
+
+    def _transform(self, name: str, spec: TransformSpec) -> None:
+        node = Node("table", self._entry.id, name)
+        promised = self._promised.get(name, TableEntry(name))
+        self._things.setdefault(
+            node, Thing("table", self._entry.id, name, spec.zone, promised.description, promised.fields)
+        )
+        if spec.use == "sql":
+            self._file(self._folder / (spec.sql or f"sql/{name}.sql"), name)
+            return
+        why = "a dbt project: its models are not read"
+        self._things[node] = structs.replace(self._things[node], unknown=why)
+        for table in spec.from_:
+            self._from_table(table, WHOLE, node, "UNKNOWN", why, name)
+
+    def _file(self, file: Path, target: str) -> None:
+        shown = file.relative_to(self._folder).as_posix() if file.is_relative_to(self._folder) else str(file)
+        try:
+            text = file.read_text(encoding="utf-8")
+            told = trace_sql(text, self._columns(text))
+        except (BoucleError, OSError, ValueError) as error:
+            why = error.why if isinstance(error, BoucleError) else str(error)
+            self._problem(f"{shown} cannot be read: {why}")
+            return
+        for one in told:
+            self._query(one, one.target or target, shown)
 
     def _columns(self, text: str) -> dict[str, list[str]]:
         """The tables a query may name: the product's own, and those of others it speaks of."""
@@ -286,12 +318,12 @@ class _Tracer:
             if node.kind in ("table", "input") and thing.fields
         }
         for name in dict.fromkeys(_names(text)):
-            if name.rpartition(".")[2] not in known and (found := self._foreign(name)) is not None:
+            if _bare(name) not in known and (found := self._foreign(name)) is not None:
                 known[name] = list(found[1])
         return known
 
     def _query(self, told: TracedSql, target: str, shown: str) -> None:
-        name = target.rpartition(".")[2]
+        name = _bare(target)
         for problem in told.problems:
             self._problem(f"{shown}: {problem}")
         fields = tuple(Field(column) for column in told.columns)
@@ -306,6 +338,8 @@ class _Tracer:
         for column, made in told.columns.items():
             for one in made:
                 self._from_table(one.stream, one.column, node.of(column), one.how, one.says, shown)
+        if unknown:
+            self._things[node] = structs.replace(self._things[node], unknown=unknown)
         for one in told.rows:
             self._from_table(one.stream, one.column, node, one.how, one.says, shown)
         for table in told.reads:
@@ -314,7 +348,9 @@ class _Tracer:
     def _from_table(
         self, table: str, column: str, target: Node, how: How, says: str = "", step: str = ""
     ) -> None:
-        name = table.rpartition(".")[2]
+        name = _bare(table)
+        if name == _PREVIOUS:
+            return  # what was published before: the table itself
         for kind in ("table", "input"):
             own = Node(kind, self._entry.id, name)
             if own in self._things:
@@ -377,6 +413,11 @@ class _Tracer:
             return
         for column in sorted(columns_of(told.value)):
             self._made(From(rule.on, column, "TRANSFORMATION", "written into the order"), target, rule.id)
+
+
+def _bare(table: str) -> str:
+    """`readings` of `raw.readings` and of `changed.readings`."""
+    return table.rpartition(".")[2]
 
 
 def _names(text: str) -> Iterator[str]:
