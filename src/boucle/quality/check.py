@@ -5,19 +5,22 @@ false); only a column that fails is looked at row by row.
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from boucle.block import Block
 from boucle.clock import SECOND, Clock
 from boucle.errors import BoucleError
 from boucle.product.contract import FieldContract, StreamContract
 from boucle.product.duration import seconds
+from boucle.product.rules import Rule
+from boucle.quality.masks import row_test
 from boucle.quality.reject import Reject, reject
 
 __all__ = ["Checker"]
@@ -34,6 +37,8 @@ class _Rule(Struct, frozen=True):
     reason: str
     says: str
     bad: Callable[[Any], Mask | None]
+    promise: str = ""
+    """The id of the contract's rule; empty for what every reading must keep."""
 
 
 class _Column(Struct, frozen=True):
@@ -53,11 +58,18 @@ class Checker:
 
     def __init__(self, contract: StreamContract, *, clock: Clock, future: str | float = "5s") -> None:
         self.contract = contract
+        self.failed: Counter[str] = Counter()
+        """Rule of the contract → readings refused for it."""
         self._clock = clock
         self._future = int(seconds(future) * SECOND)
         self._columns: list[_Column] = []
         for index, field in enumerate(contract.fields):
             rules, keeps = _rules(field), _quick(field)
+            promises = [one for one in contract.rules if one.columns == (field.name,) and one.refuses]
+            rules = [_promised(rule, promises) for rule in rules]
+            if others := [_other(field, one) for one in promises if not _carried(one, field)]:
+                rules += others
+                keeps = _and_none(keeps, others)
             if field.name == contract.time:
                 rules.append(_Rule(field, "future", "ahead of the clock", self._ahead))
                 keeps = self._past
@@ -101,7 +113,10 @@ class Checker:
             rule = broken[first[row]][0]
             detail = f"{rule.field.name} is {_told(block.rows.column(rule.field.name)[row])}: {rule.says}"
             payload = _alone(block.rows.slice(row, 1))
-            rejects.append(reject(block.stream, rule.reason, detail, now, payload, "", "arrow"))
+            self.failed[rule.promise] += 1
+            rejects.append(
+                reject(block.stream, rule.reason, detail, now, payload, "", "arrow", rule=rule.promise)
+            )
         good = block.rows.filter(pa.array(first < 0))
         return Block(block.stream, good, block.watermark, block.position), rejects
 
@@ -147,6 +162,64 @@ def _rules(field: FieldContract) -> list[_Rule]:
     if pa.types.is_string(field.type):
         found += _text_rules(field)
     return found
+
+
+_CARRIED = {
+    "allowed": "one_of", "pattern": "pattern", "minimum": "minimum", "maximum": "maximum",
+    "min_items": "min_items", "max_items": "max_items",
+}  # fmt: skip
+"""What a rule may say → where its FieldContract says it too."""
+_REASONS = {
+    "multiple_of": "multiple", "format": "format", "min_length": "length", "max_length": "length",
+    "unique_items": "repeated_items", "allowed": "not_allowed", "pattern": "pattern",
+    "min_items": "length", "max_items": "length",
+}  # fmt: skip
+_OF_REASON = {
+    "missing": ("null",),
+    "out_of_range": ("minimum", "maximum", "elements"), "not_finite": ("minimum", "maximum", "elements"),
+    "not_allowed": ("allowed",), "unknown_sensor": ("allowed",), "pattern": ("pattern",),
+    "length": ("min_items", "max_items"),
+}  # fmt: skip
+
+
+def _carried(promise: Rule, field: FieldContract) -> bool:
+    """Whether the rules made of the FieldContract execute it already."""
+    if promise.kind == "null":
+        return field.required
+    if promise.kind == "missing":
+        return False
+    given = promise.given.get("elements", promise.given)
+    told = {name: getattr(field, _CARRIED.get(name, ""), None) for name in given}
+    return all(
+        told[name] == (tuple(map(str, value)) if isinstance(value, list) else value)
+        for name, value in given.items()
+    )
+
+
+def _promised(rule: _Rule, promises: list[Rule]) -> _Rule:
+    """The same, with the promise it holds."""
+    about = _OF_REASON.get(rule.reason, ())
+    for promise in promises:
+        if promise.kind in about or any(name in promise.given for name in about):
+            return structs.replace(rule, promise=promise.id)
+    return rule
+
+
+def _other(field: FieldContract, promise: Rule) -> _Rule:
+    """A promise that the FieldContract has no word for."""
+    if promise.kind == "missing":
+        reason, says = "missing", f"none of {', '.join(map(repr, promise.given['values']))} is a value"
+    else:
+        reason = next((_REASONS[name] for name in promise.given if name in _REASONS), "out_of_range")
+        says = (
+            ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in promise.given.items())
+            + " was promised"
+        )
+    return _Rule(field, reason, says, row_test(promise, field.type), promise.id)
+
+
+def _and_none(keeps: Callable[[Any], bool], others: list[_Rule]) -> Callable[[Any], bool]:
+    return lambda column: keeps(column) and all(rule.bad(column) is None for rule in others)
 
 
 def _missing(column: Any) -> Mask | None:

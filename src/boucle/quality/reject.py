@@ -27,7 +27,10 @@ REASONS: dict[str, dict[str, str]] = {
     "unknown_sensor": {"en": "a sensor or machine nobody declared", "fr": "capteur ou machine non déclaré"},
     "not_allowed": {"en": "not one of the allowed values", "fr": "valeur non autorisée"},
     "pattern": {"en": "not of the declared form", "fr": "pas de la forme déclarée"},
-    "length": {"en": "too many or too few items", "fr": "trop ou trop peu d'éléments"},
+    "length": {"en": "longer or shorter than declared", "fr": "plus long ou plus court que déclaré"},
+    "multiple": {"en": "not a multiple of the declared step", "fr": "pas un multiple du pas déclaré"},
+    "format": {"en": "not of the declared format", "fr": "pas au format déclaré"},
+    "repeated_items": {"en": "an item occurs twice", "fr": "un élément apparaît deux fois"},
     "future": {"en": "a time in the future", "fr": "un horodatage dans le futur"},
 }
 """Every reason a reading is refused for, in words for a screen."""
@@ -41,6 +44,7 @@ QUARANTINE = pa.schema(
         pa.field("detail", pa.string(), nullable=False),
         pa.field("format", pa.string(), nullable=False),
         pa.field("payload", pa.binary(), nullable=False),
+        pa.field("rule", pa.string(), nullable=False),
     ]
 )
 """The columns of a `quarantine` table."""
@@ -73,6 +77,8 @@ class Reject(Struct, frozen=True):
     format: str = ""
     size: int = 0
     sha256: str = ""
+    rule: str = ""
+    """The id of the contract's rule that it broke; empty when what came was no row of the contract at all."""
 
     def whole(self) -> bool:
         """Whether the payload is complete, so that it can be judged again."""
@@ -91,7 +97,7 @@ class Reject(Struct, frozen=True):
         if len(self.payload) <= keep or self.sha256:
             return self
         return reject(self.source, self.reason, self.detail, self.at, self.payload, self.topic,
-                      self.format, keep=keep)  # fmt: skip
+                      self.format, keep=keep, rule=self.rule)  # fmt: skip
 
 
 def reject(
@@ -103,13 +109,14 @@ def reject(
     topic: str = "",
     format: str = "",  # noqa: A002 - the word of the product file
     keep: int = 1 << 20,
+    rule: str = "",
 ) -> Reject:
     """Make a Reject that keeps at most `keep` bytes of a payload."""
     said = detail if len(detail) <= _DETAIL else detail[: _DETAIL - 1] + "…"
     if len(payload) <= keep:
-        return Reject(source, reason, said, at, payload, topic, format, len(payload))
+        return Reject(source, reason, said, at, payload, topic, format, len(payload), rule=rule)
     digest = hashlib.sha256(payload).hexdigest()
-    return Reject(source, reason, said, at, payload[:keep], topic, format, len(payload), digest)
+    return Reject(source, reason, said, at, payload[:keep], topic, format, len(payload), digest, rule)
 
 
 def rejects_as_rows(rejects: list[Reject]) -> pa.RecordBatch:
