@@ -1,6 +1,8 @@
 """SQL over the tables of a lake, through DuckDB: read-only, and nothing outside the lake's folder.
 
-Each table is a view under its name, and under `zone.name`; the view is the file list of the newest
+`Sql.query` answers one question at once; `Sql.session` gives a reader of its own: parameters, answers in
+batches, transactions that see one state of the lake, interruption (the endpoints of `boucle.outlet` are
+built on it). Each table is a view under its name, and under `zone.name`; the view is the file list of the newest
 Delta version, so a query sees whole commits only. DuckDB 2.0 traps handled here: `at` became a
 keyword (our time column is called so: the bare word is quoted), `EXPLAIN ANALYZE COPY` writes a
 file although it parses as EXPLAIN, a name that is no table is looked up among Python's variables
@@ -10,26 +12,30 @@ unless told not to, and `get_table_names` breaks on views over a list of files.
 import difflib
 import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
+from msgspec import Struct
 
 from boucle.errors import BoucleError
 from boucle.lake.delta import LakeTable
 from boucle.lake.stored import DAY
 
-__all__ = ["ZONES", "Sql", "find_tables"]
+__all__ = ["ZONES", "Answer", "Bound", "Sql", "SqlRefused", "SqlSession", "find_tables"]
 
 ZONES = ("raw", "silver", "gold")
 """From what came in to what people decide on; a bare table name means the most refined zone that has it."""
 
+_DATABASE = "boucle"
+_POSTGRES = ("integer_division = true", "default_null_order = 'nulls_last_on_asc_first_on_desc'")
 _EXPLAIN = re.compile(r"^\s*explain\s+(analyze\s+)?(\([^)]*\)\s*)?", re.IGNORECASE)
 _WORD = re.compile(rb"\w+|.", re.DOTALL)
 _NO_TABLE = re.compile(r'Table with name "?([^"\s]+)"? does not exist')
 _NO_COLUMN = re.compile(r'column (?:named )?"([^"]+)"(?: not found|$)', re.IGNORECASE | re.MULTILINE)
+_CARET = re.compile(r"^LINE \d+: (.*)\n( *)\^", re.MULTILINE)
 
 
 def find_tables(lake: str | Path) -> list[LakeTable]:
@@ -41,15 +47,44 @@ def find_tables(lake: str | Path) -> list[LakeTable]:
     )
 
 
-class Sql:
-    """Questions to the tables of one lake folder. Thread-safe: one query runs at a time."""
+class SqlRefused(BoucleError):
+    """SQL that was not answered; `kind` is DuckDB's word for why, `near` the word it stumbled over ("": unknown)."""
 
-    def __init__(self, lake: str | Path) -> None:
+    def __init__(self, error: BoucleError, kind: str, near: str) -> None:
+        super().__init__(error.code, error.what, where=error.where, why=error.why, fix=error.fix)
+        self.kind, self.near = kind, near
+
+
+class Bound(Struct, frozen=True):
+    """What a statement will answer and wants to be given, without running it. Types in DuckDB's words."""
+
+    names: tuple[str, ...]
+    types: tuple[str, ...]
+    parameters: dict[int, str]
+    """By number from 1; `UNKNOWN` where the statement leaves it open."""
+
+
+class Answer(Struct, frozen=True):
+    """An answer on its way: read or close `rows` before the session is asked again."""
+
+    names: tuple[str, ...]
+    types: tuple[str, ...]
+    rows: Iterator[pa.RecordBatch]
+
+
+class Sql:
+    """Questions to the tables of one lake folder. Thread-safe: one query runs at a time, sessions beside it.
+
+    `memory` bounds what all questions together may hold (DuckDB's spelling: `2GB`). With `postgres`, integers divide
+    as integers and nulls sort as in PostgreSQL; both are DuckDB's own way without.
+    """
+
+    def __init__(self, lake: str | Path, memory: str = "", *, postgres: bool = False) -> None:
         self.lake = Path(lake).absolute()
         self._lock = threading.Lock()
         self._tables: dict[Path, LakeTable] = {}
         self._shown: dict[Path, int] = {}
-        self._connection = _confined(self.lake)
+        self._connection = _confined(self.lake, memory, postgres)
 
     def query(self, text: str) -> pa.Table:
         """The answer to one SELECT (or SHOW, DESCRIBE, SUMMARIZE, EXPLAIN).
@@ -68,11 +103,46 @@ class Sql:
             except duckdb.Error as error:
                 raise self._explained(text, error) from None
 
+    def session(self) -> "SqlSession":
+        """A reader of its own; close it."""
+        return SqlSession(self, self._connection.cursor())
+
     def tables(self) -> list[LakeTable]:
         """The tables there are now."""
         with self._lock:
             self._find()
             return list(self._tables.values())
+
+    def renew(self) -> list[tuple[str, str, str, str]]:
+        """Bring every view to the newest version; zone, table, column and DuckDB type of all of them, in order."""
+        with self._lock:
+            self._find()
+            self._show("")
+            return self._connection.execute(
+                "SELECT schema_name, table_name, column_name, data_type FROM duckdb_columns() "
+                "WHERE database_name = ? AND list_contains(?, schema_name) "
+                "ORDER BY schema_name, table_name, column_index",
+                [_DATABASE, list({table.zone for table in self._tables.values()})],
+            ).fetchall()
+
+    def define(self, statements: str, rows: Mapping[str, pa.Table]) -> None:
+        """Run our own definitions (schemas, views, macros) in one transaction; `rows` can be read by name in them.
+
+        Only for SQL out of this package: nothing of what a reader wrote may come here.
+        """
+        with self._lock:
+            for name, table in rows.items():
+                self._connection.register(name, table)
+            self._connection.execute("BEGIN")
+            try:
+                self._connection.execute(statements)
+                self._connection.execute("COMMIT")
+            except duckdb.Error:
+                self._connection.execute("ROLLBACK")
+                raise
+            finally:
+                for name in rows:
+                    self._connection.unregister(name)
 
     def close(self) -> None:
         """Give back DuckDB's memory. Safe to call twice."""
@@ -134,16 +204,25 @@ class Sql:
         columns = ", ".join(_name(column) for column in _shown_columns(schema))
         if not files:
             empty = f"empty {table.zone} {table.name}"
-            self._connection.register(empty, schema.empty_table())
-            return f"SELECT {columns} FROM {_name(empty)}"  # noqa: S608 - quoted names, not values
+            self._connection.register("boucle empty", schema.empty_table())
+            self._connection.execute(
+                f"CREATE OR REPLACE TABLE {_name(empty)} AS FROM {_name('boucle empty')}"
+            )
+            self._connection.unregister("boucle empty")
+            return f"SELECT {columns} FROM {_DATABASE}.main.{_name(empty)}"  # noqa: S608 - quoted names, not values
         paths = ", ".join(_literal(file.path) for file in files)
         return (
             f"SELECT {columns} FROM read_parquet([{paths}], "  # noqa: S608 - quoted names and literals
             "union_by_name = true, hive_partitioning = true, hive_types_autocast = false)"
         )
 
-    def _explained(self, text: str, error: duckdb.Error) -> BoucleError:
+    def _explained(self, text: str, error: Exception) -> SqlRefused:
         said = str(error).strip()
+        kind = said.partition(": ")[0].removesuffix(" Error")
+        told = self._told(text, said, isinstance(error, duckdb.PermissionException))
+        return SqlRefused(told, kind, _near(said))
+
+    def _told(self, text: str, said: str, forbidden: bool) -> BoucleError:
         names = {
             name for table in self._tables.values() for name in (table.name, f"{table.zone}.{table.name}")
         }
@@ -155,25 +234,139 @@ class Sql:
             columns = {name for table in used for name in _shown_columns(table.schema)}
             return _unknown("B512", "column", missing[1], columns, "")
         kind, _, detail = said.partition(": ")
-        if isinstance(error, duckdb.PermissionException):
+        if forbidden:
             return BoucleError("B510", "only the lake's tables can be read", why=detail, fix="SHOW TABLES")
         return BoucleError("B513", f"the SQL cannot be answered ({kind})", why=detail)
 
 
-def _confined(lake: Path) -> Any:
+class SqlSession:
+    """One reader's place: what it set, its transaction, the answer it is reading. Not for two threads at once.
+
+    A statement sees each table at the newest version
+    there was when it began; in a transaction all statements see what the first one saw.
+    """
+
+    def __init__(self, sql: Sql, cursor: Any) -> None:
+        self._sql, self._cursor = sql, cursor
+        self._reader: pa.RecordBatchReader | None = None
+        self._cursor.execute(f"USE {_DATABASE}")
+
+    def set(self, name: str, value: str) -> None:
+        """Set `timezone` or `search_path` for this session alone; DuckDB refuses every other setting."""
+        try:
+            self._cursor.execute(f"SET {name} = {_literal(value)}")
+        except duckdb.Error as error:
+            raise self._sql._explained("", error) from error  # noqa: SLF001 - of the same file
+
+    def bind(self, text: str) -> Bound:
+        """The columns and parameters of one reading statement. Raises as `Sql.query`, with what DuckDB said."""
+        return self._bound(self._begun(text))
+
+    def _bound(self, text: str) -> Bound:
+        try:
+            # The only way to know types of parameters without values; the public `sql` runs what has parameters.
+            names, types, parameters, *_ = self._cursor._bind(text, with_writes=True, values=None)  # noqa: SLF001
+        except duckdb.Error as error:
+            raise self._sql._explained(text, error) from error  # noqa: SLF001
+        wanted = {int(name): str(kind) for name, kind in parameters if name.isdigit()}
+        return Bound(tuple(names), tuple(map(str, types)), wanted)
+
+    def read(self, text: str, values: Sequence[Any] = (), batch: int = 65_536) -> Answer:
+        """Begin to answer one reading statement; `batch` bounds the rows held at a time.
+
+        Raises as `bind`, also while the rows are read. A text given for a parameter means whatever the statement
+        expects there. An interrupted statement raises with the kind `INTERRUPT`.
+        """
+        text = self._begun(text)
+        try:
+            relation = self._cursor.sql(text, params=list(values)) if values else self._cursor.sql(text)
+            if relation is None:
+                return Answer((), (), iter(()))
+            names, types = tuple(relation.columns), tuple(map(str, relation.types))
+            self._reader = relation.to_arrow_reader(batch)
+        except (duckdb.Error, OSError) as error:
+            raise self._sql._explained(text, error) from error  # noqa: SLF001
+        return Answer(names, types, self._rows(text, self._reader))
+
+    def _rows(self, text: str, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from reader
+        except (duckdb.Error, OSError, pa.ArrowException) as error:
+            raise self._sql._explained(text, error) from error  # noqa: SLF001
+        finally:
+            reader.close()
+
+    def _begun(self, text: str) -> str:
+        """What is asked, checked, with the views it names at their newest version."""
+        self.drop()
+        sql = self._sql
+        with sql._lock:  # noqa: SLF001
+            sql._find()  # noqa: SLF001
+            text = _quote_at(text)
+            sql._check_reads(text)  # noqa: SLF001
+            sql._show(text)  # noqa: SLF001
+        return text
+
+    def drop(self) -> None:
+        """Forget the rest of the answer that is being read."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    def begin(self) -> None:
+        """From here on, every statement sees one state of the lake, until `end`."""
+        self.drop()
+        self._cursor.execute("BEGIN")
+
+    def end(self) -> None:
+        """Leave the transaction, if there is one."""
+        self.drop()
+        try:
+            self._cursor.execute("ROLLBACK")
+        except duckdb.TransactionException:
+            return  # none was open
+
+    def interrupt(self) -> None:
+        """Stop the statement that runs; from any thread."""
+        self._cursor.interrupt()
+
+    def close(self) -> None:
+        """Give back the connection. Safe to call twice."""
+        self.drop()
+        self._cursor.close()
+
+
+def _confined(lake: Path, memory: str, postgres: bool) -> Any:
     connection = duckdb.connect(":memory:")
-    connection.execute(f"SET allowed_directories = [{_literal(str(lake))}]")
+    connection.execute(f"ATTACH ':memory:' AS {_DATABASE}")
+    connection.execute(f"USE {_DATABASE}")
+    for zone in ZONES:
+        connection.execute(f"CREATE SCHEMA {zone}")
     for setting in (
+        f"allowed_directories = [{_literal(str(lake))}]",
         "TimeZone = 'UTC'",
+        *(_POSTGRES if postgres else ()),
+        *([f"memory_limit = {_literal(memory)}"] if memory else []),
         "temp_directory = ''",
         "python_enable_replacements = false",
         "autoinstall_known_extensions = false",
         "autoload_known_extensions = false",
         "enable_external_access = false",
+        "allowed_configs = ['timezone', 'search_path']",
         "lock_configuration = true",
     ):
-        connection.execute(f"SET {setting}")
+        connection.execute(f"SET GLOBAL {setting}")
     return connection
+
+
+def _near(said: str) -> str:
+    """The word DuckDB points at, or names."""
+    if found := _CARET.search(said):
+        begin = len(found[2]) - (found[0].index(found[1]))
+        word = re.match(r"\w+|\S", found[1][max(0, begin) :])
+        return word[0] if word else ""
+    named = _NO_TABLE.search(said) or _NO_COLUMN.search(said) or re.search(r'near "(.+?)"', said)
+    return named[1].rpartition(".")[2] if named else ""
 
 
 def _quote_at(text: str) -> str:
@@ -206,7 +399,7 @@ def _unknown(code: str, what: str, name: str, known: Iterable[str], where: str) 
     return BoucleError(
         code,
         f'there is no {what} "{name}"' + (f" {where}" if where else ""),
-        fix=f"{hint}Known: {', '.join(sorted(known)) or 'none yet, run the loop first'}",
+        fix=f"{hint}Known: {', '.join(sorted(known))}" if known or what == "column" else "run the loop first: there is none yet",
     )
 
 
