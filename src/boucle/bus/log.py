@@ -78,7 +78,8 @@ class EventLog:
         self.syncs = 0
         self._segment_bytes = segment_bytes
         self._interval = fsync_interval
-        self._keep = keep or Retention()
+        self.keep = keep or Retention()
+        """What it was told to keep."""
         self._clock = clock or SystemClock()
         self._reader = LogReader(self.folder, self.stream)
         self._mark = DurableMark(self.folder)
@@ -226,7 +227,7 @@ class EventLog:
                 if self._aged():
                     assert self._segment is not None
                     self._roll(self._segment.schema)
-            return remove_expired(self.folder, self._keep, self._clock.now())
+            return remove_expired(self.folder, self.keep, self._clock.now())
 
     def truncate(self, before: Position) -> int:
         """Remove the segments whose rows all lie before `before`, whoever may want them; returns how many."""
@@ -279,7 +280,7 @@ class EventLog:
 
     def _aged(self) -> bool:
         """Whether the open segment has rows and covers as much time as retention likes it to."""
-        age, segment = self._keep.segment_age, self._segment
+        age, segment = self.keep.segment_age, self._segment
         if age is None or segment is None or self._end == segment.first:
             return False
         return self._clock.now() - segment.created >= age
@@ -317,10 +318,10 @@ class EventLog:
 
     def _retain_beside(self) -> None:
         """Retention must neither wait for a compaction nor stop rows from being taken."""
-        if self._keep == Retention() or not self._tidy.acquire(blocking=False):
+        if self.keep == Retention() or not self._tidy.acquire(blocking=False):
             return
         try:
-            remove_expired(self.folder, self._keep, self._clock.now())
+            remove_expired(self.folder, self.keep, self._clock.now())
         except (BoucleError, OSError) as error:
             _log.error("%s: nothing was removed by retention: %s", self.folder, error)
         finally:

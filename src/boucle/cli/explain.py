@@ -9,7 +9,7 @@ from typing import Any
 from boucle.address import parse_address
 from boucle.clock import SystemClock
 from boucle.errors import BoucleError
-from boucle.product.document import SourceSpec, StepSpec, kept
+from boucle.product.document import KeepSpec, SourceSpec, StepSpec, kept
 from boucle.product.lines import Path_
 from boucle.product.project import Project
 
@@ -100,6 +100,8 @@ def _picture(project: Project) -> list[str]:
         lines.append(f"  ├ {step.id}  = {step.use}({', '.join(step.from_)})")
         if step.by:
             lines.append(f"  │   {_spread(project, step)}")
+        if kept(step.keep) != KeepSpec():
+            lines.append(f"  │   {_keeping(step)}")
     for rule in loop.rules:
         targets = [str(command.get("target", "?")) for command in rule.get("commands", [])]
         lines.append(
@@ -137,8 +139,8 @@ def _load(source: SourceSpec) -> str:
     return f"shed while the path is more than {source.shed.after} behind"
 
 
-def _keeping(source: SourceSpec) -> str:
-    keep = kept(source.keep)
+def _keeping(spec: SourceSpec | StepSpec) -> str:
+    keep = kept(spec.keep)
     limits = [f"for {keep.age}" if keep.age else "", f"up to {keep.bytes}" if keep.bytes else ""]
     told = " and ".join(one for one in limits if one)
     return f"its log keeps rows {told}" if told else "its log keeps every row"

@@ -1,4 +1,4 @@
-"""Lets the logs of the sources forget what they were declared to keep no longer, and nobody needs.
+"""Lets the logs of sources and steps forget what they were declared to keep no longer, and nobody needs.
 
 A log holds back by itself what a consumer group has not committed (`boucle.bus.log_groups`). So the loop is one
 more group of each log that forgets: it commits what the last checkpoint on disk, every table and a restart that
@@ -6,8 +6,10 @@ looks back for duplicates are done with.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from msgspec import Struct
 
@@ -16,13 +18,13 @@ from boucle.bus.log import EventLog, Group, Retention
 from boucle.bus.segments import segment_files
 from boucle.clock import SECOND, Clock, Nanos
 from boucle.errors import BoucleError
-from boucle.loop.checkpoint import read_checkpoint
+from boucle.loop.checkpoint import Checkpoint, read_checkpoint
 from boucle.loop.intake import Intake, lookback
-from boucle.product.document import SourceSpec, kept
+from boucle.product.document import SourceSpec, StepSpec, kept
 from boucle.product.duration import seconds
 from boucle.product.size import size
 
-__all__ = ["GROUP", "LogRetention", "LogSize", "retention", "source_log"]
+__all__ = ["GROUP", "LogRetention", "LogSize", "kept_log", "retention"]
 
 _log = logging.getLogger("boucle.loop.retention")
 
@@ -33,20 +35,36 @@ _SEGMENT = 64 << 20
 _SMALLEST = 64 << 10
 
 
-def source_log(folder: Path, spec: SourceSpec, clock: Clock) -> EventLog:
-    """A log of a source; its segments are small enough that what is kept is near what was asked for."""
+def kept_log(folder: Path, spec: SourceSpec | StepSpec, clock: Clock) -> EventLog:
+    """A log of a source or a step; its segments are small enough that what is kept is near what was asked for."""
     keep = retention(spec)
     segment = _SEGMENT if keep.bytes is None else max(_SMALLEST, min(_SEGMENT, keep.bytes // 8))
     return EventLog(folder, keep=keep, clock=clock, segment_bytes=segment)
 
 
-def retention(spec: SourceSpec) -> Retention:
-    """What the logs of a source keep, each."""
+def retention(spec: SourceSpec | StepSpec) -> Retention:
+    """What the logs of a source or a step keep, each."""
     keep = kept(spec.keep)
     return Retention(
         seconds(keep.age) if keep.age else None,
         size(keep.bytes) if keep.bytes else None,
     )
+
+
+class Derived(Protocol):
+    """What is asked of the logs of steps; `boucle.loop.tables` answers."""
+
+    def logs(self) -> Iterable[EventLog]:
+        """The log of each derived stream."""
+        ...
+
+    def committed(self, stream: str) -> int | None:
+        """The row of a log before which every table it feeds has everything, for good; None when one cannot say."""
+        ...
+
+    def lookback(self, stream: str) -> int:
+        """The first row of a derived log that a restart reads to know its duplicates."""
+        ...
 
 
 class LogSize(Struct):
@@ -59,17 +77,13 @@ class LogSize(Struct):
 
 
 class LogRetention:
-    """The logs of the sources; the keeper calls `look` often, and now and then it does something."""
+    """The logs that forget; the keeper calls `look` often, and now and then it does something."""
 
     def __init__(
-        self,
-        intakes: Mapping[str, Intake],
-        committed: Callable[[str], int | None],
-        checkpoint: Path,
-        clock: Clock,
+        self, intakes: Mapping[str, Intake], derived: Derived, checkpoint: Path, clock: Clock
     ) -> None:
         self.sizes = {name: LogSize() for name in intakes}
-        self._intakes, self._committed = intakes, committed
+        self._intakes, self._derived = intakes, derived
         self._checkpoint, self._clock = checkpoint, clock
         self._groups: dict[str, Group] = {}
         self._due: Nanos = 0
@@ -81,6 +95,9 @@ class LogRetention:
                 for log in (intake.log, intake.late):
                     self._groups[log.stream] = log.group(GROUP)
             self._measure(intake)
+        for log in self._derived.logs():
+            if log.keep != Retention():
+                self._groups[log.stream] = log.group(GROUP)
 
     def look(self) -> None:
         """When half a minute has passed: say what is done with, remove what may go, and measure."""
@@ -91,35 +108,36 @@ class LogRetention:
 
     def apply(self) -> None:
         """Say what is done with, remove what may go, and measure. `Unavailable` when the disk takes nothing."""
+        found = self._found() if self._groups else None
         for intake in self._intakes.values():
-            for log, needed in self._needed(intake):
-                if needed is not None:
-                    self._groups[log.stream].commit(Position(log.stream, needed))
-                self.sizes[intake.id].removed += log.retain()
+            if intake.log.stream in self._groups:
+                done = None if found is None else found.positions.get(intake.id)
+                back = partial(lookback, time_column=intake.contract.time, horizon=intake.horizon, least=1)
+                removed = self._forget(intake.log, done, back(intake.log))
+                removed += self._forget(intake.late, Position(intake.late.stream, _ALL), back(intake.late))
+                self.sizes[intake.id].removed += removed
             self._measure(intake)
+        for log in self._derived.logs():
+            if log.stream in self._groups:
+                done = None if found is None else (found.derived or {}).get(log.stream)
+                self._forget(log, done, self._derived.lookback(log.stream))
 
-    def _needed(self, intake: Intake) -> Iterator[tuple[EventLog, int | None]]:
-        """Each log of a source that forgets, and the first of its rows that is needed (None: not known)."""
-        if intake.log.stream not in self._groups:
-            return
-        worked = self._worked(intake.id)
-        for log, done in ((intake.log, None if worked is None else worked.offset), (intake.late, _ALL)):
-            needs = (
-                done,
-                self._committed(log.stream),
-                lookback(log, intake.contract.time, intake.horizon, least=1),
-            )
-            known = [one for one in needs if one is not None]
-            yield log, min(known) if len(known) == len(needs) else None
+    def _forget(self, log: EventLog, done: Position | None, back: int) -> int:
+        """Let a log forget what is before `done`, `back` and what its tables lack; the segments that went."""
+        stored = self._derived.committed(log.stream)
+        if done is not None and stored is not None:
+            needed = min(done.offset, stored, back)
+            self._groups[log.stream].commit(Position(log.stream, needed))
+        return log.retain()
 
-    def _worked(self, source: str) -> Position | None:
-        """How far a source was worked through by the checkpoint a restart would find; None: everything is needed."""
+    def _found(self) -> Checkpoint | None:
+        """The checkpoint a restart would find; None: everything is needed."""
         try:
             read = read_checkpoint(self._checkpoint)
         except BoucleError as error:
-            _log.warning("nothing is removed from the log of %s: %s", source, error)
+            _log.warning("nothing is removed from the logs: %s", error)
             return None
-        return None if read is None else read.checkpoint.positions.get(source)
+        return None if read is None else read.checkpoint
 
     def _measure(self, intake: Intake) -> None:
         logs = (intake.log, intake.late)

@@ -31,7 +31,7 @@ from boucle.loop.observe import Observer
 from boucle.loop.path import Path, pieces
 from boucle.loop.picture import Picture
 from boucle.loop.plan import Plan
-from boucle.loop.retention import LogRetention, source_log
+from boucle.loop.retention import LogRetention, kept_log
 from boucle.loop.tables import EVENTS, Tables, event_block
 from boucle.loop.trace import Trace, Tracer
 from boucle.loop.watch import Watch
@@ -89,7 +89,7 @@ class Loop:
             seconds(settings.get("run.lake_every").value),
             settings.fill,
         )
-        self.retention = LogRetention(self.intakes, self.tables.committed, self.folder / "checkpoint", clock)
+        self.retention = LogRetention(self.intakes, self.tables, self.folder / "checkpoint", clock)
         self.path = Path(plan.steps, self._deciding(), self._beside())
         self.inlet = CommandInlet.declared(plan, clock, self.action, self.quarantine) if inlet else None
         self.watch = Watch(plan, self.intakes, self.actuators, clock, self._tell)
@@ -133,8 +133,8 @@ class Loop:
                 spec,
                 project.contracts[spec.schema],
                 source,
-                source_log(self.folder / "log" / name, spec, self.clock),
-                source_log(self.folder / "log" / f"{name}.late", spec, self.clock),
+                kept_log(self.folder / "log" / name, spec, self.clock),
+                kept_log(self.folder / "log" / f"{name}.late", spec, self.clock),
                 self.quarantine,
                 self.clock,
                 self.tracer,

@@ -8,7 +8,7 @@ are known, by key or as a whole, and each is dropped once when it comes again.
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,10 @@ from boucle.clock import Clock
 from boucle.event import Event
 from boucle.lake.writer import Feed, LakeWriter
 from boucle.loop.feeds import QUARANTINE_TABLE, Fed, feed, quarantine_feed
-from boucle.loop.intake import recent
+from boucle.loop.intake import lookback, recent
 from boucle.loop.lakekeeper import LakeKeeper
 from boucle.loop.path import Closes
+from boucle.loop.retention import kept_log
 from boucle.loop.view import TablesView
 from boucle.product.document import LoopDocument, TableSpec
 from boucle.quality.quarantine import Quarantine
@@ -104,7 +105,9 @@ class Tables:
         self._derived: dict[str, _Derived] = {}
         for spec in declared.values():
             if spec.from_ not in logs and spec.from_ not in self._derived:
-                log = EventLog(folder / "log" / spec.from_)
+                step = next((one for one in loop.steps if one.id == spec.from_.partition("/")[0]), None)
+                place = folder / "log" / spec.from_
+                log = EventLog(place) if step is None else kept_log(place, step, clock)
                 seen = Dedupe("at", spec.key, _HORIZON) if spec.key else None
                 self._derived[spec.from_] = _Derived(log, seen, spec.key)
         logs |= {stream: derived.log for stream, derived in self._derived.items()}
@@ -168,6 +171,15 @@ class Tables:
                 rows = rows.filter(pa.array(~repeated))
         if rows.num_rows:
             derived.log.append(Block(block.stream, rows, block.watermark, block.position))
+
+    def logs(self) -> Iterable[EventLog]:
+        """The log of each derived stream."""
+        return [derived.log for derived in self._derived.values()]
+
+    def lookback(self, stream: str) -> int:
+        """The first row of a derived log that a restart reads to know its duplicates."""
+        derived = self._derived[stream]
+        return _NOBODY if derived.seen is None else lookback(derived.log, "at", _HORIZON)
 
     def read(self, stream: str) -> Iterator[Block]:
         """Everything a derived stream's log holds."""

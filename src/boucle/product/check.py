@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, TypeAlias
 
 import jsonschema
 import msgspec
@@ -15,7 +15,7 @@ from boucle.address import Port, parse_address
 from boucle.errors import BoucleError, Problem
 from boucle.product.consistency import consistency_problems
 from boucle.product.contract import StreamContract
-from boucle.product.document import LoopDocument, SourceSpec, kept
+from boucle.product.document import KeepSpec, LoopDocument, SourceSpec, kept
 from boucle.product.duration import seconds
 from boucle.product.lines import Document, Path_
 from boucle.product.odcs import compile_contract
@@ -196,30 +196,45 @@ def _source_problems(
 def _amount_problems(document: Document, path: Path_, source: SourceSpec) -> Iterator[Problem]:
     """Durations and sizes that cannot be read, and a log that forgets what a restart must know."""
     keep = kept(source.keep)
-    place: Path_ = ("keep",) if isinstance(source.keep, str) else ("keep", "age")
-    amounts: list[tuple[Path_, Callable[[str], float], str]] = [
+    amounts: list[_Amount] = [
         ((name,), seconds, getattr(source, name)) for name in ("lateness", "future", "idle", "horizon")
     ]
     amounts += [(("shed", "after"), seconds, source.shed.after)] if source.shed else []
-    amounts += [(place, seconds, keep.age)] if keep.age else []
-    amounts += [(("keep", "bytes"), size, keep.bytes)] if keep.bytes else []
+    amounts += _keep_amounts(keep, named=not isinstance(source.keep, str))
     broken = False
-    for setting, read, text in amounts:
-        try:
-            if read(text) > 0 or setting[0] not in {"shed", "keep"}:
-                continue
-            problem = f"{'.'.join(map(str, setting))}: {text} is nothing", "give more than 0", "B212"
-        except BoucleError as error:
-            problem = error.what, error.fix, error.code
+    for place, problem in _unreadable(amounts):
         broken = True
-        yield _problem(document, (*path, *setting), problem[0], fix=problem[1], code=problem[2])
+        yield _problem(document, (*path, *place), problem[0], fix=problem[1], code=problem[2])
     if broken or not keep.age:
         return
+    place = ("keep",) if isinstance(source.keep, str) else ("keep", "age")
     needed = seconds(source.horizon) + seconds(source.lateness)
     if seconds(keep.age) < needed:
         what = f"keep: {keep.age} is less than a restart must look back to know duplicates ({needed:g} s)"
         fix = "keep at least horizon + lateness"
         yield _problem(document, (*path, *place), what, fix=fix, code="B212")
+
+
+_Amount: TypeAlias = tuple[Path_, Callable[[str], float], str]
+"""Where an amount stands, how it is read, and what is written there."""
+
+
+def _keep_amounts(keep: KeepSpec, *, named: bool) -> list[_Amount]:
+    amounts: list[_Amount] = (
+        [(("keep", "age") if named else ("keep",), seconds, keep.age)] if keep.age else []
+    )
+    return amounts + ([(("keep", "bytes"), size, keep.bytes)] if keep.bytes else [])
+
+
+def _unreadable(amounts: list[_Amount]) -> Iterator[tuple[Path_, tuple[str, str, str]]]:
+    """Amounts that say nothing: where, and what, fix and code."""
+    for place, read, text in amounts:
+        try:
+            if read(text) > 0 or place[0] not in {"shed", "keep"}:
+                continue
+            yield place, (f"{'.'.join(map(str, place))}: {text} is nothing", "give more than 0", "B212")
+        except BoucleError as error:
+            yield place, (error.what, error.fix, error.code)
 
 
 def _step_problems(document: Document, loop: LoopDocument) -> Iterator[Problem]:
@@ -235,6 +250,9 @@ def _step_problems(document: Document, loop: LoopDocument) -> Iterator[Problem]:
         if step.id in streams:
             yield _problem(document, ("steps", index, "id"), f"{step.id!r} names two streams", code="B212")
         streams.append(step.id)
+        amounts = _keep_amounts(kept(step.keep), named=not isinstance(step.keep, str))
+        for place, problem in _unreadable(amounts):
+            yield _problem(document, ("steps", index, *place), problem[0], fix=problem[1], code=problem[2])
     for name, table in loop.tables.items():
         if table.from_ not in streams:
             what = f"table {name} is fed by {table.from_!r}, which nothing produces"

@@ -30,7 +30,7 @@ class ShedSpec(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class KeepSpec(Struct, frozen=True, forbid_unknown_fields=True):
-    """How long the log of a source keeps its rows; what a restart or a table needs stays longer."""
+    """How long a log keeps its rows; what a restart or a table needs stays longer."""
 
     age: str = ""
     """Since they were taken; empty: for ever."""
@@ -84,6 +84,8 @@ class StepSpec(Struct, frozen=True, forbid_unknown_fields=True):
     """Columns whose values may be worked on apart from each other: the step is then spread over `run.workers`."""
     groups: int = 16
     """Into how many groups those values fall; fixed for the life of the step's state."""
+    keep: str | KeepSpec = KeepSpec()
+    """How long its rows stay in the log that stands between the step and its tables: `7d`, or an age and a size."""
 
 
 class TableSpec(Struct, frozen=True, forbid_unknown_fields=True):
