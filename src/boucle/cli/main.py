@@ -26,9 +26,14 @@ VERBS = {
     "explain": "show the plan, each setting, and where it came from",
     "state": "what a run remembers: its last checkpoint, step by step",
     "quality": "hold the contract against tables and files: what is broken, how gravely, which rows",
+    "slo": "how the promises of a run stand: error budgets, how fast they burn",
+    "quarantine": "refused readings: list, show, export to be mended, judge again",
     "sql": "ask the lake's tables a question in SQL",
     "catalog": "find products, tables and columns; read their pages; serve them as a web site",
     "lineage": "what breaks without a column, where a number comes from; send lineage to other tools",
+    "lake": "the lake's tables: history, time travel, changes, upkeep, backfill, Iceberg",
+    "refine": "tables made from tables by SQL or dbt, published when their gates pass",
+    "rollback": "a table as it was at a version or a moment, by a new version",
     "doctor": "what is installed, reachable or missing, and how to get it",
 }
 

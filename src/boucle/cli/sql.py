@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from boucle.cli.answer import print_table
 from boucle.errors import BoucleError
 
 __all__ = ["arguments", "run"]
@@ -56,26 +57,5 @@ def run(options: argparse.Namespace) -> int:
         writer.writeheader()
         writer.writerows(rows)
     else:
-        _print_table(names, rows, options.limit)
+        print_table(names, rows, options.limit)
     return 0
-
-
-def _print_table(names: list[str], rows: list[dict[str, Any]], limit: int) -> None:
-    shown = rows[:limit] if limit else rows
-    cells = [[_cell(row[name]) for name in names] for row in shown]
-    widths = [max([len(name), *(len(row[i]) for row in cells)]) for i, name in enumerate(names)]
-    print("  ".join(f"{name:<{width}}" for name, width in zip(names, widths, strict=True)).rstrip())
-    print("  ".join("─" * width for width in widths))
-    for row in cells:
-        print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
-    more = f", {len(rows) - len(shown)} more not shown (--limit 0)" if len(shown) < len(rows) else ""
-    print(f"({len(rows)} row{'s' if len(rows) != 1 else ''}{more})", file=sys.stderr)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    text = f"[{len(value)} values]" if isinstance(value, list) else str(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"

@@ -72,17 +72,13 @@ class LakeTable:
         self.name = self.folder.name
         self.zone = self.folder.parent.name
         self.partition_by = tuple(partition_by)
-        self._time = time
+        self.time = time
+        """The column of event time; "" when there is none."""
         self._lock = threading.RLock()
         self._table: DeltaTable | None = None
         self._synced = -1
         self._inherited = -1
         self._counted = (-1, 0)
-
-    @property
-    def time(self) -> str:
-        """The column of event time; "" when there is none."""
-        return self._time
 
     @property
     def version(self) -> int:
@@ -354,7 +350,7 @@ class LakeTable:
             schema=schema,
             mode="ignore",
             partition_by=partitions,
-            description=_TIMED + self._time,
+            description=_TIMED + self.time,
             configuration=_CONFIGURATION,
             storage_options=self.place.options,
         )
@@ -512,7 +508,7 @@ class LakeTable:
         told = table.metadata()
         self.partition_by = tuple(told.partition_columns) or self.partition_by
         said = told.description or ""
-        self._time = said.removeprefix(_TIMED) if said.startswith(_TIMED) else self._time
+        self.time = said.removeprefix(_TIMED) if said.startswith(_TIMED) else self.time
         return table
 
     def _snapshot(self, version: int | None) -> DeltaTable | None:

@@ -12,7 +12,7 @@ from boucle.errors import BoucleError
 from boucle.lake.datafile import DataFile, data_file, read
 from boucle.lake.delta import LakeTable
 
-__all__ = ["Change", "Version", "changes", "restore", "version_at", "version_of", "versions"]
+__all__ = ["Change", "Version", "changes", "moment_of", "restore", "version_at", "version_of", "versions"]
 
 
 class Version(Struct, frozen=True):
@@ -86,6 +86,11 @@ def version_of(table: LakeTable, text: str) -> int:
                 fix=f"ask for a version from 0 to {table.version}",
             )
         return number
+    return version_at(table, moment_of(text))
+
+
+def moment_of(text: str) -> datetime:
+    """A moment as people write it, UTC unless it says otherwise; B524 for what is none."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
@@ -95,7 +100,7 @@ def version_of(table: LakeTable, text: str) -> int:
             why=str(error),
             fix="write a number, or a moment like 2026-11-21T10:00:00Z",
         ) from None
-    return version_at(table, moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _moment(at_ms: int) -> str:

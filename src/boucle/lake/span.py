@@ -5,18 +5,20 @@ same rows again, late rows are known by their transaction and their key.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from boucle.block import Block
+from boucle.block import Block, Position
 from boucle.clock import Nanos
 from boucle.errors import BoucleError
 from boucle.lake.datafile import DataFile, overlaps, read
 from boucle.lake.delta import LakeTable
 from boucle.lake.history import changes
 
-__all__ = ["backfill", "merge_late"]
+__all__ = ["backfill", "from_file", "merge_late"]
 
 _TRIES = 5
 
@@ -75,6 +77,31 @@ def _outside(
         at = rows.column(table.time).cast(pa.timestamp("ns", "UTC")).cast(pa.int64())
         rows = rows.filter(pc.or_(pc.less(at, since), pc.greater_equal(at, until)))
         yield from rows.combine_chunks().to_batches()
+
+
+def from_file(file: Path, table: LakeTable, since: Nanos, until: Nanos) -> Iterator[Block]:
+    """The rows of a Parquet file with `since` ≤ time < `until`, typed as the table's; B529 when it cannot be read."""
+    try:
+        reader = pq.ParquetFile(file)
+        known = table.in_flight(table.schema.empty_table()).schema
+        for batch in reader.iter_batches(100_000):
+            if table.time not in batch.schema.names:
+                raise pa.ArrowInvalid(f'there is no column "{table.time}"')
+            kinds = [
+                known.field(field.name) if field.name in known.names else field for field in batch.schema
+            ]
+            rows = pa.Table.from_batches([batch]).cast(pa.schema(kinds))
+            at = rows.column(table.time).cast(pa.timestamp("ns", "UTC")).cast(pa.int64())
+            rows = rows.filter(pc.and_(pc.greater_equal(at, since), pc.less(at, until)))
+            for one in rows.combine_chunks().to_batches():
+                yield Block(table.name, one, 0, Position(table.name, 0))
+    except (OSError, pa.ArrowException) as error:
+        raise BoucleError(
+            "B529",
+            f'{file} cannot fill table "{table.name}"',
+            why=" ".join(str(error).split())[:300],
+            fix="give a Parquet file with the table's columns",
+        ) from error
 
 
 def merge_late(table: LakeTable, late: LakeTable, key: Sequence[str]) -> int:

@@ -25,7 +25,8 @@ _PROFILE = """boucle:
   outputs:
     lake: {{type: duckdb, path: {path}, schema: main, threads: 2}}
 """
-_SHOW = "import duckdb, json, sys; duck = duckdb.connect(sys.argv[1]); [duck.execute(one) for one in json.load(sys.stdin)]"
+_SHOW = "import duckdb, json, sys\n"
+_SHOW += "duck = duckdb.connect(sys.argv[1]); [duck.execute(one) for one in json.load(sys.stdin)]"
 
 
 def find_dbt() -> Path:
@@ -36,12 +37,11 @@ def find_dbt() -> Path:
     return Path(found)
 
 
-def build(transform: Transform, duck: Any, inputs: Inputs, file: Path, sample: str = "") -> None:
+def build(transform: Transform, duck: Any, inputs: Inputs, file: Path) -> None:
     """Run the project and leave the rows of its model in `file`.
 
     B535 says what dbt said when the project cannot be read, or a model or a test of it failed.
     """
-    del sample  # the inputs were already cut when `duck` was given them
     program = find_dbt()
     work = file.parent / "dbt"
     work.mkdir()

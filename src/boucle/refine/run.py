@@ -7,7 +7,7 @@ stage the same batch, and the second to commit is refused.
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,29 +63,30 @@ def refine(
     *,
     full: bool = False,
     again: bool = True,
-    sample: str = "",
+    samples: Mapping[str, str] | None = None,
 ) -> Outcome:
     """Bring the table up to its inputs, when they have something new (or `full`: make it anew).
 
     `folder` holds what is staged and what is held back. `again` tries a batch that was held back before, although
-    nothing has changed. With `sample`, a condition on the rows of each input, nothing is published. Raises
+    nothing has changed. With `samples`, conditions on the rows of
+    inputs, nothing is published. Raises
     `Unavailable` when the lake is away, B533 for SQL that cannot be run, B509 when somebody else does the same.
     """
     begun = time.monotonic()
     inputs = _inputs(transform, lake)
     state = _state(inputs.output, transform.digest)
-    anew = full or sample != "" or not state.same_sql
+    anew = full or bool(samples) or not state.same_sql
     told: dict[str, Any] = {"name": transform.name, "inputs": inputs.versions}
     quiet = not anew and inputs.applied == inputs.versions
     if quiet or (not again and _was_held(folder, transform, inputs)):
         took = time.monotonic() - begun
         return Outcome(**told, state="unchanged", version=inputs.published, rows=0, verdicts=[], seconds=took)
     work = folder / "staged" / transform.name
-    with staged(transform, inputs, work, anew=anew, sample=sample) as batch:
+    with staged(transform, inputs, work, anew=anew, samples=samples or {}) as batch:
         verdicts = audit(batch.duck, transform, state.rows_before)
         told |= {"rows": batch.rows, "verdicts": verdicts}
         passed = all(one.holds or one.severity == "warning" for one in verdicts)
-        if sample:
+        if samples:
             took = time.monotonic() - begun
             return Outcome(
                 **told, state="tried" if passed else "held", version=inputs.published, seconds=took

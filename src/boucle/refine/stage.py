@@ -1,7 +1,7 @@
 """Computes a transformation's rows from its inputs, each at one version, into files nobody reads yet."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -55,17 +55,17 @@ def tables(file: Path) -> Iterator[pa.Table]:
 
 @contextmanager
 def staged(
-    transform: Transform, inputs: Inputs, folder: Path, *, anew: bool, sample: str = ""
+    transform: Transform, inputs: Inputs, folder: Path, *, anew: bool, samples: Mapping[str, str]
 ) -> Iterator[Staged]:
     """The batch, while its database is open; `folder` is emptied before.
 
-    `anew`: an incremental transformation sees all rows as gained. `sample`: a condition on the rows of each input.
+    `anew`: an incremental transformation sees all rows as gained. `samples`: conditions on the rows of inputs.
     B533 when the SQL cannot be run, B534 when rows that mode append added before were taken away from an input.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     with connection(spill=folder / "spill") as duck:
-        gained, lost = _show_all(duck, transform, inputs, anew, sample)
+        gained, lost = _show_all(duck, transform, inputs, anew, samples)
         if transform.spec.mode == "append" and any(lost.values()):
             told = ", ".join(f"{count} of {table}" for table, count in lost.items() if count)
             raise BoucleError(
@@ -79,7 +79,7 @@ def staged(
             if transform.spec.use == "dbt":
                 from boucle.refine.dbt import build
 
-                build(transform, duck, inputs, file, sample)
+                build(transform, duck, inputs, file)
             else:
                 _confine(duck, inputs, folder)
                 duck.execute(
@@ -111,7 +111,7 @@ def _confine(duck: Any, inputs: Inputs, folder: Path) -> None:
 
 
 def _show_all(
-    duck: Any, transform: Transform, inputs: Inputs, anew: bool, sample: str
+    duck: Any, transform: Transform, inputs: Inputs, anew: bool, samples: Mapping[str, str]
 ) -> tuple[dict[str, int], dict[str, int]]:
     gained, lost = dict[str, int](), dict[str, int]()
     for schema in (CHANGED, REMOVED):
@@ -120,7 +120,7 @@ def _show_all(
         one = name(bare(text))
         zone = name(table.zone)
         duck.execute(f"CREATE SCHEMA IF NOT EXISTS {zone}")
-        show(duck, table, inputs.versions[text], f"{zone}.{one}", sample)
+        show(duck, table, inputs.versions[text], f"{zone}.{one}", samples.get(text, ""))
         duck.execute(f"CREATE VIEW main.{one} AS SELECT * FROM {zone}.{one}")
         if transform.spec.mode == "full":
             continue
