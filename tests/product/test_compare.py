@@ -62,8 +62,6 @@ def columns(contract: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-
-
 CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
     "add optional column": lambda c: columns(c).append({"name": "city", "logicalType": "string"}),
     "add required column": lambda c: columns(c).append(
@@ -88,7 +86,9 @@ CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
 
 
 def table() -> dict[str, list[str]]:
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.splitlines() if line[:1] == "|"]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.splitlines() if line[:1] == "|"
+    ]
     return {row[0]: row[1:] for row in rows[2:]}
 
 
@@ -176,7 +176,9 @@ MORE: list[tuple[str, str, Callable[[Any], object], str, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("where", "make", "kind", "breaks"), [one[1:] for one in MORE], ids=[one[0] for one in MORE])
+@pytest.mark.parametrize(
+    ("where", "make", "kind", "breaks"), [one[1:] for one in MORE], ids=[one[0] for one in MORE]
+)
 def test_other_changes(where: str, make: Callable[[Any], object], kind: str, breaks: str) -> None:
     (one,) = judged(*shifted(where, make)).changes
     assert (one.kind, " ".join(one.breaks)) == (kind, breaks)
@@ -239,7 +241,9 @@ def test_the_raised_version_is_enough(numbers: list[int], level: Any) -> None:
 
 
 MIRROR = {"same": "same", "more": "less", "less": "more", "other": "other"}
-_ends = st.tuples(st.none() | st.integers(-3, 3), st.just(False)) | st.tuples(st.integers(-3, 3), st.booleans())
+_ends = st.tuples(st.none() | st.integers(-3, 3), st.just(False)) | st.tuples(
+    st.integers(-3, 3), st.booleans()
+)
 
 
 @given(st.tuples(_ends, _ends), st.tuples(_ends, _ends))
@@ -249,7 +253,15 @@ def test_intervals_are_compared_as_sets(old: Any, new: Any) -> None:
     steps = [step / 4 for step in range(-20, 21)]
     sets = [{step for step in steps if _within(step, one)} for one in (old, new)]
     if all(sets):
-        said = "same" if sets[0] == sets[1] else "more" if sets[0] < sets[1] else "less" if sets[1] < sets[0] else "other"
+        said = (
+            "same"
+            if sets[0] == sets[1]
+            else "more"
+            if sets[0] < sets[1]
+            else "less"
+            if sets[1] < sets[0]
+            else "other"
+        )
         assert interval(old, new) == said
 
 
@@ -378,7 +390,7 @@ def test_check_says_which_version(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_labels_that_are_no_versions_must_differ() -> None:
-    assert not judged({**CONTRACT, "version": "spring"}, {**changed("drop table"), "version": "spring"}).enough
+    assert not judged(
+        {**CONTRACT, "version": "spring"}, {**changed("drop table"), "version": "spring"}
+    ).enough
     assert judged({**CONTRACT, "version": "spring"}, {**changed("drop table"), "version": "summer"}).enough
-
-

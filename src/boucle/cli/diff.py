@@ -46,7 +46,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--check", action="store_true", help="exit 1 when the version does not rise as the changes demand"
     )
     parser.add_argument(
-        "--changelog", nargs="?", const="-", metavar="FILE", help="put a Markdown entry on top of FILE (or print it)"
+        "--changelog",
+        nargs="?",
+        const="-",
+        metavar="FILE",
+        help="put a Markdown entry on top of FILE (or print it)",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object: {level, ok, verdicts}")
     parser.epilog = (
@@ -100,10 +104,14 @@ def _sides(options: argparse.Namespace) -> tuple[list[tuple[str, Any]], str]:
         if not refs:
             raise BoucleError("B251", f"no tag holds {newest}", fix="tag a version, or name older ones")
     if not given and not refs:
-        raise BoucleError("B251", "there is nothing to compare with", fix="give OLD NEW, or --from REF, or --transitive")
+        raise BoucleError(
+            "B251", "there is nothing to compare with", fix="give OLD NEW, or --from REF, or --transitive"
+        )
     if len(given) + len(refs) > 1 and not options.transitive:
         raise BoucleError(
-            "B251", "several older versions are given", fix="add --transitive to compare with each, or name one"
+            "B251",
+            "several older versions are given",
+            fix="add --transitive to compare with each, or name one",
         )
     path = Path(newest)
     folder, within = (path, "") if path.is_dir() else (path.parent, path.name)

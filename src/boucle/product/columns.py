@@ -149,8 +149,9 @@ def column(prop: dict[str, Any]) -> Column:
     """One ODCS property as a column."""
     options = dict(prop.get("logicalTypeOptions") or {})
     kind = kind_of_names(prop.get("logicalType"), prop.get("physicalType"))
-    if kind.family == "string" and not kind.format and isinstance(options.get("format"), str):
-        kind = structs.replace(kind, format=options["format"])
+    if kind.family == "string" and isinstance(options.get("format"), str):
+        kind = structs.replace(kind, format=kind.format or options["format"])
+        del options["format"]
     if kind.family == "timestamp" and options.get("timezone") is False:
         kind = structs.replace(kind, zone=False)
     if kind.family == "string" and "maxLength" not in options and (most := _length(prop.get("physicalType"))):
@@ -225,7 +226,7 @@ def property_of(one: Column) -> dict[str, Any]:
 def _options(one: Column) -> Iterator[tuple[str, Any]]:
     yield from one.options.items()
     kind = one.kind
-    if kind.family == "string" and kind.format and "format" not in one.options and kind.format not in _NAMES:
+    if kind.family == "string" and kind.format and kind.format not in _NAMES:
         yield "format", kind.format
 
 

@@ -19,7 +19,10 @@ def entry(verdicts: Sequence[Verdict], day: str) -> str:
     names = dict.fromkeys(verdict.new or verdict.needed or "unversioned" for verdict in changed)
     lines = [f"## {' / '.join(names)} – {day}", ""]
     for verdict in changed:
-        lines += [f"{verdict.document.capitalize()} `{verdict.id}`, {verdict.old or 'new'} → {verdict.new or 'gone'}:", ""]
+        lines += [
+            f"{verdict.document.capitalize()} `{verdict.id}`, {verdict.old or 'new'} → {verdict.new or 'gone'}:",
+            "",
+        ]
         for title, chosen in _parts(verdict.changes):
             lines += [f"### {title}", "", *(_line(change) for change in chosen), ""] if chosen else []
     return "\n".join(lines).rstrip() + "\n"

@@ -34,13 +34,19 @@ def promises_at(ref: str, path: str, folder: Path | None = None) -> dict[str, Pr
         if kind == b"blob\n":
             return _known([_at(here, ref, within, path)])
         if kind == b"tree\n":
-            names = (_git(here, "ls-tree", "--full-tree", "-r", "--name-only", "-z", f"{ref}:{within}") or b"").split(b"\0")
+            names = (
+                _git(here, "ls-tree", "--full-tree", "-r", "--name-only", "-z", f"{ref}:{within}") or b""
+            ).split(b"\0")
             files = [name for name in map(bytes.decode, names) if _promises_something(name)]
             base = within.rstrip("/")
             return _known([_at(here, ref, f"{base}/{name}" if base else name, name) for name in files])
     known = _git(here, "rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}")
     if known is None:
-        why = "git knows no such version" if _git(here, "rev-parse", "--git-dir") else "this is no git repository"
+        why = (
+            "git knows no such version"
+            if _git(here, "rev-parse", "--git-dir")
+            else "this is no git repository"
+        )
         fix = "`git tag` lists the versions that have a name; a shallow clone has few: git fetch --tags --unshallow"
         raise BoucleError("B251", f"{ref}:{path} cannot be read", why=why, fix=fix)
     raise BoucleError(
