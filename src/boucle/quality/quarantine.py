@@ -1,5 +1,6 @@
 """Where refused readings are kept, so that each can be looked at, counted and judged again."""
 
+import hashlib
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -11,10 +12,10 @@ import pyarrow as pa
 from boucle.block import Block, Position
 from boucle.quality.check import Checker
 from boucle.quality.decode import Decoder
-from boucle.quality.ledger import Ledger
+from boucle.quality.ledger import Ledger, lines_of
 from boucle.quality.reject import QUARANTINE, Reject, rejects_as_rows
 
-__all__ = ["QUARANTINE", "Quarantine", "Reject", "judge_again"]
+__all__ = ["QUARANTINE", "Quarantine", "Reject", "judge_again", "named_rejects"]
 
 _log = logging.getLogger("boucle.quality.quarantine")
 
@@ -84,6 +85,25 @@ class Quarantine:
 def _block(rows: list[Reject], number: int) -> Block:
     batch: pa.RecordBatch = rejects_as_rows(rows)
     return Block("quarantine", batch, 0, Position("quarantine", number))
+
+
+def named_rejects(folder: Path) -> Iterator[tuple[str, Reject]]:
+    """Every Reject of a quarantine's folder with its name, oldest first; safe beside the loop that writes it.
+
+    The name is made of what was refused, when and why: it stays the same whatever else is damaged or added. The
+    second of two that are alike to the last byte is called `…-2`.
+    """
+    file = folder / "quarantine.ndjson"
+    if not file.exists():
+        return
+    seen: Counter[str] = Counter()
+    for line in lines_of(file):
+        if line is None:
+            continue
+        name = hashlib.sha256(line).hexdigest()[:12]
+        seen[name] += 1
+        number = seen[name]
+        yield (name if number == 1 else f"{name}-{number}"), msgspec.json.decode(line, type=Reject)
 
 
 def judge_again(entry: Reject, decoder: Decoder, checker: Checker) -> tuple[Block | None, list[Reject]]:
