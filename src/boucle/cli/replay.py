@@ -94,6 +94,7 @@ def run(options: argparse.Namespace) -> int:
         folder=_fresh(options.into or Path("run") / f"replay-{plan.project.id}"),
         listener=lambda told: tick(screen, told),
         inlet=False,
+        promises=False,
     )
     labels = plan.project.loop.view.labels
     beside = Labelled(by=labels.by, label=labels.label) if labels else None

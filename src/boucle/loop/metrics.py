@@ -27,6 +27,7 @@ class _Snapshot(Collector):
     def collect(self) -> Iterator[Metric]:
         yield from self._readings()
         yield from self._path()
+        yield from self._objectives()
         yield from self._machines()
         yield from self._action()
 
@@ -110,6 +111,29 @@ class _Snapshot(Collector):
         yield GaugeMetricFamily(
             "boucle_lag_seconds", "Since the oldest Block not worked through was accepted", waiting.lag_s
         )
+
+    def _objectives(self) -> Iterator[Metric]:
+        share = GaugeMetricFamily(
+            "boucle_slo_compliance", "Share of the window that was good", labels=["slo"]
+        )
+        target = GaugeMetricFamily("boucle_slo_target", "Share that must be good", labels=["slo"])
+        left = GaugeMetricFamily("boucle_slo_budget_left", "Share of the error budget", labels=["slo"])
+        burn = GaugeMetricFamily(
+            "boucle_slo_burn_rate",
+            "Times too fast that the error budget burns",
+            labels=["slo", "alert", "window"],
+        )
+        fires = GaugeMetricFamily("boucle_slo_alert", "1 while the alert is on", labels=["slo", "alert"])
+        for one in self._view.objectives:
+            target.add_metric([one.id], one.target)
+            left.add_metric([one.id], one.left)
+            if not math.isnan(one.compliance):
+                share.add_metric([one.id], one.compliance)
+            for rate in one.burns:
+                burn.add_metric([one.id, rate.name, "long"], rate.long)
+                burn.add_metric([one.id, rate.name, "short"], rate.short)
+                fires.add_metric([one.id, rate.name], float(rate.fires))
+        yield from (share, target, left, burn, fires)
 
     def _machines(self) -> Iterator[Metric]:
         health = GaugeMetricFamily("boucle_machine_health", "1 new, 0 failed", labels=["machine"])

@@ -73,6 +73,7 @@ class Picture:
             backlog=self._backlog(),
             decision_ms=loop.observer.decision_ms.latency(),
             action_ms=loop.observer.action_ms.latency(),
+            objectives=loop.objectives.view(),
         )
 
     def _backlog(self) -> BacklogView:

@@ -32,12 +32,14 @@ from boucle.loop.path import Path, pieces
 from boucle.loop.picture import Picture
 from boucle.loop.plan import Plan
 from boucle.loop.retention import LogRetention, kept_log
+from boucle.loop.slo import Objectives, sla_of
 from boucle.loop.tables import EVENTS, Tables, event_block
 from boucle.loop.trace import Trace, Tracer
 from boucle.loop.watch import Watch
 from boucle.ports import Actuator, Source
 from boucle.product.duration import seconds
 from boucle.product.size import size
+from boucle.product.sla import Sla
 from boucle.quality.quarantine import Quarantine
 
 __all__ = ["Listener", "Loop"]
@@ -65,6 +67,7 @@ class Loop:
         folder: Folder | None = None,
         listener: Listener | None = None,
         inlet: bool = True,
+        promises: bool = True,
     ) -> None:
         self.plan, self.clock = plan, clock
         self.folder = folder or plan.project.path("run.folder")
@@ -90,6 +93,9 @@ class Loop:
             settings.fill,
         )
         self.retention = LogRetention(self.intakes, self.tables, self.folder / "checkpoint", clock)
+        # A replay serves nobody: how fresh history is says nothing.
+        sla = sla_of(plan.project) if promises else Sla()
+        self.objectives = Objectives(sla, plan.project, self.folder, self.intakes, clock, self._tell)
         self.path = Path(plan.steps, self._deciding(), self._beside())
         self.inlet = CommandInlet.declared(plan, clock, self.action, self.quarantine) if inlet else None
         self.watch = Watch(plan, self.intakes, self.actuators, clock, self._tell)
@@ -163,6 +169,8 @@ class Loop:
         }
         for stream in self.observer.streams:
             taps.setdefault(stream, []).append(self.observer.see)
+        for stream in self.objectives.streams:
+            taps.setdefault(stream, []).append(self.objectives.see)
         return taps
 
     def _consider(self, block: Block) -> None:
@@ -184,6 +192,7 @@ class Loop:
             listener(event)
 
     def _told(self, command: Command, receipt: Receipt) -> None:
+        self.objectives.receipt(receipt)
         for listener in self._listeners:
             listener((command, receipt))
 
@@ -203,6 +212,7 @@ class Loop:
         for name, intake in self.intakes.items():
             intake.open(checkpoint.resume.get(name) if checkpoint else None)
         self.retention.open()
+        self.objectives.open()
         self.lineage.start()
         self._catch_up()
         if self.inlet is not None:
@@ -253,6 +263,7 @@ class Loop:
         self.tables.flush()
         self.tables.commit()
         self.watch.look()
+        self.objectives.look()
 
     def pump(self) -> int:
         """Do everything there is to do, source after source, in this thread; the rows worked through."""
@@ -377,6 +388,7 @@ class Loop:
             self.tables.flush()
             self.tables.commit()
             self.lineage.step()
+            self.objectives.look()
             if self.checkpoints.waiting:
                 self._save()
                 self._checkpoint_due = time.monotonic() + self._checkpoint_every
@@ -433,6 +445,7 @@ class Loop:
         else:
             self._finish()
         self.lineage.end(self.failure)
+        self._close_objectives()
         self.picture.freeze()
         if self.inlet is not None:
             self.inlet.close()
@@ -450,6 +463,7 @@ class Loop:
         self.path.settle()
         self.action.dispatcher.step(0)
         self.watch.end()
+        self.objectives.look()
         self._flush_all()
         try:
             self._take_checkpoint()
@@ -458,6 +472,12 @@ class Loop:
         except (Unavailable, OSError) as error:
             # What is durable stays; the next start works through the log from the checkpoint before.
             _log.error("stopped without a last checkpoint: %s", error)
+
+    def _close_objectives(self) -> None:
+        try:
+            self.objectives.close()
+        except (Unavailable, OSError) as error:
+            _log.error("the last counts of the objectives were not kept: %s", error)
 
     def drain(self, patience: float = 5.0) -> None:
         """Wait until everything accepted so far is worked through and durable (at most `patience` seconds)."""

@@ -16,11 +16,13 @@ __all__ = [
     "Accounting",
     "ActuatorView",
     "BacklogView",
+    "BurnView",
     "Latency",
     "Live",
     "LiveSignal",
     "LoopView",
     "MachineView",
+    "ObjectiveView",
     "Observable",
     "SourceView",
     "StepView",
@@ -163,6 +165,49 @@ class MachineView(Struct, frozen=True):
     units: dict[str, str]
 
 
+class BurnView(Struct, frozen=True):
+    """How many times too fast an error budget burns over two windows, and whether that is told as an alert."""
+
+    name: str
+    """`fast`, `slow` or `lasting`."""
+    limit: float
+    long: float
+    short: float
+    long_s: float
+    short_s: float
+    fires: bool
+
+
+class ObjectiveView(Struct, frozen=True):
+    """A promise about the service, over its window: how much was good, and what is left of the error budget."""
+
+    id: str
+    measure: str
+    element: str
+    """The table or stream, or its column; empty: the whole product."""
+    bound: float
+    """Seconds, or rows per second for throughput; 0 where the target says it all."""
+    target: float
+    window_s: float
+    by_time: bool
+    """Whether `good` and `total` are ms of time; rows (or commands, or minutes for throughput) else."""
+    good: int
+    total: int
+    compliance: float
+    """NaN while nothing was counted."""
+    left: float
+    """Share of the error budget; below 0: overspent."""
+    burns: tuple[BurnView, ...]
+    exhausts_s: float
+    """Until the budget is spent at the present rate; infinite where that is no faster than allowed."""
+    history: tuple[tuple[float, float], ...] = ()
+    """(seconds before now, share that was good), the oldest first."""
+    driver: str = ""
+    description: str = ""
+    why: str = ""
+    """Why it cannot be measured now."""
+
+
 class LoopView(Struct, frozen=True):
     """One picture of the whole loop."""
 
@@ -186,6 +231,7 @@ class LoopView(Struct, frozen=True):
     action_ms: Latency
     """Last sample of the deciding Block → value on the PLC, read back."""
     backlog: BacklogView = BacklogView()
+    objectives: tuple[ObjectiveView, ...] = ()
 
 
 class LiveSignal(Struct, frozen=True):

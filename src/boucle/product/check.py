@@ -21,6 +21,7 @@ from boucle.product.lines import Document, Path_
 from boucle.product.odcs import compile_contract
 from boucle.product.scalars import canonical
 from boucle.product.size import size
+from boucle.product.sla import compile_sla
 
 __all__ = ["check_documents", "kind_of", "loop_schema", "official_schema", "shape_problems", "standard_of"]
 
@@ -87,6 +88,9 @@ def check_documents(
         contracts, found = compile_contract(by_kind["DataContract"])
         problems += found
         problems += _loop_problems(by_kind, contracts)
+    if not problems:
+        loop = msgspec.convert(by_kind["Loop"].value, LoopDocument)
+        problems += compile_sla(by_kind["DataContract"], loop, contracts)[1]
     return by_kind, contracts, problems
 
 

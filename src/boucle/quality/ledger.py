@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from boucle.errors import Unavailable
 
-__all__ = ["Ledger"]
+__all__ = ["Ledger", "lines_of"]
 
 _log = logging.getLogger("boucle.quality.ledger")
 
@@ -76,13 +76,11 @@ class Ledger:
         with self._lock:
             self._out.flush()
         self.damaged = 0
-        with self.file.open("rb") as lines:
-            for line in lines:
-                text = line[9:-1]
-                if line[8:9] == b" " and line[-1:] == b"\n" and line[:8] == b"%08x" % zlib.crc32(text):
-                    yield text
-                else:
-                    self.damaged += 1
+        for text in lines_of(self.file):
+            if text is None:
+                self.damaged += 1
+            else:
+                yield text
         if self.damaged:
             _log.warning("%s: %d damaged lines skipped", self.file, self.damaged)
 
@@ -96,6 +94,15 @@ class Ledger:
         if not self._out.closed:
             self.flush()
             self._out.close()
+
+
+def lines_of(file: Path) -> Iterator[bytes | None]:
+    """Every line's text, in order, also of a file that another process writes; None for one that is damaged."""
+    with file.open("rb") as lines:
+        for line in lines:
+            text = line[9:-1]
+            whole = line[8:9] == b" " and line[-1:] == b"\n" and line[:8] == b"%08x" % zlib.crc32(text)
+            yield text if whole else None
 
 
 def _end_of_last_line(file: Path, size: int) -> int:
