@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from msgspec import Struct
 
-__all__ = ["Names", "parameters_cast", "rewrite", "split", "without_any", "words"]
+__all__ = ["Names", "parameters_cast", "rewrite", "split", "without_any", "without_parameters", "words"]
 
 _TOKEN = re.compile(
     r"""(?P<space>\s+|--[^\n]*|/\*(?:[^*]|\*(?!/))*(?:\*/|$))
@@ -37,6 +37,7 @@ _TYPES = {
     "jsonb": "json",
     "bpchar": "varchar",
 }
+_FUNCTIONS = {"json_build_object": "json_object", "jsonb_build_object": "json_object"}
 _WHO = {"current_user", "session_user", "user", "current_role"}
 
 
@@ -116,6 +117,11 @@ def without_any(statement: str) -> tuple[str, frozenset[int]]:
     return "".join(token.text for token in tokens), frozenset(found)
 
 
+def without_parameters(statement: str) -> str:
+    """Every `$n` as NULL."""
+    return "".join("NULL" if token.kind == "parameter" else token.text for token in _tokens(statement))
+
+
 def rewrite(statement: str, names: Names, user: str) -> str:
     """The statement with the words of PostgreSQL's catalogue replaced by ours."""
     tokens = _tokens(statement)
@@ -131,7 +137,7 @@ def rewrite(statement: str, names: Names, user: str) -> str:
 
 def _concerned(told: Sequence[_Token], names: Names) -> bool:
     known: Collection[str] = {
-        "pg_catalog", "information_schema", "operator", "collate", *_LOOK_UP, *_WHO, *_TYPES, *names.relations, *names.functions,
+        "pg_catalog", "information_schema", "operator", "collate", *_LOOK_UP, *_WHO, *_TYPES, *_FUNCTIONS, *names.relations, *names.functions,
     }  # fmt: skip
     return any(token.lower in known or token.text.startswith("'{") for token in told)
 
@@ -174,6 +180,8 @@ def _qualified(told: list[_Token], names: Names) -> None:
         elif token.lower in {"information_schema", '"information_schema"'} and _is(told, index + 1, "."):
             if name in names.information:
                 token.text = names.information_home
+        elif token.lower in _FUNCTIONS and _is(told, index + 1, "("):
+            token.text = _FUNCTIONS[token.lower]
         elif token.kind in {"word", "quoted"} and not _is(told, index - 1, "."):
             called = _is(told, index + 1, "(")
             bare = token.lower.strip('"')

@@ -81,6 +81,8 @@ CREATE OR REPLACE MACRO {home}.pg_tablespace_location(thing) AS '';
 CREATE OR REPLACE MACRO {home}.pg_client_encoding() AS 'UTF8';
 CREATE OR REPLACE MACRO {home}.array_to_string(list, mark) AS list_aggregate(list, 'string_agg', mark),
     (list, mark, missing) AS list_aggregate(list_transform(list, lambda e: coalesce(e, missing)), 'string_agg', mark);
+CREATE OR REPLACE MACRO {home}.array_upper(list, dimension) AS nullif(len(list), 0)::INTEGER;
+CREATE OR REPLACE MACRO {home}.array_lower(list, dimension) AS CASE WHEN len(list) > 0 THEN 1 END;
 CREATE OR REPLACE MACRO {home}.array_in(said, element, modifier) AS said;
 CREATE OR REPLACE MACRO {home}.quote_ident(word) AS
     CASE WHEN regexp_full_match(word, '[a-z_][a-z0-9_]*') THEN word ELSE '"' || replace(word, '"', '""') || '"' END;

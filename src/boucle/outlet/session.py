@@ -19,7 +19,7 @@ from boucle.outlet.answering import Portal, Prepared, asked, text_columns
 from boucle.outlet.catalogue import Catalogue
 from boucle.outlet.channel import Channel
 from boucle.outlet.copying import BINARY_END, BINARY_HEAD, copy_format, header, lines
-from boucle.outlet.dialect import parameters_cast, rewrite, split, without_any
+from boucle.outlet.dialect import parameters_cast, rewrite, split, without_any, without_parameters
 from boucle.outlet.parameters import parameter
 from boucle.outlet.pgtype import TYPES, duckdb_name, pg_type
 from boucle.outlet.refused import Refused, broken_protocol, refusal
@@ -277,10 +277,12 @@ class Session:
         bound = self._place.bind(sql)
         if not bound.parameters:
             return Prepared(text, None, sql, bound, ())
-        open_ones = {number: "VARCHAR" for number, kind in bound.parameters.items() if kind in _OPEN}
-        if open_ones:
-            sql = parameters_cast(sql, open_ones)
-            bound = self._place.bind(sql)
+        if _OPEN & {*bound.parameters.values(), *bound.types}:
+            each = {number: "VARCHAR" if kind in _OPEN else kind for number, kind in bound.parameters.items()}
+            sql = parameters_cast(sql, {number: kind for number, kind in each.items() if number not in given})
+            # With casts everywhere DuckDB may still not say: with nulls of those types it does.
+            shape = self._place.bind(without_parameters(sql))
+            bound = Bound(shape.names, shape.types, each | given)
         return Prepared(text, None, sql, bound, self._parameter_types(bound, kinds))
 
     def _parameter_types(self, bound: Bound, kinds: Sequence[int]) -> list[int]:

@@ -27,6 +27,7 @@ DEFAULTS: dict[str, str] = {
     "lc_collate": "C",
     "lock_timeout": "0",
     "max_identifier_length": "63",
+    "max_index_keys": "32",
     "row_security": "off",
     "search_path": "gold, silver, raw",
     "server_encoding": "UTF8",
