@@ -3,9 +3,12 @@
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["print_rows", "print_table"]
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["print_rows", "print_table", "readable"]
 
 
 def print_rows(rows: Sequence[dict[str, Any]], *, as_json: bool, limit: int = 0) -> None:
@@ -15,6 +18,17 @@ def print_rows(rows: Sequence[dict[str, Any]], *, as_json: bool, limit: int = 0)
         return
     names = list(dict.fromkeys(name for row in rows for name in row))
     print_table(names, [{name: row.get(name) for name in names} for row in rows], limit)
+
+
+def readable(rows: "pa.RecordBatch | pa.Table") -> list[dict[str, Any]]:
+    """Rows as dictionaries; times as text, to the nanosecond."""
+    import pyarrow as pa
+
+    columns = {
+        name: rows.column(name).cast(pa.string()) if pa.types.is_timestamp(kind) else rows.column(name)
+        for name, kind in zip(rows.schema.names, rows.schema.types, strict=True)
+    }
+    return list(pa.table(columns).to_pylist())
 
 
 def print_table(names: Sequence[str], rows: Sequence[dict[str, Any]], limit: int) -> None:

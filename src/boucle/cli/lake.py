@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from boucle.cli.answer import print_rows
+from boucle.cli.answer import print_rows, readable
 from boucle.errors import BoucleError
 
 if TYPE_CHECKING:
@@ -135,11 +135,7 @@ def _at(lake: "Lake", options: argparse.Namespace) -> None:
     version = version_of(table, options.when)
     rows: list[dict[str, Any]] = []
     for block in table.scan(version=version):
-        rows += (
-            block.rows.slice(0, options.limit - len(rows)).to_pylist()
-            if options.limit
-            else block.rows.to_pylist()
-        )
+        rows += readable(block.rows.slice(0, options.limit - len(rows)) if options.limit else block.rows)
         if options.limit and len(rows) >= options.limit:
             break
     print(f"{table.name} at version {version}", file=sys.stderr)
@@ -157,7 +153,7 @@ def _changes(lake: "Lake", options: argparse.Namespace) -> None:
         for kind, some in (("delete", change.deleted), ("insert", change.inserted)):
             left = options.limit - len(rows) if options.limit else len(some)
             head = {"change": kind, "version": change.version, "committed": moment(change.at_ms)}
-            rows += [{**head, **row} for row in some.slice(0, max(0, left)).to_pylist()]
+            rows += [{**head, **row} for row in readable(some.slice(0, max(0, left)))]
     print_rows(rows, as_json=options.json, limit=options.limit)
 
 

@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from boucle.cli.answer import print_rows
@@ -68,22 +69,46 @@ def _folder(options: argparse.Namespace, project: "Project") -> Path:
 
 
 def _refine(options: argparse.Namespace, project: "Project", transforms: "list[Transform]") -> int:
-    from boucle.refine.run import refine
-    from boucle.refine.samples import cut
-
     options.folder = options.folder or project.path("run.folder")
-    lake, outcomes = lake_of(options), []
-    for one in transforms:
-        print(f"{one.name} …", file=sys.stderr)
-        named = one.spec.from_ if options.sample else []
-        samples = {text: cut(options.sample, _key(project, lake, text)) for text in named}
-        outcomes.append(refine(one, lake, _folder(options, project), full=options.full, samples=samples))
+    lake = lake_of(options)
+    if options.sample:
+        with TemporaryDirectory() as apart:
+            outcomes = _sampled(options, project, transforms, lake, Path(apart))
+    else:
+        outcomes = [_one(one, lake, _folder(options, project), options.full) for one in transforms]
     if options.json:
         print(json.dumps([_plain(outcome) for outcome in outcomes], ensure_ascii=False))
     else:
         for outcome in outcomes:
-            _tell(outcome)
+            _tell(outcome, tried=bool(options.sample))
     return int(any(outcome.state == "held" for outcome in outcomes))
+
+
+def _one(
+    transform: "Transform", lake: "Lake", folder: Path, full: bool, samples: dict[str, str] | None = None
+) -> "Outcome":
+    from boucle.refine.run import refine
+
+    print(f"{transform.name} …", file=sys.stderr)
+    return refine(transform, lake, folder, full=full, samples=samples)
+
+
+def _sampled(
+    options: argparse.Namespace, project: "Project", transforms: "list[Transform]", lake: "Lake", apart: Path
+) -> "list[Outcome]":
+    """Everything on a share of the rows that come from outside, published where nobody looks."""
+    from boucle.refine.samples import Sampled, cut
+
+    made = [one.name for one in transforms]
+    other = Sampled(lake, apart / "lake", made)
+    outcomes = []
+    for one in transforms:
+        outside = [text for text in one.spec.from_ if text.rpartition(".")[2] not in made]
+        samples = {text: cut(options.sample, _key(project, lake, text)) for text in outside}
+        outcomes.append(_one(one, other, apart / "refine", True, samples))
+        if outcomes[-1].state == "held":
+            break  # what reads it has nothing to read
+    return outcomes
 
 
 def _key(project: "Project", lake: "Lake", text: str) -> list[str]:
@@ -101,11 +126,11 @@ def _plain(outcome: "Outcome") -> Any:
     return msgspec.to_builtins(outcome)
 
 
-def _tell(outcome: "Outcome") -> None:
+def _tell(outcome: "Outcome", *, tried: bool) -> None:
+    published = f"published as version {outcome.version}, {outcome.rows} rows"
     words = {
-        "published": f"published as version {outcome.version}, {outcome.rows} rows",
-        "held": f"held back; consumers still see version {outcome.version}",
-        "tried": f"tried on a sample, {outcome.rows} rows; nothing was published",
+        "published": f"passes with {outcome.rows} rows of the sample" if tried else published,
+        "held": "does not pass" if tried else f"held back; consumers still see version {outcome.version}",
         "unchanged": "nothing is new",
     }
     print(f"{outcome.name}: {words[outcome.state]} ({outcome.seconds:.1f} s)")
@@ -114,7 +139,7 @@ def _tell(outcome: "Outcome") -> None:
         print(f"  {mark} {one.gate}: {one.says}")
         for row in one.sample[:3] if not one.holds else []:
             print(f"      {row}")
-    if outcome.held_in:
+    if outcome.held_in and not tried:
         print(f"  the batch and the reason: {outcome.held_in}")
 
 

@@ -138,7 +138,7 @@ def _catalog(folder: Path, io: Any) -> Any:
     from pyiceberg.table import CommitTableResponse
     from pyiceberg.table.update import update_table_metadata
 
-    class Folder(NoopCatalog):
+    class Folder(NoopCatalog):  # type: ignore[misc]
         def commit_table(self, table: Any, requirements: Any, updates: Any) -> Any:
             for requirement in requirements:
                 requirement.validate(table.metadata)

@@ -35,7 +35,7 @@ class Outcome(Struct, frozen=True):
     """How it ended: published as a version; held back by a gate; or unchanged, for nothing is new."""
 
     name: str
-    state: Literal["published", "held", "unchanged", "tried"]
+    state: Literal["published", "held", "unchanged"]
     version: int
     rows: int
     verdicts: list[Verdict]
@@ -68,14 +68,14 @@ def refine(
     """Bring the table up to its inputs, when they have something new (or `full`: make it anew).
 
     `folder` holds what is staged and what is held back. `again` tries a batch that was held back before, although
-    nothing has changed. With `samples`, conditions on the rows of
-    inputs, nothing is published. Raises
+    nothing has changed. `samples` are conditions on the rows of
+    inputs. Raises
     `Unavailable` when the lake is away, B533 for SQL that cannot be run, B509 when somebody else does the same.
     """
     begun = time.monotonic()
     inputs = _inputs(transform, lake)
     state = _state(inputs.output, transform.digest)
-    anew = full or bool(samples) or not state.same_sql
+    anew = full or not state.same_sql
     told: dict[str, Any] = {"name": transform.name, "inputs": inputs.versions}
     quiet = not anew and inputs.applied == inputs.versions
     if quiet or (not again and _was_held(folder, transform, inputs)):
@@ -86,11 +86,6 @@ def refine(
         verdicts = audit(batch.duck, transform, state.rows_before)
         told |= {"rows": batch.rows, "verdicts": verdicts}
         passed = all(one.holds or one.severity == "warning" for one in verdicts)
-        if samples:
-            took = time.monotonic() - begun
-            return Outcome(
-                **told, state="tried" if passed else "held", version=inputs.published, seconds=took
-            )
         if passed:
             version = _publish(
                 transform,

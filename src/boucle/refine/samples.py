@@ -23,13 +23,15 @@ import pyarrow as pa
 from msgspec import Struct
 
 from boucle.errors import BoucleError
+from boucle.lake.delta import LakeTable
 from boucle.lake.duck import DuckError, connection, name
+from boucle.lake.whole import Lake
 from boucle.product.contract import StreamContract
 from boucle.product.lines import read_documents
 from boucle.product.project import Project
 from boucle.refine.transform import CHANGED, REMOVED, Transform, bare
 
-__all__ = ["Tried", "cut", "try_samples"]
+__all__ = ["Sampled", "Tried", "cut", "try_samples"]
 
 _HASHED = 2**32
 
@@ -84,12 +86,12 @@ def _show(duck: Any, transform: Transform, project: Project, given: dict[str, An
         table = bare(text)
         rows = _rows(given.get(table, []), _contract_of(table, project))
         duck.register("given_rows", rows)
-        duck.execute(f"CREATE TABLE {name(table)} AS SELECT * FROM given_rows")
-        duck.execute(f"CREATE VIEW {CHANGED}.{name(table)} AS SELECT * FROM {name(table)}")
-        duck.execute(f"CREATE VIEW {REMOVED}.{name(table)} AS SELECT * FROM {name(table)} WHERE false")
+        duck.execute(f"CREATE TABLE main.{name(table)} AS SELECT * FROM given_rows")
+        duck.execute(f"CREATE VIEW {CHANGED}.{name(table)} AS SELECT * FROM main.{name(table)}")
+        duck.execute(f"CREATE VIEW {REMOVED}.{name(table)} AS SELECT * FROM main.{name(table)} WHERE false")
         for zone in ("raw", "silver", "gold"):
             duck.execute(f"CREATE SCHEMA IF NOT EXISTS {zone}")
-            duck.execute(f"CREATE VIEW {zone}.{name(table)} AS SELECT * FROM {name(table)}")
+            duck.execute(f"CREATE VIEW {zone}.{name(table)} AS SELECT * FROM main.{name(table)}")
 
 
 def _contract_of(table: str, project: Project) -> StreamContract | None:
@@ -158,6 +160,18 @@ def _equal(one: Any, other: Any) -> bool:
 
 def _told(row: dict[str, Any]) -> str:
     return "{" + ", ".join(f"{key}: {value}" for key, value in row.items()) + "}"
+
+
+class Sampled(Lake):
+    """A lake where transformations publish apart, in `apart`, and all other tables are those of `real`."""
+
+    def __init__(self, real: Lake, apart: Path, made: Sequence[str]) -> None:
+        super().__init__(apart)
+        self._real, self._made = real, frozenset(made)
+
+    def find(self, text: str) -> LakeTable:
+        """A transformation's table as it was made from the sample; any other as it is."""
+        return super().find(text) if bare(text) in self._made else self._real.find(text)
 
 
 def cut(text: str, columns: Sequence[str]) -> str:

@@ -1,3 +1,7 @@
-SELECT id, "at", card, amount
+SELECT
+    id,
+    "at",
+    card,
+    amount
 FROM changed.payments
 WHERE amount >= 0

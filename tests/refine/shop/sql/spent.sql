@@ -1,16 +1,24 @@
 WITH touched AS (
-    SELECT DISTINCT card, date_trunc('day', "at") AS since
+    SELECT DISTINCT
+        card,
+        date_trunc('day', "at") AS since
     FROM changed.accepted
+),
+
+daily AS (
+    SELECT
+        card,
+        amount,
+        date_trunc('day', "at") AS since
+    FROM accepted
 )
 
 SELECT
-    card,
-    since,
+    daily.card,
+    daily.since,
     count(*) AS payments,
-    sum(amount) AS spent
-FROM (
-    SELECT card, date_trunc('day', "at") AS since, amount
-    FROM accepted
-) AS every
-INNER JOIN touched USING (card, since)
-GROUP BY card, since
+    sum(daily.amount) AS spent
+FROM daily
+INNER JOIN touched
+    ON daily.card = touched.card AND daily.since = touched.since
+GROUP BY daily.card, daily.since
