@@ -122,6 +122,8 @@ def restore(table: LakeTable, version: int, because: str = "") -> int:
         )
     with table.alone() as delta:
         assert delta is not None
+        if version == delta.version():
+            return version
         delta.restore(
             version, commit_properties=table.properties(did="restore", version=version, why=because)
         )

@@ -98,8 +98,14 @@ class Local:
     def write(self, path: str, rows: pa.Table) -> int:
         """Write a Parquet file and return its size in bytes."""
         target = self.folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(rows, target, store_schema=False)
+        for last in (False, True):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                pq.write_table(rows, target, store_schema=False)
+                break
+            except FileNotFoundError:
+                if last:  # once, a vacuum took the empty folder away in between
+                    raise
         return target.stat().st_size
 
     def open(self, full: str) -> pq.ParquetFile:

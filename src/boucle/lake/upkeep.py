@@ -144,7 +144,7 @@ def vacuum(
             needed.update(table.commit(version).get("add", {}))
         needed.update(file.inside for file in table.files(newest))
         files = size = 0
-        for found in table.place.found():
+        for found in list(table.place.found()):
             if found.path not in needed and found.seconds < horizon:
                 files, size = files + 1, size + found.bytes
                 if not dry_run:
