@@ -7,7 +7,7 @@ from tests.web.sample import SampleLoop, StillClock
 from boucle.errors import BoucleError, Unavailable
 from boucle.loop.view import LoopView
 from boucle.web import PageServer, create_app, serve
-from boucle.web import app as application
+from boucle.web import drawn as application
 
 
 class Gone(SampleLoop):

@@ -5,16 +5,16 @@ stand alone, in a file; a page with a strict content policy brings the style she
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from html import escape
 from urllib.parse import quote
 
 from msgspec import Struct
 
-from boucle.catalog.graph import WHOLE, Node
+from boucle.catalog.graph import CARRIES, WHOLE, Link, Node
 from boucle.catalog.questions import Answer, Reached
 
-__all__ = ["draw"]
+__all__ = ["draw", "draw_things"]
 
 WIDTH, ROW, HEAD, GAP_X, GAP_Y, MARGIN = 236, 19, 44, 64, 18, 6
 _ROWS = 9
@@ -58,33 +58,61 @@ class _Box(Struct):
 def draw(
     answer: Answer, *, alone: bool = True, titles: Mapping[Node, str] | None = None, links: str = ""
 ) -> str:
-    """The picture. `alone`: with its styles, for a file; `titles`: what a thing is called beside its name.
+    """The picture of an answer. `alone`: with its styles, for a file; `titles`: what a thing is called beside its name.
 
     `links`: an address with `{node}` in it, that a click on a column leads to.
     """
-    forward = answer.direction == "impact"
     boxes = _boxes(answer)
     kept = [one for one in answer.reached if one.node.of(WHOLE) in boxes and one.via.of(WHOLE) in boxes]
+    left = len({one.node.of(WHOLE) for one in answer.reached} | {answer.asked.of(WHOLE)}) - len(boxes)
+    forward = answer.direction == "impact"
     _place(boxes, kept, forward=forward)
-    width = max(box.x for box in boxes.values()) + WIDTH + MARGIN
-    height = max(box.y + box.height for box in boxes.values()) + MARGIN
     lines = dict.fromkeys(_line(boxes, one, forward=forward) for one in kept)
-    said = f"{answer.asked}: {answer.direction}"
+    drawn = [_drawn(box, answer.asked, titles or {}, links) for box in boxes.values()]
+    return _whole(boxes, [*lines, *drawn], f"{answer.asked}: {answer.direction}", left, alone=alone)
+
+
+def draw_things(
+    said: str, links: Iterable[Link], *, alone: bool = True, titles: Mapping[Node, str] | None = None
+) -> str:
+    """The things of a product and what leads from one to the next, without their columns."""
+    pairs: dict[tuple[Node, Node], Reached] = {}
+    for link in links:
+        source, target = link.source.of(WHOLE), link.target.of(WHOLE)
+        known = pairs.get((source, target))
+        decides = link.how not in CARRIES
+        if source != target and (known is None or (known.decides and not decides)):
+            pairs[source, target] = Reached(target, source, link.how, "", "", 1, decides)
+    boxes = {
+        thing: _Box(thing, [])
+        for thing in list(dict.fromkeys(node for pair in pairs for node in pair))[:_BOXES]
+    }
+    if not boxes:
+        return ""
+    kept = [one for one in pairs.values() if one.node in boxes and one.via in boxes]
+    _place(boxes, kept, forward=True)
+    lines = dict.fromkeys(_line(boxes, one, forward=True) for one in kept)
+    drawn = [_drawn(box, None, titles or {}, "") for box in boxes.values()]
+    left = len({node for pair in pairs for node in pair}) - len(boxes)
+    return _whole(boxes, [*lines, *drawn], said, left, alone=alone)
+
+
+def _whole(boxes: dict[Node, _Box], parts: list[str], said: str, left: int, *, alone: bool) -> str:
+    width = max(box.x for box in boxes.values()) + WIDTH + MARGIN
+    height = max(box.y + box.height for box in boxes.values()) + MARGIN + (20 if left > 0 else 0)
     size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
     tip = (
         '<marker id="lineage-tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" '
         'markerUnits="userSpaceOnUse" orient="auto"><path class="tip" d="M0 0 8 4 0 8Z"/></marker>'
     )
-    left = len({one.node.of(WHOLE) for one in answer.reached} | {answer.asked.of(WHOLE)}) - len(boxes)
-    more = f'<text class="more" x="{MARGIN}" y="{height - 2}">+ {left}</text>' if left > 0 else ""
+    more = f'<text class="more" x="{MARGIN}" y="{height - 4}">+ {left}</text>' if left > 0 else ""
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" class="lineage" role="img" aria-label="{escape(said)}" {size}>',
             f"<title>{escape(said)}</title>",
             f"<style>{_STYLE}</style>" if alone else "",
             f"<defs>{tip}</defs>",
-            *lines,
-            *(_drawn(box, answer, titles or {}, links) for box in boxes.values()),
+            *parts,
             more,
             "</svg>\n",
         ]
@@ -163,9 +191,9 @@ def _line(boxes: dict[Node, _Box], one: Reached, *, forward: bool) -> str:
     )
 
 
-def _drawn(box: _Box, answer: Answer, titles: Mapping[Node, str], links: str) -> str:
+def _drawn(box: _Box, asked: Node | None, titles: Mapping[Node, str], links: str) -> str:
     thing = box.thing
-    kind = f"{thing.kind} asked" if thing == answer.asked.of(WHOLE) else thing.kind
+    kind = f"{thing.kind} asked" if asked is not None and thing == asked.of(WHOLE) else thing.kind
     small = " · ".join(part for part in (titles.get(thing, thing.kind), thing.product) if part)
     parts = [
         f'<g class="{kind}" transform="translate({box.x} {box.y})"><title>{escape(str(thing))}</title>',
@@ -174,7 +202,7 @@ def _drawn(box: _Box, answer: Answer, titles: Mapping[Node, str], links: str) ->
         f'<text class="small" x="10" y="35">{escape(_short(small))}</text>',
     ]
     for place, column in enumerate(box.shown):
-        mine = ' class="self"' if thing.of(column) == answer.asked else ""
+        mine = ' class="self"' if thing.of(column) == asked else ""
         text = f'<text{mine} x="18" y="{HEAD + ROW * place + 14}">{escape(_short(column))}</text>'
         if links:
             text = f'<a href="{escape(links.format(node=quote(str(thing.of(column)), safe="")))}">{text}</a>'

@@ -1,57 +1,56 @@
 """The web application of a running loop: every view a URL, drawn on the server, refreshed in place.
 
-/  /machines/{id}  /events  /commands  /path      views (HTML; with HX-Request only their body)
+/  /machines/{id}  /events  /commands  /path  /slo  views (HTML; with HX-Request only their body)
 /automatic                                        stop or allow automatic action, with a confirmation
 /live  /live/{machine}                            binary WebSocket, see `boucle.web.frame`
 /api/view  /metrics  /healthz                     for machines
+/catalogue…  /lineage                             the products, where there is a catalogue of them
 /trace.json  /trace.jsonl                         where the time of the last sampled Blocks went (OTLP/JSON)
 """
 
 from collections.abc import Sequence
-from functools import partial
-from pathlib import Path
 from typing import Any
 
-import jinja2
 import msgspec
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
 from boucle.errors import BoucleError
 from boucle.loop.view import Observable
 from boucle.web import panel
+from boucle.web.catalog import CataloguePages
+from boucle.web.drawn import HERE, Drawn
 from boucle.web.flow import flow
-from boucle.web.guard import HEADERS, LOOPBACK, Guard
+from boucle.web.guard import LOOPBACK, Guard
 from boucle.web.live import LiveFeed
-from boucle.web.speech import LANGUAGES, Speech, preferred
+from boucle.web.slo import COURSE_HEIGHT, COURSE_WIDTH, events_of_objectives, rows_of_objectives
 
 __all__ = ["create_app"]
 
-HERE = Path(__file__).parent
-STAMP = HERE / "static" / "vendor" / "stamp.json"
-COOKIE = "boucle_language"
-COOKIE_AGE_S = 365 * 86_400
 LISTED = 8
 LONGEST_NAME = 80
-FAULTS = {400: "error.bad_request", 403: "error.forbidden", 404: "error.not_found", 503: "error.unavailable"}
 
 
 def create_app(
-    loop: Observable, *, language: str | None = None, hosts: Sequence[str] = LOOPBACK
+    loop: Observable,
+    *,
+    language: str | None = None,
+    hosts: Sequence[str] = LOOPBACK,
+    catalogue: CataloguePages | None = None,
 ) -> Starlette:
     """The page of `loop`.
 
     `language` (`en` or `fr`) is what a reader gets who has not chosen with the switch; None follows
     the browser. `hosts` are the names the page may be called by besides this machine's own; `*`
-    allows any, for a page behind a proxy that checks.
+    allows any, for a page behind a proxy that checks. `catalogue` are the pages of the products.
     """
-    pages, feed = Pages(loop, language), LiveFeed(loop)
+    pages, feed = Pages(loop, language, catalogue is not None), LiveFeed(loop)
     return Starlette(
         routes=[
             Route("/", pages.line),
@@ -59,6 +58,7 @@ def create_app(
             Route("/events", pages.events),
             Route("/commands", pages.commands),
             Route("/path", pages.path),
+            Route("/slo", pages.slo),
             Route("/automatic", pages.confirm),
             Route("/automatic", pages.automatic, methods=["POST"]),
             Route("/api/view", pages.api_view),
@@ -66,6 +66,7 @@ def create_app(
             Route("/trace.json", pages.trace),
             Route("/trace.jsonl", pages.trace_lines),
             Route("/healthz", pages.healthz),
+            *(catalogue.routes() if catalogue is not None else ()),
             WebSocketRoute("/live", feed.serve),
             WebSocketRoute("/live/{machine}", feed.serve),
             Mount("/static", StaticFiles(directory=HERE / "static", check_dir=False)),
@@ -79,20 +80,12 @@ def create_app(
     )
 
 
-class Pages:
+class Pages(Drawn):
     """The views. Each takes one frozen picture of the loop and draws it."""
 
-    def __init__(self, loop: Observable, language: str | None) -> None:
-        self.loop, self.language = loop, language
-        self._templates = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(HERE / "templates"),
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        self._templates.globals["panel"] = panel
-        self._assets = STAMP.is_file()
+    def __init__(self, loop: Observable, language: str | None, catalogue: bool = False) -> None:
+        super().__init__(language, panel=panel, catalogue=catalogue)
+        self.loop = loop
 
     def line(self, request: Request) -> Response:
         """The overview."""
@@ -139,6 +132,14 @@ class Pages:
         """The path of a reading, with rates and latencies, and where every reading went."""
         view = self.loop.view()
         return self.draw(request, "path.html", view=view, live="", diagram=flow(view))
+
+    def slo(self, request: Request) -> Response:
+        """What is promised of the service, and how it stands."""
+        view = self.loop.view()
+        told = events_of_objectives(panel.events_of(view))
+        rows = rows_of_objectives(view, self.speech(request))
+        size = {"width": COURSE_WIDTH, "height": COURSE_HEIGHT}
+        return self.draw(request, "slo.html", view=view, live="", rows=rows, events=told, **size)
 
     def confirm(self, request: Request) -> Response:
         """Ask before stopping or allowing automatic action."""
@@ -192,57 +193,6 @@ class Pages:
         }
         return JSONResponse(body)
 
-    def speech(self, request: Request) -> Speech:
-        """The reader's language: `?lang=`, the switch's cookie, the owner's choice, the browser's."""
-        asked = request.query_params.get("lang", "")
-        kept = request.cookies.get(COOKIE, "")
-        for language in (asked, kept, self.language):
-            if language in LANGUAGES:
-                return Speech(language)
-        return Speech(preferred(request.headers.get("accept-language", "")) or LANGUAGES[0])
-
-    def draw(self, request: Request, template: str, *, status: int = 200, **shown: Any) -> Response:
-        """A view in the reader's language; only its body when htmx asks, to be put in place."""
-        speech = self.speech(request)
-        body = self._templates.get_template(template).render(
-            t=speech,
-            here=request.url.path,
-            switch=partial(in_language, request),
-            refresh=str(request.url.include_query_params(lang=speech.language).replace(scheme="", netloc="")),
-            part="hx-request" in request.headers,
-            assets=self._assets,
-            **shown,
-        )
-        response = HTMLResponse(body, status, {"vary": "HX-Request, Accept-Language, Cookie"})
-        if request.query_params.get("lang") in LANGUAGES and "hx-request" not in request.headers:
-            response.set_cookie(COOKIE, speech.language, COOKIE_AGE_S, samesite="strict", httponly=True)
-        return response
-
-    def fault(self, request: Request, status: int, detail: str, fix: str) -> Response:
-        """A page that says what went wrong; plain and without the loop's picture, which may be the cause."""
-        speech = self.speech(request)
-        title = speech(FAULTS.get(status, "error.broken"))
-        return self.draw(request, "fault.html", status=status, live="", title=title, detail=detail, fix=fix)
-
-    def refused(self, request: Request, error: Exception) -> Response:
-        """404 and its kin."""
-        status = error.status_code if isinstance(error, HTTPException) else 400
-        speech = self.speech(request)
-        fix = speech("error.not_found_fix") if status == 404 else ""
-        detail = request.url.path if status == 404 else getattr(error, "detail", "")
-        return self.fault(request, status, detail, fix)
-
-    def failed(self, request: Request, error: Exception) -> Response:
-        """The loop could not answer."""
-        fix = error.fix if isinstance(error, BoucleError) else ""
-        return self.fault(request, 503, str(error).partition(" Fix: ")[0], fix)
-
-    def broken(self, request: Request, _: Exception) -> Response:
-        """A mistake of ours: the server logs the trace, the reader is told that the loop goes on."""
-        response = self.fault(request, 500, "B801", self.speech(request)("error.broken_fix"))
-        response.headers.update(HEADERS)  # drawn outside the Guard, which sets them elsewhere
-        return response
-
 
 def rows_of(view: Any) -> dict[str, Any]:
     """Events, machine commands and work orders, newest first."""
@@ -251,8 +201,3 @@ def rows_of(view: Any) -> dict[str, Any]:
         "writes": panel.entries(view, orders=False),
         "orders": panel.entries(view, orders=True),
     }
-
-
-def in_language(request: Request, language: str) -> str:
-    """This same view in another language, as a relative address."""
-    return str(request.url.include_query_params(lang=language).replace(scheme="", netloc=""))

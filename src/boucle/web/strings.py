@@ -3,6 +3,8 @@
 A key is `part.name`; `{name}` is filled in by the caller. A missing language fails the tests.
 """
 
+from boucle.web.strings_catalog import CATALOGUE
+
 __all__ = ["STRINGS"]
 
 STRINGS: dict[str, dict[str, str]] = {
@@ -235,6 +237,75 @@ STRINGS: dict[str, dict[str, str]] = {
     },
     "path.accounting": {"en": "Every reading is accounted for", "fr": "Chaque lecture est comptée"},
     "path.per_block": {"en": "p50 {p50} · p99 {p99}", "fr": "p50 {p50} · p99 {p99}"},
+    # objectives
+    "nav.slo": {"en": "Promises", "fr": "Promesses"},
+    "slo.title": {"en": "What is promised, and kept", "fr": "Ce qui est promis, et tenu"},
+    "slo.promise": {"en": "Promise", "fr": "Promesse"},
+    "slo.product": {"en": "the product", "fr": "le produit"},
+    "slo.target": {"en": "Target", "fr": "Cible"},
+    "slo.over": {"en": "over {window}", "fr": "sur {window}"},
+    "slo.good": {"en": "Kept", "fr": "Tenu"},
+    "slo.left": {"en": "Error budget left", "fr": "Budget d'erreur restant"},
+    "slo.burn": {"en": "Burns", "fr": "Se consume"},
+    "slo.spent": {"en": "Spent in", "fr": "Épuisé dans"},
+    "slo.now": {"en": "spent", "fr": "épuisé"},
+    "slo.course": {"en": "Course", "fr": "Évolution"},
+    "slo.course_says": {
+        "en": "Share that was good over {window}; the floor is {floor}",
+        "fr": "Part tenue sur {window} ; le bas est à {floor}",
+    },
+    "slo.why": {"en": "Cannot be measured: {why}", "fr": "Ne peut être mesuré : {why}"},
+    "slo.note": {
+        "en": "The error budget is what may fail within the window. At 1.0 × it lasts exactly as long; an alert comes "
+        "when it burns too fast over a long and a short time.",
+        "fr": "Le budget d'erreur est ce qui peut manquer dans la fenêtre. À 1,0 × il dure juste aussi longtemps ; une "
+        "alerte vient quand il se consume trop vite, sur un temps long et un temps court.",
+    },
+    "slo.none": {
+        "en": "Nothing is promised: declare slaProperties in the DataContract.",
+        "fr": "Rien n'est promis : déclarez des slaProperties dans le DataContract.",
+    },
+    "slo.events": {"en": "What was told of promises", "fr": "Ce qui a été dit des promesses"},
+    "slo.state.normal": {"en": "Kept", "fr": "Tenue"},
+    "slo.state.attention": {"en": "Little left", "fr": "Peu de marge"},
+    "slo.state.alarm": {"en": "At risk", "fr": "En péril"},
+    "slo.state.unknown": {"en": "Not measured", "fr": "Non mesurée"},
+    "slo.alert.fast": {"en": "burns fast", "fr": "se consume vite"},
+    "slo.alert.slow": {"en": "burns", "fr": "se consume"},
+    "slo.alert.lasting": {"en": "burns slowly", "fr": "se consume lentement"},
+    "slo.promise.freshness": {
+        "en": "The newest row of {element} is at most {bound} old.",
+        "fr": "La ligne la plus récente de {element} a au plus {bound}.",
+    },
+    "slo.promise.frequency": {
+        "en": "Rows of {element} come at least every {bound}.",
+        "fr": "Des lignes de {element} viennent au moins toutes les {bound}.",
+    },
+    "slo.promise.latency": {
+        "en": "Rows of {element} are there within {bound}.",
+        "fr": "Les lignes de {element} sont là en {bound} au plus.",
+    },
+    "slo.promise.latency_of_commands": {
+        "en": "Commands of {element} are done and read back within {bound}.",
+        "fr": "Les commandes (pour {element}) sont faites et relues en {bound} au plus.",
+    },
+    "slo.promise.throughput": {
+        "en": "At least {bound} rows/s of {element} in every minute.",
+        "fr": "Au moins {bound} lignes/s de {element} chaque minute.",
+    },
+    "slo.promise.availability": {"en": "{element} can be read.", "fr": "{element} peut être lu."},
+    "slo.promise.completeness": {
+        "en": "The rows of {element} that should be there are there.",
+        "fr": "Les lignes de {element} qui doivent être là y sont.",
+    },
+    "slo.promise.accuracy": {
+        "en": "Values of {element} agree with the source of truth.",
+        "fr": "Les valeurs de {element} concordent avec la référence.",
+    },
+    "slo.promise.errorRate": {
+        "en": "Readings for {element} keep their contract.",
+        "fr": "Les lectures pour {element} respectent leur contrat.",
+    },
     "account.in": {"en": "In", "fr": "Reçues"},
     "account.stored": {"en": "Stored", "fr": "Stockées"},
     "account.late": {"en": "Late", "fr": "Tardives"},
@@ -338,3 +409,4 @@ STRINGS: dict[str, dict[str, str]] = {
     "report.events": {"en": "What the loop said", "fr": "Ce que la boucle a dit"},
     "report.commands": {"en": "What the loop did", "fr": "Ce que la boucle a fait"},
 }
+STRINGS |= CATALOGUE
