@@ -30,7 +30,8 @@ def work(folder: Path, rounds: int) -> None:
         for _ in range(3):
             number = (table.transaction("w") or 0) + 1
             table.append(readings(number, 1), app="w", transaction=number)
-            late.append(readings(LATE + number, 1), app="w", transaction=number)
+            behind = (late.transaction("w") or 0) + 1
+            late.append(readings(LATE + behind, 1), app="w", transaction=behind)
         compact(table)
         merge_late(table, late, ["machine", "sensor", "at"])
         first, last = START + STEP, START + (number + 1) * STEP
