@@ -46,12 +46,12 @@ def arrived(lake: Lake, *rows: tuple[int, int, str, float]) -> int:
     return LakeTable(lake.path("raw", "payments"), partition_by=("day",)).append(payments(*rows))
 
 
-def ask(lake: Lake, table: str, columns: Sequence[str], version: int | None = None) -> list[tuple[Any, ...]]:
+def ask(lake: Lake, table: str, columns: Sequence[str], *, group: Sequence[str] = ()) -> list[tuple[Any, ...]]:
     """Some columns of a table, in order."""
     found = lake.find(table)
+    grouped = f"GROUP BY {', '.join(group)}" if group else ""
     with connection() as duck:
-        show(duck, found, found.version if version is None else version, "it")
-        answer: list[tuple[Any, ...]] = duck.execute(
-            f"SELECT {', '.join(columns)} FROM it ORDER BY ALL"
-        ).fetchall()
+        show(duck, found, found.version, "it")
+        text = f"SELECT {', '.join(columns)} FROM it {grouped} ORDER BY ALL"
+        answer: list[tuple[Any, ...]] = duck.execute(text).fetchall()
     return answer
