@@ -100,6 +100,8 @@ class Intake:
         self._quarantine, self._clock = quarantine, clock
         self._decoder = Decoder(contract, spec.format) if spec.format else None
         self._checker = Checker(contract, clock=clock, future=spec.future)
+        self.refused = self._checker.failed
+        """Rule of the contract → readings refused for it since the start."""
         self._watermarks = Watermarks(
             contract.time, spec.partition, seconds(spec.lateness), seconds(spec.idle)
         )

@@ -28,6 +28,7 @@ class _Snapshot(Collector):
         yield from self._readings()
         yield from self._path()
         yield from self._objectives()
+        yield from self._quality()
         yield from self._machines()
         yield from self._action()
 
@@ -134,6 +135,19 @@ class _Snapshot(Collector):
                 burn.add_metric([one.id, rate.name, "short"], rate.short)
                 fires.add_metric([one.id, rate.name], float(rate.fires))
         yield from (share, target, left, burn, fires)
+
+    def _quality(self) -> Iterator[Metric]:
+        labels = ["table", "rule", "severity"]
+        checked = CounterMetricFamily("boucle_quality_checked", "Rows held against a rule", labels=labels)
+        failed = CounterMetricFamily("boucle_quality_failed", "Rows that broke it", labels=labels)
+        broken = GaugeMetricFamily("boucle_quality_broken", "1 while a rule is broken", labels=labels)
+        for one in self._view.quality:
+            at = [one.table, one.rule, one.severity]
+            checked.add_metric(at, one.checked)
+            failed.add_metric(at, one.failed)
+            if one.state in {"kept", "broken"}:
+                broken.add_metric(at, float(one.state == "broken"))
+        yield from (checked, failed, broken)
 
     def _machines(self) -> Iterator[Metric]:
         health = GaugeMetricFamily("boucle_machine_health", "1 new, 0 failed", labels=["machine"])

@@ -74,6 +74,7 @@ class Picture:
             decision_ms=loop.observer.decision_ms.latency(),
             action_ms=loop.observer.action_ms.latency(),
             objectives=loop.objectives.view(),
+            quality=loop.quality.view(),
         )
 
     def _backlog(self) -> BacklogView:

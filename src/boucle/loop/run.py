@@ -31,6 +31,7 @@ from boucle.loop.observe import Observer
 from boucle.loop.path import Path, pieces
 from boucle.loop.picture import Picture
 from boucle.loop.plan import Plan
+from boucle.loop.quality import QualityWatch
 from boucle.loop.retention import LogRetention, kept_log
 from boucle.loop.slo import Objectives, sla_of
 from boucle.loop.tables import EVENTS, Tables, event_block
@@ -96,6 +97,9 @@ class Loop:
         # A replay serves nobody: how fresh history is says nothing.
         sla = sla_of(plan.project) if promises else Sla()
         self.objectives = Objectives(sla, plan.project, self.folder, self.intakes, clock, self._tell)
+        logs = {log.stream: log for log in (*self.tables.logs(), *(one.log for one in self.intakes.values()))}
+        watched = logs if promises else {}
+        self.quality = QualityWatch(plan.project, watched, self.folder, clock, self._tell, self.intakes)
         self.path = Path(plan.steps, self._deciding(), self._beside())
         self.inlet = CommandInlet.declared(plan, clock, self.action, self.quarantine) if inlet else None
         self.watch = Watch(plan, self.intakes, self.actuators, clock, self._tell)
@@ -213,6 +217,7 @@ class Loop:
             intake.open(checkpoint.resume.get(name) if checkpoint else None)
         self.retention.open()
         self.objectives.open()
+        self.quality.open()
         self.lineage.start()
         self._catch_up()
         if self.inlet is not None:
@@ -264,6 +269,7 @@ class Loop:
         self.tables.commit()
         self.watch.look()
         self.objectives.look()
+        self.quality.step()
 
     def pump(self) -> int:
         """Do everything there is to do, source after source, in this thread; the rows worked through."""
@@ -292,6 +298,8 @@ class Loop:
         self.tables.start_keeper()
         self._thread("sync", self._sync)
         self._thread("keeper", self._keep)
+        if self.quality.watched:
+            self._thread("quality", self._count)
         if self.inlet is not None:
             self._thread("commands", self._listen)
 
@@ -408,6 +416,11 @@ class Loop:
         self.tables.flush()
         self.checkpoints.write()
 
+    def _count(self) -> None:
+        while not self._stopping.wait(0.25):
+            while self.quality.step() and not self._stopping.is_set():
+                pass
+
     def _listen(self) -> None:
         assert self.inlet is not None
         while not self._stopping.is_set():
@@ -446,6 +459,7 @@ class Loop:
             self._finish()
         self.lineage.end(self.failure)
         self._close_objectives()
+        self.quality.close()
         self.picture.freeze()
         if self.inlet is not None:
             self.inlet.close()
@@ -466,6 +480,8 @@ class Loop:
         self.objectives.look()
         self._flush_all()
         try:
+            self.tables.flush()
+            self.quality.close()  # what it says is a row of the events
             self._take_checkpoint()
             self._save()
             self.tables.commit(force=True)

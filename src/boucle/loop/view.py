@@ -24,6 +24,7 @@ __all__ = [
     "MachineView",
     "ObjectiveView",
     "Observable",
+    "QualityView",
     "SourceView",
     "StepView",
     "TablesView",
@@ -208,6 +209,22 @@ class ObjectiveView(Struct, frozen=True):
     """Why it cannot be measured now."""
 
 
+class QualityView(Struct, frozen=True):
+    """A rule of the contract: `refuses` readings one by one, or is `kept`, `broken` or `unknown` so far."""
+
+    table: str
+    """The schema object; for a rule that refuses readings, the source."""
+    rule: str
+    severity: str
+    state: str
+    checked: int
+    """Rows looked at."""
+    failed: int
+    why: str = ""
+    measured: float | None = None
+    wanted: str = ""
+
+
 class LoopView(Struct, frozen=True):
     """One picture of the whole loop."""
 
@@ -232,6 +249,7 @@ class LoopView(Struct, frozen=True):
     """Last sample of the deciding Block → value on the PLC, read back."""
     backlog: BacklogView = BacklogView()
     objectives: tuple[ObjectiveView, ...] = ()
+    quality: tuple[QualityView, ...] = ()
 
 
 class LiveSignal(Struct, frozen=True):
