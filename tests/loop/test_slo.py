@@ -75,7 +75,7 @@ def test_an_outage_burns_fast_is_told_once_and_ends(make: Make) -> None:
     assert not burns(plant.objective("fresh"))["fast"]
     plant.loop.tables.flush()
     stored = [row["kind"] for one in plant.loop.tables.read("events") for row in one.rows.to_pylist()]
-    assert stored[:1] == ["slo_burn_fast"]
+    assert next(kind for kind in stored if kind.startswith("slo_")) == "slo_burn_fast"
     assert CLEARED in stored
 
 

@@ -293,7 +293,9 @@ def test_what_wakes_somebody(bad: Callable[[int], float], fires: list[str]) -> N
 
 def test_what_is_left_of_a_budget() -> None:
     half = stands(lambda ago: 0.0005)
-    assert (half.left, half.compliance) == (pytest.approx(0.95), pytest.approx(0.9995)), "three days of thirty"
+    assert (half.left, half.compliance) == (pytest.approx(0.95), pytest.approx(0.9995)), (
+        "three days of thirty"
+    )
     assert math.isinf(half.exhausts)
     twice = stands(lambda ago: 0.002)
     assert (twice.left, twice.exhausts) == (pytest.approx(0.8), pytest.approx(12 * DAY))
@@ -382,7 +384,8 @@ def test_the_history_of_a_window_in_points() -> None:
     minutes = Minutes(121)
     for minute in range(1000, 1100):
         minutes.add(minute, 1 if minute < 1090 else 0, 1)
-    told = list(history_cells(minutes, 60, 1099))
+    told = list(history_cells(minutes, 1099))
     assert told[0] == (99, 1.0)
     assert told[-1] == (1, 0.0)
     assert len(told) == 50
+    assert list(history_cells(Minutes(121), 1099)) == []

@@ -30,7 +30,6 @@ __all__ = ["Objectives", "sla_of", "view_of"]
 _MINUTE = MINUTE_MS * SECOND // 1000
 _KEEP_EVERY = 10 * SECOND
 """Between two entries of the history; a kill loses the rows that were counted since the last."""
-_POINTS = 60
 _PATIENCE = 1.0
 """Seconds that a probe waits for an answer."""
 
@@ -204,15 +203,18 @@ class Objectives:
         minute = now // _MINUTE
         for one in self._all:
             stands = standing(one.minutes, one.objective.target, one.objective.window, minute, one.rules)
+            graver = False
             for burn in stands.burns:
                 name = f"{one.objective.id}/{burn.rule.name}"
                 began = self._firing.get(name)
-                if burn.fires and began is None:
-                    self._firing[name] = now
-                    yield _burns(self._project.id, one.objective, burn, stands.left, now)
-                elif began is not None and not burn.fires:
+                if began is not None and not burn.fires:
                     del self._firing[name]
                     yield _over(self._project.id, one.objective, burn.rule, stands.left, began, now)
+                elif burn.fires and began is None and not graver:
+                    self._firing[name] = now
+                    yield _burns(self._project.id, one.objective, burn, stands.left, now)
+                # Who was told that it burns fast needs not be told that it burns.
+                graver = graver or burn.fires
 
     def _keep(self, now: Nanos) -> None:
         with self._lock:
@@ -287,7 +289,7 @@ def view_of(
             for burn in stands.burns
         ),
         exhausts_s=stands.exhausts,
-        history=tuple((60.0 * ago, share) for ago, share in history_cells(minutes, _POINTS, minute)),
+        history=tuple((60.0 * ago, share) for ago, share in history_cells(minutes, minute)),
         driver=objective.driver,
         description=objective.description,
         why=why,

@@ -21,6 +21,9 @@ from boucle.quality.slo.counts import Cell, Minutes
 
 __all__ = ["Counted", "History", "Past", "read_past"]
 
+_POINTS = 60
+"""Of a course that is drawn."""
+
 _log = logging.getLogger("boucle.quality.slo")
 
 
@@ -148,10 +151,11 @@ class History:
             self._ledger.close()
 
 
-def history_cells(minutes: Minutes, points: int, now: int) -> Iterator[tuple[int, float]]:
-    """(minutes before now, share that was good) of spans of the window, the oldest first; those that counted."""
-    span = max(1, (minutes.size - 1) // points)
-    for begin in range(now - span * points + 1, now + 1, span):
+def history_cells(minutes: Minutes, now: int) -> Iterator[tuple[int, float]]:
+    """(minutes before now, share that was good) since the first count, in equal spans, the oldest first."""
+    covered = min(minutes.size - 1, now - minutes.first + 1) if minutes.first >= 0 else 0
+    span = max(1, -(-covered // _POINTS))
+    for begin in range(now - covered + 1, now + 1, span):
         good, total = minutes.between(begin, begin + span - 1)
         if total:
             yield now - begin, good / total

@@ -74,7 +74,8 @@ class Truth:
                 self._known = self._read()
                 self._stamp = stamp
         except (OSError, pa.ArrowException, ValueError, KeyError) as error:
-            self.why = f"{self._reference.file}: {error}"
+            why = error.strerror if isinstance(error, OSError) and error.strerror else error
+            self.why = f"{self._reference.file}: {why}"
             return False
         self.why = ""
         return True
