@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 from msgspec import structs
 
@@ -80,12 +81,15 @@ class LoopLineage:
                     rows_from=made_from(thing.node),
                 )
         for place, actuator in enumerate(project.loop.actuators):
-            signals: dict[str, tuple[Column, ...]] = {}
+            signals: dict[str, dict[tuple[Any, ...], Column]] = {}
             for thing in told.things:
                 if thing.kind == "command" and thing.name.partition("/")[0] == actuator:
                     signal = thing.name.rpartition("/")[2]
-                    signals[signal] = tuple(dict.fromkeys((*signals.get(signal, ()), *made_from(thing.node))))
-            self._actuators[place] = structs.replace(self._actuators[place], made_from=signals)
+                    for one in made_from(thing.node):  # several rules may command one signal
+                        known = (one.dataset.id, one.name, one.how, one.says)
+                        signals.setdefault(signal, {})[known] = one
+            made = {signal: tuple(columns.values()) for signal, columns in signals.items()}
+            self._actuators[place] = structs.replace(self._actuators[place], made_from=made)
 
     def start(self) -> None:
         """The loop begins."""
