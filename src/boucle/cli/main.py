@@ -19,6 +19,8 @@ __all__ = ["VERBS", "main"]
 
 VERBS = {
     "demo": "start a whole simulated plant and run the loop on it: broker, PLC, MES, machines, page",
+    "init": "begin a product: empty, or inferred from data, with guesses to confirm",
+    "contract": "tell a contract in another schema language, or read one from it",
     "check": "check a product: all its problems at once, with file, line, why and fix",
     "diff": "what changed between two versions of a promise, for whom it breaks, which version says so",
     "run": "run a product on its real sources",
@@ -34,6 +36,7 @@ VERBS = {
     "lake": "the lake's tables: history, time travel, changes, upkeep, backfill, Iceberg",
     "refine": "tables made from tables by SQL or dbt, published when their gates pass",
     "rollback": "a table as it was at a version or a moment, by a new version",
+    "serve": "the tables over SQL (PostgreSQL's protocol), Arrow Flight SQL and REST",
     "doctor": "what is installed, reachable or missing, and how to get it",
 }
 

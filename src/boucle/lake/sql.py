@@ -69,6 +69,7 @@ class Answer(Struct, frozen=True):
 
     names: tuple[str, ...]
     types: tuple[str, ...]
+    schema: pa.Schema
     rows: Iterator[pa.RecordBatch]
 
 
@@ -112,6 +113,24 @@ class Sql:
         with self._lock:
             self._find()
             return list(self._tables.values())
+
+    def at(self, table: LakeTable, version: int) -> str:
+        """A relation to ask FROM: the table as it was at a version, with `_file` and `_row` that tell each row apart.
+
+        Their order stays the same as long as the version can be read. Raises B505 when it cannot.
+        """
+        files, schema = table.files(version), table.schema_at(version)
+        columns = ", ".join(_name(column) for column in _shown_columns(schema))
+        if not files:
+            empty = ", ".join(f"NULL AS {_name(column)}" for column in _shown_columns(schema)) or "NULL AS nothing"
+            return f"(SELECT {empty}, '' AS _file, 0::BIGINT AS _row WHERE false)"  # noqa: S608 - quoted names
+        paths = ", ".join(_literal(file.path) for file in files)
+        start = len(str(table.folder)) + 2
+        return (
+            f"(SELECT {columns}, substr(filename, {start}) AS _file, file_row_number AS _row "  # noqa: S608
+            f"FROM read_parquet([{paths}], union_by_name = true, hive_partitioning = true, "
+            "hive_types_autocast = false, filename = true, file_row_number = true))"
+        )
 
     def renew(self) -> list[tuple[str, str, str, str]]:
         """Bring every view to the newest version; zone, table, column and DuckDB type of all of them, in order."""
@@ -227,7 +246,7 @@ class Sql:
             name for table in self._tables.values() for name in (table.name, f"{table.zone}.{table.name}")
         }
         if missing := _NO_TABLE.search(said):
-            return _unknown("B511", "table", missing[1], names, f"in the lake {self.lake}")
+            return _unknown("B511", "table", missing[1], names, str(self.lake))
         if missing := _NO_COLUMN.search(said):
             lower = text.lower()
             used = [table for table in self._tables.values() if table.name.lower() in lower]
@@ -281,12 +300,12 @@ class SqlSession:
         try:
             relation = self._cursor.sql(text, params=list(values)) if values else self._cursor.sql(text)
             if relation is None:
-                return Answer((), (), iter(()))
+                return Answer((), (), pa.schema([]), iter(()))
             names, types = tuple(relation.columns), tuple(map(str, relation.types))
             self._reader = relation.to_arrow_reader(batch)
         except (duckdb.Error, OSError) as error:
             raise self._sql._explained(text, error) from error  # noqa: SLF001
-        return Answer(names, types, self._rows(text, self._reader))
+        return Answer(names, types, self._reader.schema, self._rows(text, self._reader))
 
     def _rows(self, text: str, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
         try:
@@ -398,7 +417,8 @@ def _unknown(code: str, what: str, name: str, known: Iterable[str], where: str) 
     hint = f'Did you mean "{near[0]}"? ' if near else ""
     return BoucleError(
         code,
-        f'there is no {what} "{name}"' + (f" {where}" if where else ""),
+        f'there is no {what} "{name}"',
+        where=where,
         fix=f"{hint}Known: {', '.join(sorted(known))}" if known or what == "column" else "run the loop first: there is none yet",
     )
 
