@@ -11,7 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator, FormatChecker
 from referencing import Registry, Resource
 
-from boucle.catalog import Column, Lineage, Written, dataset, events, table
+from boucle.catalog import Column, Dataset, Lineage, Written, dataset, events, table
 from boucle.catalog.lineage import FACETS, uuid7
 from boucle.clock import SECOND, Nanos
 
@@ -80,7 +80,7 @@ def press(lineage: Lineage, lake: Path) -> None:
         pa.schema([("machine", pa.string()), ("x_rms", pa.float64())]),
         made_from={
             "machine": [Column(vibration, "machine")],
-            "x_rms": [Column(vibration, "samples", "AGGREGATION")],
+            "x_rms": [Column(vibration, "samples", "AGGREGATION", "r.m.s. over 1s")],
         },
     )
     loop = lineage.start("press-line", [vibration, plc], [features])
@@ -150,7 +150,73 @@ def test_columns_say_what_they_were_made_from(tmp_path: Path) -> None:
     columns = next(events(tmp_path / "lineage"))["outputs"][0]["facets"]["columnLineage"]["fields"]
     (source,) = columns["x_rms"]["inputFields"]
     assert (source["name"], source["field"]) == ("press/+/vibration", "samples")
-    assert source["transformations"] == [{"type": "DIRECT", "subtype": "AGGREGATION"}]
+    says = {"description": "r.m.s. over 1s", "masking": False}
+    assert source["transformations"] == [{"type": "DIRECT", "subtype": "AGGREGATION", **says}]
+
+
+def test_what_decides_on_rows_and_what_nobody_declared_is_told_as_such(
+    tmp_path: Path, keeps_the_standard: Check
+) -> None:
+    topic = dataset("mqtt://gateway:1883/press/+/vibration")
+    filtered = Dataset(
+        "file:///lake",
+        "gold/bad",
+        made_from={
+            "x": (Column(topic, "samples", "UNKNOWN", "own:Quiet"), Column(topic, "machine", "CONDITIONAL"))
+        },
+        rows_from=(Column(topic, "machine", "FILTER", "machine = 'press-1'"),),
+    )
+    Lineage(tmp_path, HandClock()).start("one", [topic], [filtered])
+    (told,) = events(tmp_path)
+    keeps_the_standard(told)
+    lineage = told["outputs"][0]["facets"]["columnLineage"]
+    unknown, decides = (one["transformations"][0] for one in lineage["fields"]["x"]["inputFields"])
+    assert unknown == {"type": "DIRECT", "description": "unknown: own:Quiet"}
+    assert (decides["type"], decides["subtype"]) == ("INDIRECT", "CONDITIONAL")
+    (rows,) = lineage["dataset"]
+    assert (rows["field"], rows["transformations"][0]["subtype"]) == ("machine", "FILTER")
+
+
+def test_columns_are_told_at_the_ends_of_a_run_and_not_every_minute(tmp_path: Path) -> None:
+    press(Lineage(tmp_path / "lineage", HandClock()), tmp_path / "lake")
+    whole = {
+        (one["job"]["name"], one["eventType"]): "columnLineage" in one["outputs"][0]["facets"]
+        for one in events(tmp_path / "lineage")
+        if one["outputs"]
+    }
+    assert whole == {
+        ("press-line", "START"): True,
+        ("press-line", "RUNNING"): False,
+        ("press-line", "COMPLETE"): True,
+    }
+
+
+def test_a_loop_tells_its_columns_from_topic_to_plc(tmp_path: Path, keeps_the_standard: Check) -> None:
+    from tests.loop.manual import ManualPlant
+
+    loop = ManualPlant(tmp_path).loop
+    loop.lineage.start()
+    loop.lineage.end(None)
+    loop.close()
+    start, complete = events(tmp_path / "lineage")
+    for told in (start, complete):
+        keeps_the_standard(told)
+    outputs = {one["name"]: one["facets"].get("columnLineage", {}) for one in start["outputs"]}
+
+    def sources(table: str, column: str) -> set[tuple[str, str, str]]:
+        return {
+            (one["name"], one["field"], one["transformations"][0]["subtype"])
+            for one in outputs[table]["fields"][column]["inputFields"]
+        }
+
+    assert ("press/+/vibration", "samples", "AGGREGATION") in sources("gold/maintenance_summary", "health")
+    assert ("process", "value", "TRANSFORMATION") in sources("plc", "speed_setpoint")
+    assert sources("raw/vibration_raw", "samples") == {("press/+/vibration", "samples", "IDENTITY")}
+    grouped = {
+        (one["field"], one["transformations"][0]["subtype"])
+        for one in outputs["silver/vibration_events"]["dataset"]
+    }
+    assert grouped == {("machine", "GROUP_BY"), ("sensor", "GROUP_BY"), ("at", "WINDOW")}
 
 
 def test_a_line_torn_by_a_power_cut_is_cut_off(tmp_path: Path) -> None:

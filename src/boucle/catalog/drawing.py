@@ -56,9 +56,9 @@ class _Box(Struct):
 
 
 def draw(
-    answer: Answer, *, alone: bool = True, titles: Mapping[Node, str] | None = None, links: str = ""
+    answer: Answer, *, alone: bool = True, kinds: Mapping[str, str] | None = None, links: str = ""
 ) -> str:
-    """The picture of an answer. `alone`: with its styles, for a file; `titles`: what a thing is called beside its name.
+    """The picture of an answer. `alone`: with its styles, for a file; `kinds`: words for `table`, `rule`, …
 
     `links`: an address with `{node}` in it, that a click on a column leads to.
     """
@@ -68,14 +68,19 @@ def draw(
     forward = answer.direction == "impact"
     _place(boxes, kept, forward=forward)
     lines = dict.fromkeys(_line(boxes, one, forward=forward) for one in kept)
-    drawn = [_drawn(box, answer.asked, titles or {}, links) for box in boxes.values()]
+    drawn = [_drawn(box, answer.asked, {}, kinds or {}, links) for box in boxes.values()]
     return _whole(boxes, [*lines, *drawn], f"{answer.asked}: {answer.direction}", left, alone=alone)
 
 
 def draw_things(
-    said: str, links: Iterable[Link], *, alone: bool = True, titles: Mapping[Node, str] | None = None
+    said: str,
+    links: Iterable[Link],
+    *,
+    alone: bool = True,
+    titles: Mapping[Node, str] | None = None,
+    kinds: Mapping[str, str] | None = None,
 ) -> str:
-    """The things of a product and what leads from one to the next, without their columns."""
+    """The things of a product and what leads from one to the next; `titles` stand beside their names."""
     pairs: dict[tuple[Node, Node], Reached] = {}
     for link in links:
         source, target = link.source.of(WHOLE), link.target.of(WHOLE)
@@ -92,7 +97,7 @@ def draw_things(
     kept = [one for one in pairs.values() if one.node in boxes and one.via in boxes]
     _place(boxes, kept, forward=True)
     lines = dict.fromkeys(_line(boxes, one, forward=True) for one in kept)
-    drawn = [_drawn(box, None, titles or {}, "") for box in boxes.values()]
+    drawn = [_drawn(box, None, titles or {}, kinds or {}, "") for box in boxes.values()]
     left = len({node for pair in pairs for node in pair}) - len(boxes)
     return _whole(boxes, [*lines, *drawn], said, left, alone=alone)
 
@@ -191,10 +196,13 @@ def _line(boxes: dict[Node, _Box], one: Reached, *, forward: bool) -> str:
     )
 
 
-def _drawn(box: _Box, asked: Node | None, titles: Mapping[Node, str], links: str) -> str:
+def _drawn(
+    box: _Box, asked: Node | None, titles: Mapping[Node, str], kinds: Mapping[str, str], links: str
+) -> str:
     thing = box.thing
     kind = f"{thing.kind} asked" if asked is not None and thing == asked.of(WHOLE) else thing.kind
-    small = " · ".join(part for part in (titles.get(thing, thing.kind), thing.product) if part)
+    called = titles.get(thing) or kinds.get(thing.kind, thing.kind)
+    small = " · ".join(part for part in (called, thing.product) if part)
     parts = [
         f'<g class="{kind}" transform="translate({box.x} {box.y})"><title>{escape(str(thing))}</title>',
         f'<rect width="{WIDTH}" height="{box.height}" rx="3"/>',

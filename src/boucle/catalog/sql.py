@@ -146,6 +146,7 @@ class _Query:
             dialect=self._dialect,
             schema=schema,
             validate_qualify_columns=False,
+            allow_partial_qualification=True,
             identify=False,
             quote_identifiers=False,
         )
