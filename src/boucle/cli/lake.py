@@ -35,7 +35,11 @@ def lake_of(options: argparse.Namespace) -> "Lake":
 
     if options.lake:
         return Lake(options.lake)
-    folder = options.folder or Path(str(Settings(Path()).get("run.folder").value))
+    settings = Settings(Path())
+    elsewhere = str(settings.get("run.lake").value)
+    if elsewhere and options.folder is None:
+        return Lake(elsewhere)
+    folder = options.folder or Path(str(settings.get("run.folder").value))
     if not (folder / "lake").is_dir():
         fix = "--folder of a run, or --lake ADDRESS; `boucle demo press` makes one"
         raise BoucleError("B810", f"there is no lake in {folder}", fix=fix)

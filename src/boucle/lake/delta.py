@@ -48,7 +48,7 @@ _CONFIGURATION = {
     "delta.checkpointInterval": "10",
     # Checkpoints need not remember what was taken away: our vacuum asks the log, and they stay small.
     "delta.deletedFileRetentionDuration": "interval 10 minutes",
-    "delta.logRetentionDuration": "interval 7 days",
+    "delta.logRetentionDuration": "interval 168 hours",
 }
 _TIMED = "event time: "
 """How a table's description begins; the column follows. Delta has no properties of our own."""
@@ -237,6 +237,13 @@ class LakeTable:
                     except CommitFailedError:
                         continue
         raise self._unavailable(RuntimeError("others commit without a pause"))
+
+    def remember(self, seconds: float) -> None:
+        """Keep the log of so many seconds, so that every version of that time can be found again."""
+        wanted = {"delta.logRetentionDuration": f"interval {max(1, int(seconds // 3600))} hours"}
+        with self.alone() as table:
+            if table is not None and not wanted.items() <= table.metadata().configuration.items():
+                table.alter.set_table_properties(wanted, commit_properties=self.properties(did="remember"))
 
     def merge(
         self,

@@ -1,14 +1,13 @@
 """Which log feeds which table of the lake."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from msgspec import Struct
 
 from boucle.address import adapter, parse_address
 from boucle.block import Block, Position
 from boucle.bus.log import EventLog
-from boucle.lake.delta import LakeTable
+from boucle.lake.whole import Lake
 from boucle.lake.writer import FedTable, Feed
 from boucle.quality.quarantine import Quarantine
 
@@ -39,15 +38,15 @@ def feed(fed: Fed, log: EventLog) -> Feed:
 
 def _table(fed: Fed) -> FedTable:
     if not fed.to:
-        return LakeTable(Path(fed.lake) / fed.zone / fed.table, partition_by=tuple(fed.partition))
+        return Lake(fed.lake).table(fed.zone, fed.table, partition_by=tuple(fed.partition))
     address = parse_address(fed.to, "table")
     elsewhere: FedTable = adapter(address, "table")(address, fed.table, fed.zone)
     return elsewhere
 
 
-def quarantine_feed(quarantine: Quarantine, lake: Path) -> Feed:
+def quarantine_feed(quarantine: Quarantine, lake: str) -> Feed:
     """The quarantine beside its table."""
-    return Feed(_Rejects(quarantine), LakeTable(lake / "raw" / QUARANTINE_TABLE, partition_by=("source",)))
+    return Feed(_Rejects(quarantine), Lake(lake).table("raw", QUARANTINE_TABLE, partition_by=("source",)))
 
 
 class _Rejects:

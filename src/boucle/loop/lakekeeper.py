@@ -23,9 +23,11 @@ import msgspec
 from msgspec import Struct
 
 from boucle.bus.log import EventLog
-from boucle.clock import ScaledClock
+from boucle.clock import Clock, ScaledClock
+from boucle.errors import BoucleError
 from boucle.lake.writer import Feed, LakeWriter
 from boucle.loop.feeds import Fed, feed
+from boucle.loop.upkeep import Care, Caretaker
 
 __all__ = ["LakeKeeper", "Told"]
 
@@ -33,6 +35,7 @@ _log = logging.getLogger("boucle.loop.lakekeeper")
 
 _NICE = 10
 _LOOK = 0.25
+_PATIENCE = 10.0
 
 
 class _Task(Struct):
@@ -41,6 +44,7 @@ class _Task(Struct):
     every: float
     speed: float
     now: int
+    care: Care | None
 
 
 class Told(Struct):
@@ -57,7 +61,9 @@ class Told(Struct):
 class LakeKeeper:
     """The process, seen from the loop that started it."""
 
-    def __init__(self, fed: list[Fed], lock: Path, every: float, speed: float, now: int) -> None:
+    def __init__(
+        self, fed: list[Fed], lock: Path, every: float, speed: float, now: int, care: Care | None = None
+    ) -> None:
         self.told: dict[str, Told] = {}
         words = [sys.executable, "-m", "boucle.loop.lakekeeper"]
         # A session of its own: Ctrl-C in the terminal is for the loop, which then ends this one in order.
@@ -66,7 +72,7 @@ class LakeKeeper:
         )
         assert self._process.stdin is not None
         self._process.stdin.write(
-            msgspec.json.encode(_Task(fed, str(lock), every, speed, now)).decode() + "\n"
+            msgspec.json.encode(_Task(fed, str(lock), every, speed, now, care)).decode() + "\n"
         )
         self._process.stdin.flush()
         self._reader = threading.Thread(target=self._listen, name="boucle lake", daemon=True)
@@ -134,15 +140,33 @@ def _alone(held: IO[bytes]) -> bool:
 
 def _follow(task: _Task) -> None:
     feeds = [feed(one, EventLog(Path(one.log), stream=one.stream)) for one in task.fed]
-    writer = LakeWriter(feeds, ScaledClock(task.speed, task.now), seconds=task.every)
+    clock = ScaledClock(task.speed, task.now)
+    writer = LakeWriter(feeds, clock, seconds=task.every)
+    stop = threading.Event()
+    # Ended in the middle it leaves nothing half done, so the end of the loop waits a little and no longer.
+    caring = threading.Thread(target=_care, args=(task.care, clock, stop), daemon=True)
+    caring.start()
     ticks = 0
     while not select.select([sys.stdin], [], [], _LOOK)[0]:
         writer.step()
         ticks += 1
         if ticks % 4 == 0:
             _tell(feeds, writer)
+    stop.set()
     writer.step(force=True)
     _tell(feeds, writer)
+    caring.join(_PATIENCE)
+
+
+def _care(care: Care | None, clock: Clock, stop: threading.Event) -> None:
+    if care is None:
+        return
+    try:
+        caretaker = Caretaker(care, clock)
+    except BoucleError as error:
+        _log.warning("the lake is not looked after: %s", error)
+        return
+    caretaker.run(stop)
 
 
 def _tell(feeds: list[Feed], writer: LakeWriter) -> None:

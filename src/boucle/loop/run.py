@@ -92,6 +92,7 @@ class Loop:
             clock,
             seconds(settings.get("run.lake_every").value),
             settings.fill,
+            str(settings.get("run.lake").value),
         )
         self.retention = LogRetention(self.intakes, self.tables, self.folder / "checkpoint", clock)
         # A replay serves nobody: how fresh history is says nothing.
@@ -295,7 +296,7 @@ class Loop:
         self._thread("path", self._walk)
         for lane in self.action.dispatcher.lanes:
             self._thread(f"actuator {lane}", partial(self.action.dispatcher.run, lane, self._stopping))
-        self.tables.start_keeper()
+        self.tables.start_keeper(self.plan.project.folder)
         self._thread("sync", self._sync)
         self._thread("keeper", self._keep)
         if self.quality.watched:

@@ -25,6 +25,7 @@ from boucle.loop.intake import lookback, recent
 from boucle.loop.lakekeeper import LakeKeeper
 from boucle.loop.path import Closes
 from boucle.loop.retention import kept_log
+from boucle.loop.upkeep import Care
 from boucle.loop.view import TablesView
 from boucle.product.document import LoopDocument, TableSpec
 from boucle.quality.quarantine import Quarantine
@@ -93,6 +94,7 @@ class Tables:
         clock: Clock,
         every: float,
         fill: Callable[[str], str] = str,
+        lake: str = "",
     ) -> None:
         declared = {
             **loop.tables,
@@ -111,7 +113,8 @@ class Tables:
                 seen = Dedupe("at", spec.key, _HORIZON) if spec.key else None
                 self._derived[spec.from_] = _Derived(log, seen, spec.key)
         logs |= {stream: derived.log for stream, derived in self._derived.items()}
-        lake, self._lock = folder / "lake", folder / "lake.lock"
+        self._folder, self._lock = folder, folder / "lake.lock"
+        self._lake = lake or str(folder / "lake")
         self.zones: dict[str, str] = {name: spec.zone for name, spec in declared.items()}
         """Table → its zone."""
         self.zones[QUARANTINE_TABLE] = "raw"
@@ -123,13 +126,13 @@ class Tables:
                 spec.columns,
                 str(log.folder),
                 log.stream,
-                str(lake),
+                self._lake,
                 fill(spec.to),
             )
             for name, spec in declared.items()
             for log in [logs[spec.from_]]
         ]
-        own = [quarantine_feed(quarantine, lake)]
+        own = [quarantine_feed(quarantine, self._lake)]
         self._feeds = [feed(fed, logs[declared[fed.table].from_]) for fed in self._fed] + own
         self._clock, self._every = clock, every
         self._writer = LakeWriter(self._feeds, clock, seconds=every)
@@ -190,9 +193,14 @@ class Tables:
         for derived in self._derived.values():
             derived.log.flush()
 
-    def start_keeper(self) -> None:
-        """From now on a process of its own commits to the lake; `commit` does what is left to this one."""
-        self._keeper = LakeKeeper(self._fed, self._lock, self._every, self._clock.speed, self._clock.now())
+    def start_keeper(self, product: Path | None = None) -> None:
+        """From now on a process of its own commits to the lake; `commit` does what is left to this one.
+
+        It also refines and keeps in order what the product in the folder `product` declares.
+        """
+        care = None if product is None else Care(self._lake, str(self._folder / "refine"), str(product))
+        clock = self._clock
+        self._keeper = LakeKeeper(self._fed, self._lock, self._every, clock.speed, clock.now(), care)
 
     def commit(self, force: bool = False) -> int:
         """Let the lake follow; returns the rows committed here. What failed is in `failures`, tried again later.

@@ -30,6 +30,7 @@ _DEFAULTS: dict[str, Any] = {
     "run.trace_every": 100,
     "run.workers": 1,
     "run.fsync_every": "10ms",
+    "run.lake": "",
     "run.lake_every": "5s",
     "run.checkpoint_every": "5s",
 }
