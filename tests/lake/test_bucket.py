@@ -1,4 +1,4 @@
-"""Tables in an S3 bucket keep every rule that tables in a folder keep; a server that goes away loses and doubles nothing."""
+"""Tables in an S3 bucket keep every rule of tables in a folder; a server that goes away loses and doubles nothing."""
 
 import threading
 import uuid

@@ -46,7 +46,9 @@ def arrived(lake: Lake, *rows: tuple[int, int, str, float]) -> int:
     return LakeTable(lake.path("raw", "payments"), partition_by=("day",)).append(payments(*rows))
 
 
-def ask(lake: Lake, table: str, columns: Sequence[str], *, group: Sequence[str] = ()) -> list[tuple[Any, ...]]:
+def ask(
+    lake: Lake, table: str, columns: Sequence[str], *, group: Sequence[str] = ()
+) -> list[tuple[Any, ...]]:
     """Some columns of a table, in order."""
     found = lake.find(table)
     grouped = f"GROUP BY {', '.join(group)}" if group else ""

@@ -238,6 +238,12 @@ class LakeTable:
                         continue
         raise self._unavailable(RuntimeError("others commit without a pause"))
 
+    def properties_now(self) -> dict[str, str]:
+        """The table's own settings, as the newest version has them."""
+        with self._lock:
+            table = self._refresh()
+            return {} if table is None else dict(table.metadata().configuration)
+
     def remember(self, seconds: float) -> None:
         """Keep the log of so many seconds, so that every version of that time can be found again."""
         wanted = {"delta.logRetentionDuration": f"interval {max(1, int(seconds // 3600))} hours"}

@@ -1,7 +1,7 @@
 """A table as Apache Iceberg (version 2), for tools that read that and not Delta.
 
-The Iceberg table lies in a folder of its own, in the layout engines know without a catalogue: `metadata/vN.metadata.json`
-and `metadata/version-hint.text`. Its data files are the Delta table's own where that is possible: a table without
+The Iceberg table lies in a folder of its own, in the layout engines know without a catalogue:
+`metadata/vN.metadata.json` and `metadata/version-hint.text`. Its data files are the Delta table's own where that is possible: a table without
 partitions in a folder. A partitioned one has its partition values in folder names only, which Iceberg does not read:
 its files are copied, with these columns, once each. Exporting again adds what is new.
 """

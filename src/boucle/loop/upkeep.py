@@ -71,7 +71,7 @@ class Caretaker:
         for table in self.lake.tables():
             if stop is not None and stop.is_set():
                 return
-            rule = self.loop.lake.tables.get(table.name, self.loop.lake)
+            rule = self.loop.lake.of(table.name)
             now = time.monotonic()
             if force or self._due.setdefault(table.name, now + seconds(rule.every)) <= now:
                 self._due[table.name] = now + seconds(rule.every)

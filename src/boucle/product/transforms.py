@@ -2,9 +2,9 @@
 
 from typing import Any, Literal
 
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 
-__all__ = ["DriftSpec", "GateSpec", "RowsSpec", "TransformSpec", "UpkeepSpec"]
+__all__ = ["DriftSpec", "GateSpec", "RowsSpec", "TableUpkeepSpec", "TransformSpec", "UpkeepSpec"]
 
 
 class RowsSpec(Struct, frozen=True, forbid_unknown_fields=True):
@@ -63,6 +63,15 @@ class TransformSpec(Struct, frozen=True, forbid_unknown_fields=True):
     """Variables of a dbt project."""
 
 
+class TableUpkeepSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """Upkeep of one table, where it is not as that of the others."""
+
+    every: str | None = None
+    history: str | None = None
+    rows: str | None = None
+    late: Literal["apart", "merge"] | None = None
+
+
 class UpkeepSpec(Struct, frozen=True, forbid_unknown_fields=True):
     """How the lake's tables are kept quick and small beside the loop."""
 
@@ -74,5 +83,10 @@ class UpkeepSpec(Struct, frozen=True, forbid_unknown_fields=True):
     """How old a row may become, by event time; empty: for ever."""
     late: Literal["apart", "merge"] = "apart"
     """Whether late rows are brought into the table of their source, by its key."""
-    tables: dict[str, "UpkeepSpec"] = {}
-    """Other rules for single tables."""
+    tables: dict[str, TableUpkeepSpec] = {}
+    """What is otherwise for single tables."""
+
+    def of(self, table: str) -> "UpkeepSpec":
+        """The rules of one table: its own, and these where it has none."""
+        own = structs.asdict(self.tables.get(table, TableUpkeepSpec()))
+        return structs.replace(self, **{name: value for name, value in own.items() if value is not None})
