@@ -21,19 +21,36 @@ _PASSWORD = "BOUCLE_PASSWORD"  # noqa: S105 - a variable's name
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `boucle serve`."""
-    parser.add_argument("folder", nargs="?", default=".", type=Path, help="the product's folder (default: here)")
+    parser.add_argument(
+        "folder", nargs="?", default=".", type=Path, help="the product's folder (default: here)"
+    )
     parser.add_argument("--run", type=Path, help="a run's folder, when it is not `run.folder` of boucle.toml")
     parser.add_argument("--env", help="an environment of boucle.toml")
     parser.add_argument("--sql", metavar="HOST:PORT", help="SQL on PostgreSQL's protocol (psql, BI tools)")
     parser.add_argument("--flight", metavar="HOST:PORT", help="Arrow Flight SQL (ADBC drivers)")
     parser.add_argument("--http", metavar="HOST:PORT", help="REST and events, with an OpenAPI document")
-    parser.add_argument("--users", type=Path, metavar="FILE", help="who may ask; without it anybody on this machine")
-    parser.add_argument("--add-user", metavar="NAME", help=f"add a user to --users and end (password: asked, or ${_PASSWORD})")
+    parser.add_argument(
+        "--users", type=Path, metavar="FILE", help="who may ask; without it anybody on this machine"
+    )
+    parser.add_argument(
+        "--add-user", metavar="NAME", help=f"add a user to --users and end (password: asked, or ${_PASSWORD})"
+    )
     parser.add_argument("--certificate", type=Path, metavar="PEM", help="speak TLS with this certificate")
     parser.add_argument("--key", type=Path, metavar="PEM", help="the certificate's key")
-    parser.add_argument("--tls", choices=["required", "allowed"], default="required", help="with a certificate (default: required)")
+    parser.add_argument(
+        "--tls",
+        choices=["required", "allowed"],
+        default="required",
+        help="with a certificate (default: required)",
+    )
     parser.add_argument("--memory", default="2GB", help="what all questions together may hold (default 2GB)")
-    parser.add_argument("--timeout", type=float, default=300.0, metavar="SECONDS", help="of a statement (default 300; 0: none)")
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=300.0,
+        metavar="SECONDS",
+        help="of a statement (default 300; 0: none)",
+    )
     parser.add_argument("--connections", type=int, default=100, help="SQL clients at once (default 100)")
     parser.add_argument("--json", action="store_true", help="one JSON object with the addresses, then serve")
     parser.epilog = (
@@ -56,7 +73,11 @@ def run(options: argparse.Namespace) -> int:
         return _add_user(options)
     product, about, ports, lake = _product(options)
     if (options.certificate is None) != (options.key is None):
-        raise BoucleError("B843", "a certificate needs its key, and a key its certificate", fix="--certificate PEM --key PEM")
+        raise BoucleError(
+            "B843",
+            "a certificate needs its key, and a key its certificate",
+            fix="--certificate PEM --key PEM",
+        )
     users = Users(options.users) if options.users else None
     sql = Sql(lake, options.memory, postgres=True)
     with interruptible() as stop, ExitStack() as stack:
@@ -86,16 +107,20 @@ def _add_user(options: argparse.Namespace) -> int:
     return 0
 
 
-def _product(options: argparse.Namespace) -> tuple[dict[str, Any], "dict[str, TableNote]", "list[OutputPort]", Path]:
+def _product(
+    options: argparse.Namespace,
+) -> tuple[dict[str, Any], "dict[str, TableNote]", "list[OutputPort]", Path]:
     """The ODPS document, what the contract says of tables, the declared ports, and the lake's folder."""
+    from boucle.errors import DeclarationError
     from boucle.outlet.notes import notes
     from boucle.outlet.ports import output_ports, port_problems
-    from boucle.errors import DeclarationError
     from boucle.product.project import load_project
 
     if not (options.folder / "product.yaml").exists():
         if options.run is None:
-            raise BoucleError("B810", f"there is no product in {options.folder}", fix="name its folder, or a run with --run")
+            raise BoucleError(
+                "B810", f"there is no product in {options.folder}", fix="name its folder, or a run with --run"
+            )
         return {"id": options.run.resolve().name}, {}, [], _lake(options.run)
     project = load_project(options.folder, options.env)
     about = notes(project.contract.value)
@@ -107,7 +132,9 @@ def _product(options: argparse.Namespace) -> tuple[dict[str, Any], "dict[str, Ta
 
 def _lake(run: Path) -> Path:
     if not (run / "lake").is_dir():
-        raise BoucleError("B810", f"there is no lake in {run}", fix="--run of a run; `boucle demo press` makes one")
+        raise BoucleError(
+            "B810", f"there is no lake in {run}", fix="--run of a run; `boucle demo press` makes one"
+        )
     return run / "lake"
 
 
@@ -134,7 +161,14 @@ def _serve(
         host, port = _address(options.sql or "127.0.0.1:5433")
         limits = Limits(connections=options.connections, statement=options.timeout)
         endpoint = SqlEndpoint(
-            sql, host=host, port=port, users=users, certificate=context, tls=options.tls, about=about, limits=limits
+            sql,
+            host=host,
+            port=port,
+            users=users,
+            certificate=context,
+            tls=options.tls,
+            about=about,
+            limits=limits,
         )
         endpoint.start()
         stack.callback(endpoint.stop)

@@ -122,8 +122,11 @@ class Sql:
         files, schema = table.files(version), table.schema_at(version)
         columns = ", ".join(_name(column) for column in _shown_columns(schema))
         if not files:
-            empty = ", ".join(f"NULL AS {_name(column)}" for column in _shown_columns(schema)) or "NULL AS nothing"
-            return f"(SELECT {empty}, '' AS _file, 0::BIGINT AS _row WHERE false)"  # noqa: S608 - quoted names
+            empty = (
+                ", ".join(f"NULL AS {_name(column)}" for column in _shown_columns(schema))
+                or "NULL AS nothing"
+            )
+            return f"(SELECT {empty}, '' AS _file, 0::BIGINT AS _row WHERE false)"
         paths = ", ".join(_literal(file.path) for file in files)
         start = len(str(table.folder)) + 2
         return (
@@ -137,12 +140,13 @@ class Sql:
         with self._lock:
             self._find()
             self._show("")
-            return self._connection.execute(
+            rows: list[tuple[str, str, str, str]] = self._connection.execute(
                 "SELECT schema_name, table_name, column_name, data_type FROM duckdb_columns() "
                 "WHERE database_name = ? AND list_contains(?, schema_name) "
                 "ORDER BY schema_name, table_name, column_index",
                 [_DATABASE, list({table.zone for table in self._tables.values()})],
             ).fetchall()
+            return rows
 
     def define(self, statements: str, rows: Mapping[str, pa.Table]) -> None:
         """Run our own definitions (schemas, views, macros) in one transaction; `rows` can be read by name in them.
@@ -419,7 +423,9 @@ def _unknown(code: str, what: str, name: str, known: Iterable[str], where: str) 
         code,
         f'there is no {what} "{name}"',
         where=where,
-        fix=f"{hint}Known: {', '.join(sorted(known))}" if known or what == "column" else "run the loop first: there is none yet",
+        fix=f"{hint}Known: {', '.join(sorted(known))}"
+        if known or what == "column"
+        else "run the loop first: there is none yet",
     )
 
 

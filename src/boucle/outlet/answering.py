@@ -66,7 +66,11 @@ class Portal:
     """A bound statement. `rows` gives encoded rows; what a limit left over waits for the next call."""
 
     def __init__(
-        self, statement: Prepared, values: Sequence[Any], formats: Sequence[int], place: SqlSession | None = None
+        self,
+        statement: Prepared,
+        values: Sequence[Any],
+        formats: Sequence[int],
+        place: SqlSession | None = None,
     ) -> None:
         self.statement, self.values, self.formats = statement, values, tuple(formats)
         self.columns = described(statement.bound, formats) if statement.bound else []
@@ -84,7 +88,9 @@ class Portal:
         """Begin to answer, unless it was begun."""
         if self._batches is None:
             assert self.statement.bound is not None
-            wide = any("[" in kind or kind.startswith(("STRUCT", "MAP", "BLOB", "JSON")) for kind in self._types)
+            wide = any(
+                "[" in kind or kind.startswith(("STRUCT", "MAP", "BLOB", "JSON")) for kind in self._types
+            )
             sql = projected(self.statement.sql, self.statement.bound, self.columns)
             answer: Answer = place.read(sql, self.values, _WIDE_ROWS if wide else _ROWS)
             self._batches = answer.rows
@@ -92,14 +98,13 @@ class Portal:
     def rows(self, limit: int, tag: bytes = b"D") -> Iterator[tuple[int, memoryview]]:
         """At most `limit` rows (0: all) in pieces: how many, and their bytes. `done` says whether any are left."""
         given = 0
-        for batch in self._pieces():
-            take = batch.num_rows if not limit else min(batch.num_rows, limit - given)
-            if take < batch.num_rows:
-                self._rest.append(batch.slice(take))
-                batch = batch.slice(0, take)
+        for piece in self._pieces():
+            take = piece.num_rows if not limit else min(piece.num_rows, limit - given)
+            if take < piece.num_rows:
+                self._rest.append(piece.slice(take))
             if take:
                 given += take
-                yield take, encode(self._values(batch), take, tag)
+                yield take, encode(self._values(piece.slice(0, take)), take, tag)
             if limit and given >= limit:
                 return
         self.done = True

@@ -40,51 +40,6 @@ _SAID = {
     "timestamp": "timestamp without time zone",
     "timestamptz": "timestamp with time zone",
 }
-_EMPTY = {
-    "pg_attrdef": "oid uinteger, adrelid uinteger, adnum smallint, adbin varchar",
-    "pg_aggregate": "aggfnoid uinteger, aggkind varchar",
-    "pg_auth_members": "roleid uinteger, member uinteger, grantor uinteger, admin_option boolean",
-    "pg_cast": "oid uinteger, castsource uinteger, casttarget uinteger, castfunc uinteger, castcontext varchar, castmethod varchar",
-    "pg_collation": "oid uinteger, collname varchar, collnamespace uinteger, collcollate varchar, collisdeterministic boolean",
-    "pg_db_role_setting": "setdatabase uinteger, setrole uinteger, setconfig varchar[]",
-    "pg_default_acl": "oid uinteger, defaclrole uinteger, defaclnamespace uinteger, defaclobjtype varchar, defaclacl varchar[]",
-    "pg_depend": "classid uinteger, objid uinteger, objsubid int, refclassid uinteger, refobjid uinteger, refobjsubid int, deptype varchar",
-    "pg_enum": "oid uinteger, enumtypid uinteger, enumsortorder float, enumlabel varchar",
-    "pg_event_trigger": "oid uinteger, evtname varchar, evtevent varchar, evtowner uinteger, evtenabled varchar, evtfoid uinteger, evttags varchar[]",
-    "pg_extension": "oid uinteger, extname varchar, extowner uinteger, extnamespace uinteger, extversion varchar",
-    "pg_foreign_data_wrapper": "oid uinteger, fdwname varchar, fdwowner uinteger",
-    "pg_foreign_server": "oid uinteger, srvname varchar, srvowner uinteger, srvfdw uinteger",
-    "pg_foreign_table": "ftrelid uinteger, ftserver uinteger, ftoptions varchar[]",
-    "pg_inherits": "inhrelid uinteger, inhparent uinteger, inhseqno int, inhdetachpending boolean",
-    "pg_locks": "locktype varchar, database uinteger, relation uinteger, pid int, mode varchar, granted boolean",
-    "pg_matviews": "schemaname varchar, matviewname varchar, matviewowner varchar, definition varchar",
-    "pg_opclass": "oid uinteger, opcname varchar, opcmethod uinteger, opcnamespace uinteger, opcdefault boolean",
-    "pg_operator": "oid uinteger, oprname varchar, oprnamespace uinteger, oprkind varchar, oprleft uinteger, oprright uinteger, oprresult uinteger, oprcode uinteger",
-    "pg_partitioned_table": "partrelid uinteger, partstrat varchar, partnatts smallint, partattrs smallint[]",
-    "pg_policy": "oid uinteger, polname varchar, polrelid uinteger, polcmd varchar, polpermissive boolean, polroles uinteger[], polqual varchar, polwithcheck varchar",
-    "pg_publication": "oid uinteger, pubname varchar, puballtables boolean, pubviaroot boolean",
-    "pg_publication_rel": "oid uinteger, prpubid uinteger, prrelid uinteger",
-    "pg_range": "rngtypid uinteger, rngsubtype uinteger, rngmultitypid uinteger, rngcollation uinteger, rngsubopc uinteger",
-    "pg_rewrite": "oid uinteger, rulename varchar, ev_class uinteger, ev_type varchar, ev_enabled varchar, is_instead boolean",
-    "pg_seclabel": "objoid uinteger, classoid uinteger, objsubid int, provider varchar, label varchar",
-    "pg_sequence": "seqrelid uinteger, seqtypid uinteger, seqstart bigint, seqincrement bigint, seqmax bigint, seqmin bigint, seqcache bigint, seqcycle boolean",
-    "pg_sequences": "schemaname varchar, sequencename varchar, sequenceowner varchar",
-    "pg_shdescription": "objoid uinteger, classoid uinteger, description varchar",
-    "pg_stat_activity": "datid uinteger, datname varchar, pid int, usename varchar, application_name varchar, state varchar, query varchar",
-    "pg_statistic_ext": "oid uinteger, stxrelid uinteger, stxname varchar, stxnamespace uinteger, stxowner uinteger, stxstattarget int, stxkeys smallint[], stxkind varchar[]",
-    "pg_subscription": "oid uinteger, subname varchar, subdbid uinteger",
-    "pg_timezone_abbrevs": "abbrev varchar, utc_offset interval, is_dst boolean",
-    "pg_trigger": "oid uinteger, tgrelid uinteger, tgname varchar, tgfoid uinteger, tgenabled varchar, tgisinternal boolean, tgconstraint uinteger, tgparentid uinteger, tgdeferrable boolean, tginitdeferred boolean",
-    "pg_views": "schemaname varchar, viewname varchar, viewowner varchar, definition varchar",
-}  # fmt: skip
-_EMPTY_INFORMATION = {
-    "constraint_column_usage": "table_catalog varchar, table_schema varchar, table_name varchar, column_name varchar, constraint_catalog varchar, constraint_schema varchar, constraint_name varchar",
-    "referential_constraints": "constraint_catalog varchar, constraint_schema varchar, constraint_name varchar, unique_constraint_catalog varchar, unique_constraint_schema varchar, unique_constraint_name varchar, match_option varchar, update_rule varchar, delete_rule varchar",
-    "routines": "specific_catalog varchar, specific_schema varchar, specific_name varchar, routine_catalog varchar, routine_schema varchar, routine_name varchar, routine_type varchar, data_type varchar",
-    "sequences": "sequence_catalog varchar, sequence_schema varchar, sequence_name varchar, data_type varchar",
-    "parameters": "specific_catalog varchar, specific_schema varchar, specific_name varchar, ordinal_position int, parameter_mode varchar, parameter_name varchar, data_type varchar",
-    "triggers": "trigger_catalog varchar, trigger_schema varchar, trigger_name varchar, event_object_table varchar",
-}  # fmt: skip
 
 
 class Catalogue:
@@ -96,21 +51,17 @@ class Catalogue:
         self._known: list[tuple[str, str, str, str]] | None = None
         texts = [
             (resources.files("boucle.outlet") / name).read_text(encoding="utf-8")
-            for name in ("functions.sql", "catalogue.sql")
+            for name in ("absent.sql", "functions.sql", "catalogue.sql")
         ]
         version = f"PostgreSQL {SERVER_VERSION} (boucle {__version__}, DuckDB)"
         self._text = "\n".join(texts).replace("{version}", version)
         self._text = self._text.replace("{home}", _HOME).replace("{information}", _INFORMATION)
         self._text = self._text.replace("{{", "{").replace("}}", "}")
-        made = re.findall(r"CREATE OR REPLACE (VIEW|MACRO) (\w+)\.(\w+)", self._text)
+        made = re.findall(r"CREATE (?:OR REPLACE )?(\w+) (?:IF NOT EXISTS )?(\w+)\.(\w+)", self._text)
         self.names = Names(
-            relations=frozenset(
-                {name for kind, home, name in made if (kind, home) == ("VIEW", _HOME)} | {*_EMPTY}
-            ),
-            functions=frozenset(name for kind, home, name in made if (kind, home) == ("MACRO", _HOME)),
-            information=frozenset(
-                {name for _, home, name in made if home == _INFORMATION} | {*_EMPTY_INFORMATION}
-            ),
+            relations=frozenset(name for kind, home, name in made if kind != "MACRO" and home == _HOME),
+            functions=frozenset(name for kind, home, name in made if kind == "MACRO" and home == _HOME),
+            information=frozenset(name for _, home, name in made if home == _INFORMATION),
             home=_HOME,
             information_home=_INFORMATION,
         )
@@ -129,9 +80,6 @@ class Catalogue:
         tables = ("namespaces", "relations", "attributes", "keys", "types", "settings")
         lines = [f"CREATE SCHEMA IF NOT EXISTS {home};" for home in (_HOME, _INFORMATION)]
         lines += [f"CREATE OR REPLACE TABLE {_HOME}.{name} AS FROM boucle_{name};" for name in tables]
-        if self._known is None:
-            for home, empty in ((_HOME, _EMPTY), (_INFORMATION, _EMPTY_INFORMATION)):
-                lines += [f"CREATE TABLE {home}.{name} ({columns});" for name, columns in empty.items()]
         visible = "[" + ", ".join(f"'{zone}'" for zone in self.visible) + "]"
         return "\n".join(lines) + "\n" + self._text.replace("{visible}", visible)
 
@@ -179,9 +127,7 @@ class Catalogue:
                 "rid:o rzone:s rname:s rkind:s rtext:s rcount:i rkeyed:b rvisible:b rrows:f",
                 [(*one, -1.0) for one in relations],
             ),
-            "boucle_attributes": _table(
-                "arel:o anum:h aname:s atype:o amod:i amust:b atext:s", attributes
-            ),
+            "boucle_attributes": _table("arel:o anum:h aname:s atype:o amod:i amust:b atext:s", attributes),
             "boucle_keys": _table("krel:o kindex:o kcon:o kname:s kcolumns:l", keys),
             "boucle_types": _table("tid:o tname:s tsaid:s tlen:i tarray:o tcategory:s telement:o", types),
             "boucle_settings": _table("sname:s ssetting:s", list(self._settings.items())),

@@ -26,7 +26,9 @@ _ALIVE_EVERY = 30
 """Looks without news until a comment keeps the line open."""
 
 
-def events(table: LakeTable, product: str, since: int, until: int | None = None) -> Iterator[tuple[str, bytes]]:
+def events(
+    table: LakeTable, product: str, since: int, until: int | None = None
+) -> Iterator[tuple[str, bytes]]:
     """Id and JSON of each row added after version `since`, in the order of the versions.
 
     Raises B525 when the table's log no longer goes back so far.
@@ -59,7 +61,11 @@ async def live(
             try:
                 found = await asyncio.to_thread(lambda: list(events(table, product, since, newest)))  # noqa: B023
             except BoucleError as error:
-                yield b"event: error\ndata: " + msgspec.json.encode({"code": error.code, "what": error.what}) + b"\n\n"
+                yield (
+                    b"event: error\ndata: "
+                    + msgspec.json.encode({"code": error.code, "what": error.what})
+                    + b"\n\n"
+                )
                 return
             for name, told in found:
                 yield b"id: " + name.encode() + b"\ndata: " + told + b"\n\n"

@@ -51,7 +51,7 @@ def encode(columns: list[Values], rows: int, tag: bytes = b"D") -> memoryview:
     pack.heads(out, at, ends, tag[0], len(columns))
     for column in columns:
         _put(out, at, column)
-    return memoryview(out)
+    return out.data
 
 
 def framed(column: pa.Array, tag: bytes) -> memoryview:
@@ -59,7 +59,7 @@ def framed(column: pa.Array, tag: bytes) -> memoryview:
     values = _variable(column)
     out = np.empty(int(values.lengths.sum()) + 5 * len(column), np.uint8)
     pack.framed(out, values.data, values.starts, values.lengths, tag[0])
-    return memoryview(out)
+    return out.data
 
 
 def _put(out: NDArray[np.uint8], at: NDArray[np.int64], column: Values) -> None:

@@ -112,7 +112,19 @@ class Nothing(Struct, frozen=True):
 
 
 Command: TypeAlias = (
-    Begin | End | Savepoint | SetTo | Reset | Show | Discard | Deallocate | Declare | Fetch | CloseCursor | CopyOut | Nothing
+    Begin
+    | End
+    | Savepoint
+    | SetTo
+    | Reset
+    | Show
+    | Discard
+    | Deallocate
+    | Declare
+    | Fetch
+    | CloseCursor
+    | CopyOut
+    | Nothing
 )
 
 _SHOWN_BY_DUCKDB = {"tables", "databases", "schemas", "variables"}
@@ -124,7 +136,11 @@ def command(statement: str) -> Command | None:  # noqa: C901, PLR0912 - one bran
     """What a statement asks of the session; None when it is a question to the tables."""
     said = words(statement)
     first = said[0]
-    rest = [word for word in said[1:] if word not in {"work", "transaction", "isolation", "level"}] if first != "set" else said[1:]
+    rest = (
+        [word for word in said[1:] if word not in {"work", "transaction", "isolation", "level"}]
+        if first != "set"
+        else said[1:]
+    )
     if first == "begin" or said[:2] == ["start", "transaction"]:
         return Begin()
     if first in {"commit", "end"}:
@@ -175,7 +191,10 @@ def _set(said: list[str]) -> Command:
     local = said[:1] == ["local"]
     if said[:1] in (["local"], ["session"]):
         said = said[1:]
-    if said[:1] in (["characteristics"], ["transaction"], ["constraints"], ["role"]) or said[:2] == ["session", "authorization"]:
+    if said[:1] in (["characteristics"], ["transaction"], ["constraints"], ["role"]) or said[:2] == [
+        "session",
+        "authorization",
+    ]:
         return Nothing("SET")
     if said[:2] == ["time", "zone"]:
         return SetTo("timezone", tuple(_unquoted(word) for word in said[2:]), local)
@@ -191,7 +210,9 @@ def _set(said: list[str]) -> Command:
 def _declare(statement: str, said: list[str]) -> Declare:
     found = _DECLARE.search(statement)
     if found is None or "cursor" not in said:
-        raise Refused("B835", "a DECLARE that declares no cursor", sqlstate="42601", fix="DECLARE c CURSOR FOR SELECT …")
+        raise Refused(
+            "B835", "a DECLARE that declares no cursor", sqlstate="42601", fix="DECLARE c CURSOR FOR SELECT …"
+        )
     head = words(statement[: found.start()])
     hold = "hold" in head and "without" not in head
     return Declare(_unquoted(said[1]), statement[found.end() :].strip(), hold, "binary" in head)
@@ -200,13 +221,17 @@ def _declare(statement: str, said: list[str]) -> Declare:
 def _fetch(said: list[str]) -> Fetch:
     name, middle = _unquoted(said[-1]), [word for word in said[1:-1] if word not in {"from", "in"}]
     if any(word in {"backward", "prior", "first", "last", "absolute", "relative", "-"} for word in middle):
-        raise Refused("B835", "cursors only go forward here", sqlstate="0A000", fix="FETCH FORWARD n FROM cursor")
+        raise Refused(
+            "B835", "cursors only go forward here", sqlstate="0A000", fix="FETCH FORWARD n FROM cursor"
+        )
     counted = [word for word in middle if word not in {"forward", "next"}]
     if not counted:
         return Fetch(name, 1, said[0] == "move")
     count = 0 if counted == ["all"] else int(counted[0]) if counted[0].isdigit() else -1
     if count < 0 or len(counted) > 1:
-        raise Refused("B835", "this FETCH cannot be read", sqlstate="42601", fix="FETCH FORWARD n FROM cursor")
+        raise Refused(
+            "B835", "this FETCH cannot be read", sqlstate="42601", fix="FETCH FORWARD n FROM cursor"
+        )
     return Fetch(name, count, said[0] == "move")
 
 

@@ -78,5 +78,7 @@ def _csv(column: pa.Array, form: CopyFormat) -> pa.Array:
 
 def header(names: list[str], form: CopyFormat) -> memoryview:
     """The line of column names."""
-    row = pa.record_batch([pa.array([name]) for name in names], names=[str(index) for index in range(len(names))])
+    row = pa.record_batch(
+        [pa.array([name]) for name in names], names=[str(index) for index in range(len(names))]
+    )
     return lines(row, form)

@@ -38,6 +38,7 @@ _TYPES = {
     "bpchar": "varchar",
 }
 _FUNCTIONS = {"json_build_object": "json_object", "jsonb_build_object": "json_object"}
+_CLAUSES = {"select", "and", "or", "not", "in", "any", "when", "then", "else", "on", "where"}
 _WHO = {"current_user", "session_user", "user", "current_role"}
 
 
@@ -71,7 +72,9 @@ def _tokens(text: str) -> list[_Token]:
 
 def split(text: str) -> list[str]:
     """The statements of a text, without the `;` between them; empty ones are left out."""
-    statements, held, said = [], [], False
+    statements: list[str] = []
+    held: list[str] = []
+    said = False
     for token in [*_tokens(text), _Token("sign", ";")]:
         if token.kind == "sign" and token.text == ";":
             if said:
@@ -103,7 +106,7 @@ def parameters_cast(statement: str, kinds: Mapping[int, str]) -> str:
 
 
 def without_any(statement: str) -> tuple[str, frozenset[int]]:
-    """The statement with `any($1)` as `$1`, and those parameters: what one of the list must be, tells what the list is."""
+    """The statement with `any($1)` as `$1`, and those parameters: what one must be tells what the list is."""
     tokens = _tokens(statement)
     told = [token for token in tokens if token.kind != "space"]
     found = set()
@@ -137,14 +140,15 @@ def rewrite(statement: str, names: Names, user: str) -> str:
 
 def _concerned(told: Sequence[_Token], names: Names) -> bool:
     known: Collection[str] = {
-        "pg_catalog", "information_schema", "operator", "collate", *_LOOK_UP, *_WHO, *_TYPES, *_FUNCTIONS, *names.relations, *names.functions,
+        "pg_catalog", "information_schema", "operator", "collate", *_LOOK_UP, *_WHO, *_TYPES, *_FUNCTIONS,
+        *names.relations, *names.functions,
     }  # fmt: skip
     return any(token.lower in known or token.text.startswith("'{") for token in told)
 
 
 def _is(told: Sequence[_Token], index: int, *wanted: str) -> bool:
     return (
-        0 <= index
+        index >= 0
         and index + len(wanted) <= len(told)
         and all(told[index + step].lower == one for step, one in enumerate(wanted))
     )
@@ -245,19 +249,7 @@ def _operand(told: Sequence[_Token], sign: int) -> int:
     if told[index].text == ")":
         index = _opening(told, index)
         while index > 0 and (told[index - 1].kind in {"word", "quoted"} or told[index - 1].text == "."):
-            if told[index - 1].lower in {
-                "select",
-                "and",
-                "or",
-                "not",
-                "in",
-                "any",
-                "when",
-                "then",
-                "else",
-                "on",
-                "where",
-            }:
+            if told[index - 1].lower in _CLAUSES:
                 break
             index -= 1
         return index

@@ -64,7 +64,9 @@ def check_exposed(host: str, users: Users | None, encrypted: bool) -> None:
         raise BoucleError(
             "B841",
             f"{host} is open to others: it needs {'users' if users is None else 'TLS'}",
-            why="whoever reaches the port could read every table" if users is None else "passwords and rows would be readable",
+            why="whoever reaches the port could read every table"
+            if users is None
+            else "passwords and rows would be readable",
             fix="--users FILE and --certificate, --key; or listen on 127.0.0.1",
         )
 
@@ -131,7 +133,9 @@ class SqlEndpoint:
                 connection, _ = listener.accept()
             except OSError:
                 return  # closed: the endpoint ends
-            threading.Thread(target=self._client, args=(connection,), name="boucle-sql-client", daemon=True).start()
+            threading.Thread(
+                target=self._client, args=(connection,), name="boucle-sql-client", daemon=True
+            ).start()
 
     def _watch(self, listener: socket.socket) -> None:
         """Stop statements whose time is up."""
@@ -195,7 +199,12 @@ class SqlEndpoint:
 
     def _served(self, channel: Channel, startup: wire.Startup) -> None:
         if self._tls == "required" and not channel.encrypted:
-            raise Refused("B832", "this endpoint only speaks encrypted", sqlstate="28000", fix="connect with sslmode=require")
+            raise Refused(
+                "B832",
+                "this endpoint only speaks encrypted",
+                sqlstate="28000",
+                fix="connect with sslmode=require",
+            )
         if startup.version or any(name.startswith("_pq_.") for name in startup.parameters):
             self._negotiate(channel, startup)
         user = startup.parameters.get("user", "")
@@ -203,11 +212,18 @@ class SqlEndpoint:
             raise Refused("B831", "nobody was named", sqlstate="28000", fix="connect with a user name")
         database = startup.parameters.get("database", "boucle")
         if database not in {"boucle", user}:
-            raise Refused("B831", f'there is no database "{database}"', sqlstate="3D000", fix="connect to boucle")
+            raise Refused(
+                "B831", f'there is no database "{database}"', sqlstate="3D000", fix="connect to boucle"
+            )
         with self._lock:
             full = len(self._sessions) >= self._limits.connections
         if full:
-            raise Refused("B833", f"{self._limits.connections} clients are served already", sqlstate="53300", fix="close some, or try later")
+            raise Refused(
+                "B833",
+                f"{self._limits.connections} clients are served already",
+                sqlstate="53300",
+                fix="close some, or try later",
+            )
         if self._users is not None:
             self._authenticated(channel, self._users, user)
         channel.send(wire.authentication(0))
@@ -225,18 +241,17 @@ class SqlEndpoint:
         exchange = Exchange(users.verifier(user))
         try:
             first = self._password(channel)
-            mechanism, _, rest = first.partition(b"\0")
-            if mechanism.decode() != _MECHANISM:
-                raise Refused("B831", f"{mechanism!r} is not spoken here", sqlstate="28000", fix=f"use {_MECHANISM}")
-            (length,) = struct.unpack(">i", rest[:4])
-            if length != len(rest) - 4:
-                raise ValueError("the first message has another length")
-            channel.send(wire.authentication(11, exchange.first(rest[4:])))
+            channel.send(wire.authentication(11, exchange.first(_initial(first))))
             proof = exchange.last(self._password(channel))
         except (ValueError, KeyError, struct.error) as error:
             raise broken_protocol(f"this is no SCRAM: {error}") from None
         if proof is None:
-            raise Refused("B831", f'password authentication failed for user "{user}"', sqlstate="28P01", fix="check name and password; boucle serve --add-user NAME sets one")
+            raise Refused(
+                "B831",
+                f'password authentication failed for user "{user}"',
+                sqlstate="28P01",
+                fix="check name and password; boucle serve --add-user NAME sets one",
+            )
         channel.send(wire.authentication(12, proof))
 
     def _password(self, channel: Channel) -> bytes:
@@ -285,5 +300,15 @@ class SqlEndpoint:
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
+
+
+def _initial(data: bytes) -> bytes:
+    """What a SASLInitialResponse says to the mechanism it names; ValueError when there is none such."""
+    mechanism, _, rest = data.partition(b"\0")
+    if mechanism != _MECHANISM.encode() or int.from_bytes(rest[:4], "big") != len(rest) - 4:
+        raise ValueError(f"the mechanism is {_MECHANISM}")
+    return rest[4:]

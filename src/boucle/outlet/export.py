@@ -23,7 +23,9 @@ __all__ = ["export", "verify"]
 _PER_FILE = 1_000_000
 
 
-def export(sql: Sql, table: LakeTable, folder: str | Path, form: str = "parquet", version: int | None = None) -> dict[str, Any]:
+def export(
+    sql: Sql, table: LakeTable, folder: str | Path, form: str = "parquet", version: int | None = None
+) -> dict[str, Any]:
     """Write one version (None: the newest) to `folder/<table>/<version>`; gives the manifest.
 
     A version that is there already is left as it is. Raises B505 for a version that cannot be read, B855 for
@@ -46,7 +48,11 @@ def export(sql: Sql, table: LakeTable, folder: str | Path, form: str = "parquet"
     except OSError as error:
         shutil.rmtree(aside, ignore_errors=True)
         raise Unavailable(
-            "B856", f'table "{table.name}" cannot be exported now', where=str(place), why=str(error), fix="check space and rights"
+            "B856",
+            f'table "{table.name}" cannot be exported now',
+            where=str(place),
+            why=str(error),
+            fix="check space and rights",
         ) from error
     return manifest
 
@@ -55,16 +61,25 @@ def _written(sql: Sql, table: LakeTable, version: int, folder: Path, form: str) 
     session = sql.session()
     files: list[dict[str, Any]] = []
     try:
-        answer = session.read(f"SELECT * EXCLUDE (_file, _row) FROM {sql.at(table, version)} ORDER BY _file, _row")  # noqa: S608
+        relation = sql.at(table, version)
+        answer = session.read(f"SELECT * EXCLUDE (_file, _row) FROM {relation} ORDER BY _file, _row")  # noqa: S608
         writer: Any = None
         rows = 0
         for batch in answer.rows:
             if writer is None:
                 path = folder / f"part-{len(files):05d}.{form}"
                 files.append({"name": path.name})
-                schema = answer.schema if form == "parquet" else _flat(pa.Table.from_batches([], answer.schema)).schema
-                writer = pq.ParquetWriter(path, schema) if form == "parquet" else pa_csv.CSVWriter(path, schema)
-            writer.write_table(pa.Table.from_batches([batch]) if form == "parquet" else _flat(pa.Table.from_batches([batch])))
+                schema = (
+                    answer.schema
+                    if form == "parquet"
+                    else _flat(pa.Table.from_batches([], answer.schema)).schema
+                )
+                writer = (
+                    pq.ParquetWriter(path, schema) if form == "parquet" else pa_csv.CSVWriter(path, schema)
+                )
+            writer.write_table(
+                pa.Table.from_batches([batch]) if form == "parquet" else _flat(pa.Table.from_batches([batch]))
+            )
             rows += batch.num_rows
             if rows >= _PER_FILE * len(files):
                 writer.close()
@@ -83,7 +98,9 @@ def _written(sql: Sql, table: LakeTable, version: int, folder: Path, form: str) 
 def _flat(rows: pa.Table) -> pa.Table:
     """Columns CSV can hold: lists and structs as JSON."""
     columns = [
-        pa.array([None if one is None else json.dumps(one, default=str) for one in column.to_pylist()], pa.string())
+        pa.array(
+            [None if one is None else json.dumps(one, default=str) for one in column.to_pylist()], pa.string()
+        )
         if pa.types.is_nested(column.type) or pa.types.is_binary(column.type)
         else column
         for column in rows.columns

@@ -70,7 +70,11 @@ def cursor_of(page: Page) -> str:
 def question(asked: Sequence[tuple[str, str]], kinds: Mapping[str, str], page: Page | None) -> Question:
     """The question of a request's parameters; `kinds` are the table's columns with DuckDB's types."""
     given = dict(asked)
-    columns = tuple(_column(name, kinds) for name in given["select"].split(",")) if given.get("select") else tuple(kinds)
+    columns = (
+        tuple(_column(name, kinds) for name in given["select"].split(","))
+        if given.get("select")
+        else tuple(kinds)
+    )
     values: list[str] = []
     wanted = [_filter(name, text, kinds, values) for name, text in asked if name not in _RESERVED]
     order = page.order if page else given.get("order", "")
@@ -80,7 +84,9 @@ def question(asked: Sequence[tuple[str, str]], kinds: Mapping[str, str], page: P
         if len(page.after) != len(sort):
             raise bad("the cursor is of another question", "take the `next` of the page before, as it is")
         wanted.append(_behind(sort, page.after, {**kinds, "_file": "VARCHAR", "_row": "BIGINT"}, values))
-    marks = [f"CAST({_name(name)} AS VARCHAR) AS {_name(f'_sort{index}')}" for index, (name, _) in enumerate(sort)]
+    marks = [
+        f"CAST({_name(name)} AS VARCHAR) AS {_name(f'_sort{index}')}" for index, (name, _) in enumerate(sort)
+    ]
     return Question(
         select=", ".join([*map(_name, columns), *marks]),
         where=" AND ".join(wanted) or "true",
@@ -113,7 +119,7 @@ def _order(text: str, kinds: Mapping[str, str]) -> tuple[str, bool]:
     name, _, way = text.partition(".")
     if way not in {"", "asc", "desc"}:
         raise bad(f"order={text!r} cannot be read", "order=column.desc,other")
-    if "[" in kinds[_column(name, kinds)] or "(" in kinds[name] and not kinds[name].startswith("DECIMAL"):
+    if "[" in kinds[_column(name, kinds)] or ("(" in kinds[name] and not kinds[name].startswith("DECIMAL")):
         raise bad(f'rows cannot be ordered by "{name}"', "choose a column of single values")
     return name, way == "desc"
 
@@ -122,7 +128,10 @@ def _filter(name: str, text: str, kinds: Mapping[str, str], values: list[str]) -
     column, kind = _name(_column(name, kinds)), kinds[name]
     found = _FILTER.fullmatch(text)
     if found is None:
-        raise bad(f"{name}={text!r} cannot be read", "eq. ne. gt. ge. lt. le. in.(a,b) is.null like.a*; not. before any")
+        raise bad(
+            f"{name}={text!r} cannot be read",
+            "eq. ne. gt. ge. lt. le. in.(a,b) is.null like.a*; not. before any",
+        )
     negated, sign, said = found.groups()
 
     def value(one: str, as_kind: str = kind) -> str:

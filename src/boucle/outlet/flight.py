@@ -51,7 +51,11 @@ _KEYS = pa.schema(
 )
 _REFERENCES = pa.schema(
     [
-        *[(f"{side}_{part}", pa.string()) for side in ("pk", "fk") for part in ("catalog_name", "db_schema_name")],
+        *[
+            (f"{side}_{part}", pa.string())
+            for side in ("pk", "fk")
+            for part in ("catalog_name", "db_schema_name")
+        ],
         *[(f"{side}_{part}", pa.string()) for side in ("pk", "fk") for part in ("table_name", "column_name")],
         ("key_sequence", pa.int32()),
         *[(name, pa.string()) for name in ("fk_key_name", "pk_key_name")],
@@ -135,7 +139,11 @@ def _pair(certificate: str | Path, key: str | Path) -> tuple[bytes, bytes]:
         return Path(certificate).read_bytes(), Path(key).read_bytes()
     except OSError as error:
         raise BoucleError(
-            "B843", "the certificate or its key cannot be used", where=str(certificate), why=str(error), fix="two PEM files"
+            "B843",
+            "the certificate or its key cannot be used",
+            where=str(certificate),
+            why=str(error),
+            fix="two PEM files",
         ) from error
 
 
@@ -160,7 +168,9 @@ class _Login(flight.ServerMiddlewareFactory):  # type: ignore[misc]
         del info
         token = self._tokens.login(next(iter(headers.get("authorization", [""]))))
         if token is None:
-            raise flight.FlightUnauthenticatedError("B831 name and password do not belong together, or were not given")
+            raise flight.FlightUnauthenticatedError(
+                "B831 name and password do not belong together, or were not given"
+            )
         return _Told(token)
 
 
@@ -248,9 +258,14 @@ class Questions:
     def told(self, name: str, fields: Fields) -> pa.Table:
         """The metadata commands. B850 for one that is not served."""
         if name == "CommandGetCatalogs":
-            return pa.table({"catalog_name": [_CATALOG]}, pa.schema([pa.field("catalog_name", pa.string(), nullable=False)]))
+            return pa.table(
+                {"catalog_name": [_CATALOG]},
+                pa.schema([pa.field("catalog_name", pa.string(), nullable=False)]),
+            )
         if name == "CommandGetTableTypes":
-            return pa.table({"table_type": ["TABLE"]}, pa.schema([pa.field("table_type", pa.string(), nullable=False)]))
+            return pa.table(
+                {"table_type": ["TABLE"]}, pa.schema([pa.field("table_type", pa.string(), nullable=False)])
+            )
         if name == "CommandGetDbSchemas":
             return self._schemas(fields)
         if name == "CommandGetTables":
@@ -268,8 +283,12 @@ class Questions:
 
     def _schemas(self, fields: Fields) -> pa.Table:
         zones = sorted({zone for zone, _ in self._named()})
-        found = [zone for zone in zones if _like(zone, text(fields, 2)) and text(fields, 1) in {None, _CATALOG}]
-        schema = pa.schema([("catalog_name", pa.string()), pa.field("db_schema_name", pa.string(), nullable=False)])
+        found = [
+            zone for zone in zones if _like(zone, text(fields, 2)) and text(fields, 1) in {None, _CATALOG}
+        ]
+        schema = pa.schema(
+            [("catalog_name", pa.string()), pa.field("db_schema_name", pa.string(), nullable=False)]
+        )
         return pa.table([[_CATALOG] * len(found), found], schema=schema)
 
     def _tables(self, fields: Fields) -> pa.Table:
@@ -280,12 +299,20 @@ class Questions:
             if _like(zone, text(fields, 2)) and _like(table, text(fields, 3)) and text(fields, 1) in {None, _CATALOG}
             and (not types or "TABLE" in types)
         ]  # fmt: skip
-        parts: list[list[Any]] = [[_CATALOG] * len(rows), [zone for zone, _ in rows], [name for _, name in rows], ["TABLE"] * len(rows)]
+        parts: list[list[Any]] = [
+            [_CATALOG] * len(rows),
+            [zone for zone, _ in rows],
+            [name for _, name in rows],
+            ["TABLE"] * len(rows),
+        ]
         schema = _TABLES
         if fields.get(5, [0])[-1]:
             schema = schema.append(pa.field("table_schema", pa.binary(), nullable=False))
-            parts.append([self.schema(f'SELECT * FROM "{zone}"."{name}"').serialize().to_pybytes() for zone, name in rows])  # noqa: S608
-        return pa.table([pa.array(part, field.type) for part, field in zip(parts, schema, strict=True)], schema=schema)
+            quoted = [f'SELECT * FROM "{zone}"."{table}"' for zone, table in rows]  # noqa: S608 - names of the lake
+            parts.append([self.schema(one).serialize().to_pybytes() for one in quoted])
+        return pa.table(
+            [pa.array(part, field.type) for part, field in zip(parts, schema, strict=True)], schema=schema
+        )
 
     def _keys(self, fields: Fields) -> pa.Table:
         wanted = (text(fields, 2), text(fields, 3))
@@ -321,7 +348,13 @@ def _like(name: str, pattern: str | None) -> bool:
 
 
 def _arrow(kind: str) -> pa.DataType:
-    known = {"BIGINT": pa.int64(), "INTEGER": pa.int32(), "DOUBLE": pa.float64(), "BOOLEAN": pa.bool_(), "DATE": pa.date32()}
+    known = {
+        "BIGINT": pa.int64(),
+        "INTEGER": pa.int32(),
+        "DOUBLE": pa.float64(),
+        "BOOLEAN": pa.bool_(),
+        "DATE": pa.date32(),
+    }
     return known.get(kind, pa.string())
 
 
@@ -333,7 +366,10 @@ def _numbers(fields: Fields) -> list[int]:
             found.append(value)
         else:
             # each number of a packed field, read as a field of its own
-            found += [int(one) for one in unpacked(b"".join(b"\x08" + part for part in _split_varints(value))).get(1, [])]
+            found += [
+                int(one)
+                for one in unpacked(b"".join(b"\x08" + part for part in _split_varints(value))).get(1, [])
+            ]
     return found
 
 
@@ -359,9 +395,18 @@ def _sql_info(wanted: Sequence[int]) -> pa.Table:
         pa.array([], pa.list_(pa.string())),
         pa.array([], pa.map_(pa.int32(), pa.list_(pa.int32()))),
     ]
-    names = ["string_value", "bool_value", "bigint_value", "int32_bitmask", "string_list", "int32_to_int32_list_map"]
+    names = [
+        "string_value",
+        "bool_value",
+        "bigint_value",
+        "int32_bitmask",
+        "string_list",
+        "int32_to_int32_list_map",
+    ]
     value = pa.UnionArray.from_dense(kinds, pa.array(places, pa.int32()), children, names)
-    schema = pa.schema([pa.field("info_name", pa.uint32(), nullable=False), pa.field("value", value.type, nullable=False)])
+    schema = pa.schema(
+        [pa.field("info_name", pa.uint32(), nullable=False), pa.field("value", value.type, nullable=False)]
+    )
     return pa.table([pa.array(list(known), pa.uint32()), value], schema=schema)
 
 
@@ -429,7 +474,9 @@ class _Server(flight.FlightServerBase):  # type: ignore[misc]
             if action.type == "ClosePreparedStatement":
                 self._questions.forget(_handle(unpack(action.body.to_pybytes())[1]))
                 return iter([])
-            raise BoucleError("B850", f"{action.type} is not served", fix="autocommit: there is nothing to commit")
+            raise BoucleError(
+                "B850", f"{action.type} is not served", fix="autocommit: there is nothing to commit"
+            )
 
     def list_actions(self, context: Any) -> list[tuple[str, str]]:
         del context

@@ -4,7 +4,7 @@ No library gives Python this side of the protocol. A message is a mapping from f
 under them; the names and numbers are those of `FlightSql.proto`. Whatever bytes come, B850 is all that is raised.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from boucle.errors import BoucleError
 
@@ -17,7 +17,9 @@ Fields = dict[int, list[bytes | int]]
 
 
 def _broken(why: str) -> BoucleError:
-    return BoucleError("B850", "this is no message of Flight SQL", why=why, fix="connect with a Flight SQL driver")
+    return BoucleError(
+        "B850", "this is no message of Flight SQL", why=why, fix="connect with a Flight SQL driver"
+    )
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
@@ -84,7 +86,9 @@ def text(fields: Fields, number: int) -> str | None:
 
 def texts(fields: Fields, number: int) -> list[str]:
     """Every value of a repeated text field."""
-    return [found for value in fields.get(number, []) if (found := text({number: [value]}, number)) is not None]
+    return [
+        found for value in fields.get(number, []) if (found := text({number: [value]}, number)) is not None
+    ]
 
 
 def _number(value: int) -> bytes:
@@ -96,11 +100,10 @@ def _number(value: int) -> bytes:
     return bytes(parts)
 
 
-def packed(fields: Mapping[int, bytes | str] | Iterable[tuple[int, bytes | str]]) -> bytes:
+def packed(fields: Mapping[int, bytes | str]) -> bytes:
     """A message of texts and bytes."""
-    pairs = fields.items() if isinstance(fields, Mapping) else fields
     body = b""
-    for number, value in pairs:
+    for number, value in fields.items():
         raw = value.encode() if isinstance(value, str) else value
         body += _number(number << 3 | 2) + _number(len(raw)) + raw
     return body
@@ -108,4 +111,5 @@ def packed(fields: Mapping[int, bytes | str] | Iterable[tuple[int, bytes | str]]
 
 def pack(name: str, fields: Mapping[int, bytes | str]) -> bytes:
     """A message wrapped in `google.protobuf.Any`."""
-    return packed({1: _PREFIX + name, 2: packed(fields)})
+    outer: dict[int, bytes | str] = {1: _PREFIX + name, 2: packed(fields)}
+    return packed(outer)

@@ -61,10 +61,18 @@ def _rows(name: str, schema: pa.Schema, note: TableNote) -> dict[str, Any]:
         ("version", "the table as it was at a version"),
     ):
         parameters.append(
-            {"name": parameter, "in": "query", "required": False, "schema": {"type": "string"}, "description": said}
+            {
+                "name": parameter,
+                "in": "query",
+                "required": False,
+                "schema": {"type": "string"},
+                "description": said,
+            }
         )
     limit = {"type": "integer", "minimum": 1, "maximum": 10_000, "default": 100}
-    parameters.append({"name": "limit", "in": "query", "required": False, "schema": limit, "description": "rows of a page"})
+    parameters.append(
+        {"name": "limit", "in": "query", "required": False, "schema": limit, "description": "rows of a page"}
+    )
     page = {
         "type": "object",
         "properties": {
@@ -77,7 +85,13 @@ def _rows(name: str, schema: pa.Schema, note: TableNote) -> dict[str, Any]:
     content: dict[str, Any] = {kind: {} for kind in MEDIA}
     content["application/json"] = {"schema": page}
     problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/problem"}}}
-    failures = {"400": "cannot be read", "401": "who asks?", "404": "not there", "406": "no such form", "410": "version gone"}
+    failures = {
+        "400": "cannot be read",
+        "401": "who asks?",
+        "404": "not there",
+        "406": "no such form",
+        "410": "version gone",
+    }
     return {
         "operationId": f"rows_{name}",
         "summary": note.description or f"Rows of {name}",
@@ -93,7 +107,9 @@ def _row(schema: pa.Schema, note: TableNote) -> dict[str, Any]:
     return {
         "type": "object",
         "description": note.description,
-        "properties": {field.name: _column(field.type, note.columns.get(field.name, ColumnNote())) for field in schema},
+        "properties": {
+            field.name: _column(field.type, note.columns.get(field.name, ColumnNote())) for field in schema
+        },
     }
 
 

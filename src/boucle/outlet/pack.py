@@ -113,7 +113,7 @@ def arrays(
 
 
 @compiled
-def numerics(values: Places, scale: int, out: Bytes, stride: int) -> Lengths:
+def numerics(values: Places, scale: int, out: Bytes, stride: int) -> Lengths:  # noqa: C901, PLR0912 - one loop, compiled as a whole
     """Decimals of at most 18 digits (value times 10**scale) as PostgreSQL's numeric; gives their lengths.
 
     A numeric is its count of base-10000 digits, the weight of the first, the sign, the scale, and the digits.

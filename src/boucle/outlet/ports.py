@@ -47,7 +47,9 @@ def output_ports(product: Mapping[str, Any]) -> list[OutputPort]:
     for one in product.get("outputPorts") or ():
         custom = {item["property"]: str(item["value"]) for item in one.get("customProperties") or ()}
         table = custom.get("table", one["name"])
-        ports.append(OutputPort(one["name"], one.get("type", "tables"), table, str(one.get("version", "")), custom))
+        ports.append(
+            OutputPort(one["name"], one.get("type", "tables"), table, str(one.get("version", "")), custom)
+        )
     return ports
 
 
@@ -66,7 +68,10 @@ def port_problems(product: Document, about: Mapping[str, TableNote]) -> Iterator
             continue
         known = _SETTINGS[port.kind]
         for name in sorted(set(port.settings) - {*known, "boucle"} if port.kind != "tables" else ()):
-            yield problem(f"port {port.name}: a port of type {port.kind} has no setting {name!r}", f"known: {', '.join(known)}")
+            yield problem(
+                f"port {port.name}: a port of type {port.kind} has no setting {name!r}",
+                f"known: {', '.join(known)}",
+            )
         if port.kind != "tables" and port.table not in about:
             near = difflib.get_close_matches(port.table, about, n=1)
             fix = f'did you mean "{near[0]}"?' if near else f"known: {', '.join(sorted(about))}"
@@ -90,7 +95,9 @@ def _fits(kind: pa.DataType, wanted: str) -> bool:
         "time": lambda one: pa.types.is_time(one) or pa.types.is_string(one),
         "array": lambda one: pa.types.is_list(one) or pa.types.is_large_list(one),
         "object": lambda one: pa.types.is_struct(one) or pa.types.is_map(one),
-        "number": lambda one: pa.types.is_floating(one) or pa.types.is_decimal(one) or pa.types.is_integer(one),
+        "number": lambda one: (
+            pa.types.is_floating(one) or pa.types.is_decimal(one) or pa.types.is_integer(one)
+        ),
     }
     test = tests.get(wanted)
     return test is None or bool(test(kind))

@@ -37,7 +37,16 @@ from boucle.outlet.users import Users
 
 __all__ = ["create_rest"]
 
-_STATUS = {"B505": 410, "B511": 404, "B525": 410, "B852": 400, "B853": 406, "B854": 401, "B512": 400, "B513": 400}
+_STATUS = {
+    "B505": 410,
+    "B511": 404,
+    "B525": 410,
+    "B852": 400,
+    "B853": 406,
+    "B854": 401,
+    "B512": 400,
+    "B513": 400,
+}
 
 
 def create_rest(
@@ -51,7 +60,9 @@ def create_rest(
     users: Users | None = None,
 ) -> Starlette:
     """The interface of one product. `shown` are the tables to be seen (none: all); `users` who may ask (None: all)."""
-    pages = _Pages(sql, product, title, version, dict(about or {}), tuple(shown), Tokens(users) if users else None)
+    pages = _Pages(
+        sql, product, title, version, dict(about or {}), tuple(shown), Tokens(users) if users else None
+    )
     home = f"/products/{product}"
     return Starlette(
         routes=[
@@ -77,7 +88,9 @@ class _Pages:
 
     def allow(self, request: Request) -> None:
         if self.tokens is not None and not self.tokens.allows(request.headers.get("authorization", "")):
-            raise BoucleError("B854", "this needs a name and a password", fix="Authorization: Basic … or Bearer …")
+            raise BoucleError(
+                "B854", "this needs a name and a password", fix="Authorization: Basic … or Bearer …"
+            )
 
     def tables(self) -> dict[str, LakeTable]:
         """The tables that are shown, by name; the most refined zone of a name wins."""
@@ -87,16 +100,24 @@ class _Pages:
     def one(self, request: Request) -> LakeTable:
         name, tables = request.path_params["name"], self.tables()
         if name not in tables:
-            raise BoucleError("B511", f'there is no table "{name}"', fix=f"known: {', '.join(sorted(tables))}")
+            raise BoucleError(
+                "B511", f'there is no table "{name}"', fix=f"known: {', '.join(sorted(tables))}"
+            )
         return tables[name]
 
     def home(self, _: Request) -> Response:
-        return JSONResponse({"products": [{"id": self.id, "title": self.title, "href": f"/products/{self.id}"}]})
+        return JSONResponse(
+            {"products": [{"id": self.id, "title": self.title, "href": f"/products/{self.id}"}]}
+        )
 
     def token(self, request: Request) -> Response:
         token = self.tokens.login(request.headers.get("authorization", "")) if self.tokens else None
         if token is None:
-            raise BoucleError("B854", "name and password do not belong together, or were not given", fix="Authorization: Basic …")
+            raise BoucleError(
+                "B854",
+                "name and password do not belong together, or were not given",
+                fix="Authorization: Basic …",
+            )
         return JSONResponse({"access_token": token, "token_type": "Bearer", "expires_in": int(VALID_S)})
 
     def product(self, request: Request) -> Response:
@@ -107,10 +128,21 @@ class _Pages:
              "description": self.about.get(name, TableNote()).description, "href": f"{home}/tables/{name}"}
             for name, table in sorted(self.tables().items())
         ]  # fmt: skip
-        return JSONResponse({"id": self.id, "title": self.title, "version": self.version, "openapi": f"{home}/openapi.json", "tables": tables})
+        return JSONResponse(
+            {
+                "id": self.id,
+                "title": self.title,
+                "version": self.version,
+                "openapi": f"{home}/openapi.json",
+                "tables": tables,
+            }
+        )
 
     def openapi(self, _: Request) -> Response:
-        tables = {name: (_shown(table), self.about.get(name, TableNote())) for name, table in sorted(self.tables().items())}
+        tables = {
+            name: (_shown(table), self.about.get(name, TableNote()))
+            for name, table in sorted(self.tables().items())
+        }
         return JSONResponse(document(self.id, self.version, self.title, tables, self.tokens is not None))
 
     def table(self, request: Request) -> Response:
@@ -123,7 +155,12 @@ class _Pages:
             for field in _shown(table)
         ]  # fmt: skip
         rows = f"/products/{self.id}/tables/{table.name}/rows"
-        told = {"name": table.name, "zone": table.zone, "version": table.version, "description": note.description}
+        told = {
+            "name": table.name,
+            "zone": table.zone,
+            "version": table.version,
+            "description": note.description,
+        }
         return JSONResponse({**told, "key": list(note.key), "columns": columns, "rows": rows})
 
     def rows(self, request: Request) -> Response:
@@ -137,7 +174,11 @@ class _Pages:
         try:
             relation = self.sql.at(table, version)
             shape = place.bind(f"SELECT * FROM {relation}")  # noqa: S608 - paths of the lake, quoted
-            kinds = {name: kind for name, kind in zip(shape.names, shape.types, strict=True) if name not in {"_file", "_row"}}
+            kinds = {
+                name: kind
+                for name, kind in zip(shape.names, shape.types, strict=True)
+                if name not in {"_file", "_row"}
+            }
             asked = question(given.multi_items(), kinds, page)
             text = (
                 f"SELECT {asked.select} FROM {relation} WHERE {asked.where} "  # noqa: S608 - quoted names, values apart
@@ -147,14 +188,18 @@ class _Pages:
             found = pa.Table.from_batches(answer.rows, answer.schema)
         finally:
             place.close()
-        return self.page(request, table, version, asked, found, media)
+        return self.page(request, version, asked, found, media)
 
-    def page(self, request: Request, table: LakeTable, version: int, asked: Question, found: pa.Table, media: str) -> Response:
+    def page(self, request: Request, version: int, asked: Question, found: pa.Table, media: str) -> Response:
         following = None
         if len(found) > asked.limit:
             found = found.slice(0, asked.limit)
             after = [found.column(name)[-1].as_py() for name in asked.sorted_by]
-            kept = [(name, value) for name, value in request.query_params.multi_items() if name not in {"cursor", "version", "order"}]
+            kept = [
+                (name, value)
+                for name, value in request.query_params.multi_items()
+                if name not in {"cursor", "version", "order"}
+            ]
             cursor = cursor_of(Page(version, asked.order, after))
             following = f"{request.url.path}?{urlencode([*kept, ('cursor', cursor)])}"
         rows = found.select(range(len(asked.columns))).rename_columns(list(asked.columns))
@@ -168,9 +213,13 @@ class _Pages:
 
         self.allow(request)
         table = self.one(request)
-        since = request.headers.get("last-event-id", "").partition(".")[0] or request.query_params.get("since", "")
+        since = request.headers.get("last-event-id", "").partition(".")[0] or request.query_params.get(
+            "since", ""
+        )
         start = _version(since, table) if since else table.version
-        return StreamingResponse(live(table, self.id, start, request.is_disconnected), media_type="text/event-stream")
+        return StreamingResponse(
+            live(table, self.id, start, request.is_disconnected), media_type="text/event-stream"
+        )
 
 
 def _shown(table: LakeTable) -> pa.Schema:
@@ -199,9 +248,9 @@ def _media(accept: str) -> str:
             wanted.append((-float(weight), index, kind.lower()))
         except ValueError:
             continue
-    for weight, _, kind in sorted(wanted):
-        found = [media for media in MEDIA if kind in {media, "*/*", f"{media.partition('/')[0]}/*"}]
-        if found and weight < 0:
+    for place, _, name in sorted(wanted):
+        found = [media for media in MEDIA if name in {media, "*/*", f"{media.partition('/')[0]}/*"}]
+        if found and place < 0:
             return found[0]
     raise BoucleError("B853", f"rows are not given as {accept}", fix=f"Accept: {', '.join(MEDIA)}")
 
@@ -213,23 +262,30 @@ def _body(rows: pa.Table, media: str, version: int, following: str | None) -> by
             stream.write_table(rows)
         return sink.getvalue()
     if media == MEDIA[2]:
-        return csv_bytes(rows)
+        return _csv(rows)
     plain = [{name: _plain(value) for name, value in row.items()} for row in rows.to_pylist()]
     if media == MEDIA[1]:
         return b"".join(msgspec.json.encode(row) + b"\n" for row in plain)
     return msgspec.json.encode({"version": version, "rows": plain, "next": following})
 
 
-def csv_bytes(rows: pa.Table) -> bytes:
+def _csv(rows: pa.Table) -> bytes:
     """Rows as CSV (RFC 4180): lists and structs as JSON, times as text."""
-    columns = [
-        column if not (pa.types.is_nested(column.type) or pa.types.is_binary(column.type))
-        else pa.array([None if value is None else msgspec.json.encode(_plain(value)).decode() for value in column.to_pylist()], pa.string())
-        for column in rows.columns
-    ]  # fmt: skip
+    columns = [_as_text(column) if _nested(column.type) else column for column in rows.columns]
     sink = io.BytesIO()
     pa_csv.write_csv(pa.table(columns, names=rows.column_names), sink)
     return sink.getvalue()
+
+
+def _nested(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_nested(kind) or pa.types.is_binary(kind))
+
+
+def _as_text(column: pa.ChunkedArray) -> pa.Array:
+    values = column.to_pylist()
+    return pa.array(
+        [None if one is None else msgspec.json.encode(_plain(one)).decode() for one in values], pa.string()
+    )
 
 
 def _plain(value: Any) -> Any:
@@ -244,10 +300,20 @@ def _plain(value: Any) -> Any:
 
 
 def _problem(status: int, code: str, title: str, detail: str, fix: str) -> Response:
-    told = {"type": f"urn:boucle:{code or status}", "title": title, "status": status, "detail": detail, "code": code, "fix": fix}
+    told = {
+        "type": f"urn:boucle:{code or status}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "fix": fix,
+    }
     headers = {"www-authenticate": 'Basic realm="boucle", Bearer'} if status == 401 else None
     return Response(
-        msgspec.json.encode({name: value for name, value in told.items() if value}), status, headers, "application/problem+json"
+        msgspec.json.encode({name: value for name, value in told.items() if value}),
+        status,
+        headers,
+        "application/problem+json",
     )
 
 

@@ -8,6 +8,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import re
 import secrets
 import stringprep
 import unicodedata
@@ -21,6 +22,8 @@ __all__ = ["Exchange", "Verifier", "make_verifier", "read_verifier"]
 ITERATIONS = 4096
 """RFC 7677's least, and PostgreSQL's own."""
 
+_MOST = 1_000_000
+_VERIFIER = re.compile(r"SCRAM-SHA-256\$(\d{1,7}):([^$:]+)\$([^$:]+):([^$:]+)")
 _PROHIBITED = (
     stringprep.in_table_c12,
     stringprep.in_table_c21_c22,
@@ -61,25 +64,19 @@ def make_verifier(password: str, iterations: int = ITERATIONS) -> Verifier:
 
 def read_verifier(text: str) -> Verifier:
     """A verifier out of its text; B840 for anything else."""
+    found = _VERIFIER.fullmatch(text.strip())
     try:
-        name, amount, keys = text.strip().split("$")
-        iterations, salt = amount.split(":")
-        stored, server = keys.split(":")
-        raw = [base64.b64decode(part, validate=True) for part in (salt, stored, server)]
-        if (
-            name != "SCRAM-SHA-256"
-            or not 1 <= int(iterations) <= 1_000_000
-            or [len(raw[1]), len(raw[2])] != [32, 32]
-        ):
-            raise ValueError(name)
-    except (ValueError, binascii.Error):
+        raw = [base64.b64decode(part, validate=True) for part in found.groups()[1:]] if found else []
+    except binascii.Error:
+        raw = []
+    if found is None or [len(part) for part in raw[1:]] != [32, 32] or not 1 <= int(found[1]) <= _MOST:
         raise BoucleError(
             "B840",
             "a password verifier cannot be read",
             why="it is not SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey",
             fix="boucle serve --add-user NAME",
-        ) from None
-    return Verifier(int(iterations), *raw)
+        )
+    return Verifier(int(found[1]), *raw)
 
 
 def _keys(password: str, salt: bytes, iterations: int) -> tuple[bytes, bytes]:

@@ -52,9 +52,21 @@ class Session:
     """Serves one client after it has said who it is. `interrupt` may be called from any thread."""
 
     def __init__(
-        self, channel: Channel, sql: Sql, catalogue: Catalogue, user: str, limits: Limits, startup: dict[str, str]
+        self,
+        channel: Channel,
+        sql: Sql,
+        catalogue: Catalogue,
+        user: str,
+        limits: Limits,
+        startup: dict[str, str],
     ) -> None:
-        self._channel, self._sql, self._catalogue, self._user, self._limits = channel, sql, catalogue, user, limits
+        self._channel, self._sql, self._catalogue, self._user, self._limits = (
+            channel,
+            sql,
+            catalogue,
+            user,
+            limits,
+        )
         self._settings = SessionSettings(user)
         self._place = sql.session()
         self._set_here: list[tuple[str, str]] = [("search_path", ",".join(self._known_zones()))]
@@ -75,7 +87,9 @@ class Session:
             if name.lower() == "timezone":
                 self._zone(value)
             else:
-                self._set(name, [part.strip() for part in value.split(",")] if name == "search_path" else [value])
+                self._set(
+                    name, [part.strip() for part in value.split(",")] if name == "search_path" else [value]
+                )
         self._settings.begun()
 
     def _known_zones(self) -> list[str]:
@@ -117,7 +131,7 @@ class Session:
         else:
             self._channel.send(wire.ready(self._status))
 
-    def _take(self, message: wire.Message) -> None:  # noqa: C901 - one branch a message
+    def _take(self, message: wire.Message) -> None:
         if isinstance(message, wire.Query):
             self._query(message.text)
         elif isinstance(message, wire.Parse):
@@ -169,13 +183,22 @@ class Session:
         self._text = message.text
         statements = split(message.text)
         if len(statements) > 1:
-            raise Refused("B835", "a prepared statement is one statement", sqlstate="42601", fix="prepare them one by one")
+            raise Refused(
+                "B835",
+                "a prepared statement is one statement",
+                sqlstate="42601",
+                fix="prepare them one by one",
+            )
         if message.name and message.name in self._statements:
             raise Refused("B838", f'there is a statement "{message.name}" already', sqlstate="42P05")
         if len(self._statements) >= _MOST_KEPT:
-            raise Refused("B838", f"{_MOST_KEPT} statements are kept already", sqlstate="53400", fix="close some")
+            raise Refused(
+                "B838", f"{_MOST_KEPT} statements are kept already", sqlstate="53400", fix="close some"
+            )
         self._statements.pop(message.name, None)
-        prepared = self._prepared(statements[0], message.kinds) if statements else Prepared("", None, "", None, ())
+        prepared = (
+            self._prepared(statements[0], message.kinds) if statements else Prepared("", None, "", None, ())
+        )
         self._statements[message.name] = prepared
         self._channel.send(wire.message("1"))
 
@@ -185,7 +208,9 @@ class Session:
         if message.portal and message.portal in self._portals:
             raise Refused("B838", f'there is a portal "{message.portal}" already', sqlstate="42P03")
         if len(self._portals) >= _MOST_KEPT:
-            raise Refused("B838", f"{_MOST_KEPT} portals are open already", sqlstate="53400", fix="close some")
+            raise Refused(
+                "B838", f"{_MOST_KEPT} portals are open already", sqlstate="53400", fix="close some"
+            )
         wanted = len(statement.parameters)
         if len(message.values) != wanted or len(message.formats) not in {0, 1, wanted}:
             raise Refused("B837", f"{len(message.values)} values for {wanted} parameters", sqlstate="08P01")
@@ -254,7 +279,10 @@ class Session:
         command = commands.command(text)
         if self._status == "E" and not isinstance(command, commands.End | commands.Savepoint):
             raise Refused(
-                "B836", "the transaction failed, nothing is answered in it any more", sqlstate="25P02", fix="ROLLBACK"
+                "B836",
+                "the transaction failed, nothing is answered in it any more",
+                sqlstate="25P02",
+                fix="ROLLBACK",
             )
         if isinstance(command, commands.CopyOut | commands.Declare):
             inner = self._question(command.query, kinds)
@@ -299,7 +327,12 @@ class Session:
     def _answer(self, portal: Portal, limit: int, *, described: bool) -> None:
         command = portal.statement.command
         if self._status == "E" and not isinstance(command, commands.End | commands.Savepoint):
-            raise Refused("B836", "the transaction failed, nothing is answered in it any more", sqlstate="25P02", fix="ROLLBACK")
+            raise Refused(
+                "B836",
+                "the transaction failed, nothing is answered in it any more",
+                sqlstate="25P02",
+                fix="ROLLBACK",
+            )
         if isinstance(command, commands.CopyOut):
             self._copy(portal, command)
         elif isinstance(command, commands.Fetch):
@@ -497,7 +530,9 @@ class Session:
 
     def _shown(self, command: commands.Show) -> tuple[Sequence[wire.Column], list[tuple[str, ...]]]:
         if command.name == "all":
-            known = [(name, self._settings.get(name), "") for name in sorted(DEFAULTS, key=str.lower)]
+            known: list[tuple[str, ...]] = [
+                (name, self._settings.get(name), "") for name in sorted(DEFAULTS, key=str.lower)
+            ]
             return text_columns([("name", _TEXT), ("setting", _TEXT), ("description", _TEXT)]), known
         name = self._settings.name(command.name)
         return text_columns([(name, _TEXT)]), [(self._settings.get(name),)]
@@ -519,11 +554,18 @@ class Session:
 
     def _declare(self, portal: Portal, command: commands.Declare) -> None:
         if self._status != "T" and not command.hold:
-            raise Refused("B838", "a cursor lives in a transaction", sqlstate="25P01", fix="BEGIN, or DECLARE … WITH HOLD")
+            raise Refused(
+                "B838",
+                "a cursor lives in a transaction",
+                sqlstate="25P01",
+                fix="BEGIN, or DECLARE … WITH HOLD",
+            )
         if command.name in self._cursors:
             raise Refused("B838", f'there is a cursor "{command.name}" already', sqlstate="42P03")
         if len(self._cursors) >= _MOST_KEPT:
-            raise Refused("B838", f"{_MOST_KEPT} cursors are open already", sqlstate="53400", fix="close some")
+            raise Refused(
+                "B838", f"{_MOST_KEPT} cursors are open already", sqlstate="53400", fix="close some"
+            )
         question = Prepared(command.query, None, portal.statement.sql, portal.statement.bound, ())
         cursor = Portal(question, portal.values, (int(command.binary),), self._own_place())
         cursor.held = command.hold

@@ -83,7 +83,9 @@ class SessionSettings:
         """A setting's proper spelling; 42704 when there is none such. A dotted name is the client's own affair."""
         found = _NAMES.get(said.lower(), said if "." in said else "")
         if not found:
-            raise Refused("B835", f'there is no setting "{said}"', sqlstate="42704", fix="SHOW ALL lists them")
+            raise Refused(
+                "B835", f'there is no setting "{said}"', sqlstate="42704", fix="SHOW ALL lists them"
+            )
         return found
 
     def get(self, said: str) -> str:
@@ -104,7 +106,9 @@ class SessionSettings:
         plain = value.lower()
         if lower in _FIXED and plain not in _FIXED[lower]:
             known = ", ".join(sorted(_FIXED[lower]))
-            raise Refused("B835", f'"{name}" cannot be {value!r} here', sqlstate="0A000", fix=f"one of {known}")
+            raise Refused(
+                "B835", f'"{name}" cannot be {value!r} here', sqlstate="0A000", fix=f"one of {known}"
+            )
         if lower == "datestyle" and not value.lower().startswith("iso"):
             raise Refused("B835", f"dates are written in ISO style, not {value!r}", sqlstate="0A000")
         if lower == "client_encoding":

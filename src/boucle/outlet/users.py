@@ -80,6 +80,6 @@ def add_user(file: str | Path, name: str, password: str) -> None:
     text = "\n".join([*kept, f"{name}:{make_verifier(password)}"]) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as out:
-        out.write(text)
+    aside.touch(mode=0o600)
+    aside.write_text(text, encoding="utf-8")
     aside.replace(path)
