@@ -6,6 +6,7 @@ opened; strangers add theirs by entry point (`boucle.sources`, `boucle.sinks`, `
 
 import difflib
 import importlib
+from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, Literal, TypeAlias
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -55,8 +56,13 @@ class Address(Struct, frozen=True):
 
 def known_schemes(port: Port) -> dict[str, str]:
     """Scheme → `module:Class` for one port, ours and strangers'."""
-    found = {entry.name: entry.value for entry in entry_points(group=f"boucle.{port}s")}
-    return {**found, **SCHEMES[port]}
+    return {**_strangers(port), **SCHEMES[port]}
+
+
+@cache
+def _strangers(port: Port) -> dict[str, str]:
+    """Looked up once: it reads the metadata of every installed package."""
+    return {entry.name: entry.value for entry in entry_points(group=f"boucle.{port}s")}
 
 
 def parse_address(text: str, port: Port) -> Address:

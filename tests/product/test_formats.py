@@ -39,7 +39,7 @@ words = st.text("abc é'\"\\\n€%", max_size=8)
 
 
 def kinds(children: st.SearchStrategy[Column]) -> st.SearchStrategy[Kind]:
-    unique = st.lists(children, min_size=1, max_size=3, unique_by=lambda one: one.name)
+    unique = st.lists(children, min_size=1, max_size=3, unique_by=lambda one: one.name.lower())
     return st.one_of(
         children.map(lambda one: Kind("array", item=named(one, "item"))),
         children.map(lambda one: Kind("map", item=named(one, "value"))),

@@ -3,6 +3,7 @@
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from boucle.cli.screen import Screen, print_error
 from boucle.errors import BoucleError, DeclarationError, Problem
@@ -36,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     elif folder.is_dir() and not (folder / "product.yaml").exists() and (files := _below(folder)):
         sound, problems = _many(folder, files, options.env)
     else:
-        sound, problems = _product(folder.parent if folder.is_file() else folder, options.env)
+        sound, problems, _ = _product(folder.parent if folder.is_file() else folder, options.env)
     problems.sort(key=lambda problem: (problem.file, problem.line))
     if options.json:
         told = [{f: getattr(p, f) for f in p.__struct_fields__} for p in problems]
@@ -48,24 +49,25 @@ def run(options: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def _product(folder: Path, environment: str | None, shown: str | None = None) -> tuple[str, list[Problem]]:
+def _product(folder: Path, environment: str | None, shown: str | None = None) -> tuple[str, list[Problem], Any]:
+    """What is said of a sound product, its problems, and the product as far as it can be read."""
     from boucle.loop.plan import build_plan
     from boucle.product.project import read_project
 
     project, problems = read_project(folder, environment, shown=shown)
     if project is None:
-        return "", problems
+        return "", problems, None
     try:
         plan = build_plan(project)
     except DeclarationError as error:
         # Both looks see the same mistake now and then; it is told once.
-        return "", problems + [one for one in error.problems if one not in problems]
+        return "", problems + [one for one in error.problems if one not in problems], project
     loop = project.loop
     sound = (
         f"{project.id}: sound. {len(loop.sources)} sources, {len(plan.steps)} steps, "
         f"{len(loop.tables)} tables, {len(loop.actuators)} actuators, {len(plan.rules)} rules."
     )
-    return sound, problems
+    return sound, problems, project
 
 
 def _contract(file: Path) -> tuple[str, list[Problem]]:
@@ -84,21 +86,27 @@ def _below(folder: Path) -> list[Path]:
 def _many(folder: Path, files: list[Path], environment: str | None) -> tuple[str, list[Problem]]:
     """Every product and contract below a folder, then what they feed each other."""
     from boucle.product.graph import graph_problems
-    from boucle.product.promise import read_promise
+    from boucle.product.promise import Promise, read_promise
 
     screen = Screen("en")
-    promises, problems = [], []
+    promises: list[Promise] = []
+    problems: list[Problem] = []
     for number, file in enumerate(files, 1):
         shown = str(file.relative_to(folder))
         if number % 50 == 0:
             screen.progress(f"{number} of {len(files)}: {shown}")
-        promise, found = read_promise(file, shown)
-        promises += [] if found else [promise]
+        project, found = None, []
         if file.name == "product.yaml":
             try:
-                found = _product(file.parent, environment, shown)[1]
+                _, found, project = _product(file.parent, environment, shown)
             except BoucleError as error:
-                found.append(Problem(error.code, error.what, shown, 1, error.why, error.fix))
+                found = [Problem(error.code, error.what, shown, 1, error.why, error.fix)]
+        if project is not None:
+            promises.append(Promise(shown, project.product, project.contract))
+        else:
+            promise, unreadable = read_promise(file, shown)
+            promises += [] if unreadable else [promise]
+            found += [one for one in unreadable if one not in found]
         problems += found
     screen.done()
     problems += graph_problems(promises, complete=len(promises) == len(files))

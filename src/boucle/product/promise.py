@@ -53,7 +53,10 @@ def contract_of(file: Path) -> Document:
         raise DeclarationError(problems)
     if promise.contract is None:
         raise BoucleError(
-            "B242", "there is no DataContract", where=str(file), fix="add a document with `kind: DataContract`"
+            "B242",
+            "there is no DataContract",
+            where=str(file),
+            fix="add a document with `kind: DataContract`",
         )
     return promise.contract
 
@@ -67,9 +70,7 @@ def promise_files(folder: Path) -> Iterator[Path]:
         inner[:] = [] if "product.yaml" in found else sorted(kept)
 
 
-def _promise(
-    documents: list[Document], problems: list[Problem], name: str
-) -> tuple[Promise, list[Problem]]:
+def _promise(documents: list[Document], problems: list[Problem], name: str) -> tuple[Promise, list[Problem]]:
     found: dict[str, Document] = {}
     for document in documents:
         kind = kind_of(document)

@@ -4,6 +4,7 @@ Text that another reader could take for a number, a date or a truth is quoted; n
 they were read with. Comments are not kept: they are no part of the value.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,8 @@ __all__ = ["write_documents", "write_value"]
 
 _WIDTH = 110
 _TAG = "tag:yaml.org,2002:"
+_NUMBER_TO_SOME = re.compile(r"[-+]?[0-9][0-9_,:]*\.?[0-9_:]*(?:[eE][-+]?[0-9]+)?|[-+]?0[xXoObB][0-9a-fA-F_]*")
+"""`007`, `1e3`, `12:30`, `1_000`, `0b1`: numbers in some version of YAML; `1.10.0` and `2nd` in none."""
 _UNSAFE_IN_BLOCKS = ("\t", " \n", "\r", "\x85", "\u2028", "\u2029", "\ufeff")
 
 
@@ -77,13 +80,8 @@ def _node(value: Any, path: Path_, spelled: Mapping[Path_, str]) -> yaml.Node:
 
 def _text(value: str) -> yaml.ScalarNode:
     words = _RESOLVER.resolve(yaml.ScalarNode, value, (True, False)) == f"{_TAG}str"
-    if words and isinstance(plain_value(value), str) and not value[0].isdigit():
-        style = None
-        if "\n" in value and not any(odd in value for odd in _UNSAFE_IN_BLOCKS):
-            style = "|"
-    elif words and value and isinstance(plain_value(value), str):
-        # `2nd floor` is plain to all; `007` and `1e3` are numbers to some.
-        style = None if any(letter.isspace() for letter in value) else "'"
-    else:
-        style = "'"
+    plain = words and isinstance(plain_value(value), str) and not _NUMBER_TO_SOME.fullmatch(value)
+    style = None if plain else "'"
+    if plain and "\n" in value and not any(odd in value for odd in _UNSAFE_IN_BLOCKS):
+        style = "|"
     return yaml.ScalarNode(f"{_TAG}str", value, style=style)
