@@ -352,6 +352,22 @@ def test_a_history_goes_on_after_any_kill(
         )
 
 
+def test_a_history_is_written_anew_when_it_has_grown(tmp_path: Path) -> None:
+    history = History(tmp_path, room=2000)
+    history.open("p", PROMISED, START)
+    sizes = []
+    for number in range(400):
+        cells: dict[str, list[Cell]] = {"a": [(number // 6, 5, 6)]}
+        history.append(Counted(START + number, cells, {"a": {"mark": number}}, {"a/fast": 7}))
+        sizes.append((tmp_path / "slo" / "history.ndjson").stat().st_size)
+    history.close()
+    assert max(sizes) < 12_000
+    past = read_past(tmp_path)
+    assert past is not None
+    assert past.minutes["a"].between(0, 1000) == (2000, 2400)
+    assert (past.product, past.marks["a"], past.firing) == ("p", {"mark": 399}, {"a/fast": 7})
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),

@@ -102,11 +102,15 @@ def minutes_of(objective: Objective) -> Minutes:
 
 
 class History:
-    """The history of a running loop. `open` first; a disk that takes nothing raises `Unavailable` B430."""
+    """The history of a running loop. `open` first; a disk that takes nothing raises `Unavailable` B430.
 
-    def __init__(self, folder: Path) -> None:
+    Once the file is larger than `room` bytes, and twice as large as when it was last written anew, it is.
+    """
+
+    def __init__(self, folder: Path, room: int = 8_000_000) -> None:
         self._path = _file(folder)
         self._ledger: Ledger | None = None
+        self._room = self._least_room = room
 
     def open(self, product: str, sla: Sla, now: Nanos) -> Past:
         """What was before, under today's objectives; the file holds that and no more from here on."""
@@ -138,12 +142,16 @@ class History:
         finally:
             os.close(handle)
         self._ledger = Ledger(self._path)
+        self._room = max(self._least_room, 2 * self._ledger.size())
 
     def append(self, entry: Counted) -> None:
         """Durable when this returns."""
         assert self._ledger is not None
         self._ledger.append(msgspec.json.encode(entry))
         self._ledger.flush()
+        if self._ledger.size() > self._room:
+            self._ledger.close()
+            self._rewrite(_past(lines_of(self._path)))
 
     def close(self) -> None:
         """Give back the file. Safe to call twice."""
