@@ -148,7 +148,8 @@ def test_counted_shown_and_told_once(shop: Shop) -> None:
     assert (unique.state, unique.checked, unique.failed) == ("broken", 3, 1)
     assert rules["orders.customer.foreignKey"].failed == 1
     few = rules["orders.few-nulls"]
-    assert (few.state, few.severity, few.measured) == ("broken", "warning", pytest.approx(100 / 3))
+    assert (few.state, few.severity) == ("broken", "warning")
+    assert few.measured == pytest.approx(100 / 3)
     assert rules["orders.enough"].state == "kept"
     assert rules["orders.fresh"].state == "kept"
     amount = rules["orders.amount.range"]

@@ -166,10 +166,10 @@ class WholeTable:
             columns = [f"t.{name(column)}" for column in rule.columns]
             there = " AND ".join(f"{column} IS NOT NULL" for column in columns)
             if rule.kind == "foreign_key":
-                wanted[rule.id] = f"count_if({there} AND r{joined}.found IS NULL)"
+                wanted[rule.id] = _count(f"{there} AND r{joined}.found IS NULL")
                 joined += 1
             elif rule.kind == "duplicate" and all(kind in _WHOLE for kind in kinds):
-                wanted[f"keys {rule.id}"] = f"count_if({there})"
+                wanted[f"keys {rule.id}"] = _count(there)
                 for column, quoted in zip(rule.columns, columns, strict=True):
                     wanted[f"least key {column}"] = f"min({quoted})"
                     wanted[f"most key {column}"] = f"max({quoted})"
@@ -276,7 +276,7 @@ class WholeTable:
             if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
                 measured.unable[rule.id] = "it is not one SELECT"
                 return
-            answer = self._connection.execute(text).fetchmany(2)
+            answer = self._connection.execute(f"SELECT * FROM ({text.strip().rstrip(';')}) LIMIT 2").fetchall()
         except duckdb.Error as error:
             measured.unable[rule.id] = _first_line(error)
             return
@@ -312,7 +312,8 @@ class WholeTable:
 
     def _run(self, text: str) -> tuple[Any, ...]:
         try:
-            answer = self._connection.execute(text).fetchone()
+            # All of it: DuckDB 2.0 lets nothing else run on a connection with an answer half read.
+            answer = self._connection.execute(text).fetchall()
         except duckdb.Error as error:
             raise BoucleError(
                 "B443",
@@ -320,8 +321,7 @@ class WholeTable:
                 why=_first_line(error),
                 fix="see which row it names",
             ) from None
-        assert answer is not None, "an aggregate gives one row"
-        return tuple(answer)
+        return tuple(answer[0])
 
 
 def _confined(memory: str, spill: Path, relations: Sequence[Relation]) -> Any:
@@ -352,7 +352,7 @@ def _aggregates_of(rule: Rule, column: str, kind: str) -> dict[str, str]:
     """Those of a rule about one column, by label; columns that several rules look at are asked once."""
     match rule.kind:
         case "null" | "missing" | "invalid":
-            return {rule.id: f"count_if({bad_when(rule, kind, column)})"}
+            return {rule.id: _count(bad_when(rule, kind, column))}
         case "freshness":
             return {f"newest {rule.columns[0]}": f"max({nanos_since_epoch(column, kind)})"}
         case "anomaly":
@@ -361,6 +361,11 @@ def _aggregates_of(rule: Rule, column: str, kind: str) -> dict[str, str]:
             return {f"buckets {rule.columns[0]}": f"histogram({bucket(column, kind)})"}
         case _:
             return {}
+
+
+def _count(condition: str) -> str:
+    # Not count_if: of no rows, or of conditions that are all unknown, it makes NULL.
+    return f"count(*) FILTER (WHERE {condition})"
 
 
 def _moments(column: str, quoted: str, kind: str) -> dict[str, str]:

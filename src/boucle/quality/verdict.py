@@ -1,6 +1,7 @@
 """From what was measured to what is said of it: one Outcome a rule."""
 
 import math
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -156,12 +157,14 @@ _FAMILIES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
+_LIST = re.compile(r"^(?:large_|fixed_size_)?list|\[\d*\]$")
+
+
 def unsuited(logical: str, kind: str) -> bool:
     """Whether a column of this type, in Arrow's words or DuckDB's, is of another family than was declared."""
-    if logical == "array":
-        return not (kind.endswith("]") or "list" in kind)
-    if kind.endswith("]") or kind.startswith(("list", "large_list")):
-        return True
+    listed = _LIST.search(kind) is not None
+    if listed or logical == "array":
+        return listed != (logical == "array")
     if kind in {"TIME", "INTERVAL"}:  # the beginnings of other names
         return logical != kind.lower()
     return logical in _FAMILIES and not kind.startswith(_FAMILIES[logical])
