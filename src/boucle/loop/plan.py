@@ -28,6 +28,7 @@ from boucle.ports import Operator
 from boucle.product.document import StepSpec
 from boucle.product.lines import Path_
 from boucle.product.project import Project
+from boucle.product.transforms import UpkeepSpec
 
 __all__ = ["Plan", "build_operator", "build_plan", "find_operator"]
 
@@ -63,11 +64,21 @@ def build_plan(project: Project) -> Plan:
         if step is not None:
             steps.append(step)
     problems += _timeless(project) + _unexecutable(project)
+    problems += _refining(project)
     limits = _limits(project, problems)
     rules = _rules(project, limits, problems)
     if problems:
         raise DeclarationError(problems)
     return Plan(project, tuple(steps), rules, limits, _fingerprint(project))
+
+
+def _refining(project: Project) -> list[Problem]:
+    """What is wrong with tables made from tables, and with the lake's upkeep."""
+    if project.loop.transforms or project.loop.lake != UpkeepSpec():
+        from boucle.refine.transform import check_transforms
+
+        return check_transforms(project)
+    return []
 
 
 def _timeless(project: Project) -> list[Problem]:

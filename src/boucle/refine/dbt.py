@@ -12,7 +12,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from boucle.errors import BoucleError, MissingExtra
+from boucle.errors import BoucleError
 from boucle.lake.duck import literal, name
 from boucle.refine.stage import Inputs
 from boucle.refine.transform import CHANGED, Transform, bare
@@ -30,10 +30,16 @@ _SHOW += "duck = duckdb.connect(sys.argv[1]); [duck.execute(one) for one in json
 
 
 def find_dbt() -> Path:
-    """The dbt program; MissingExtra when there is none."""
+    """The dbt program; B540 when there is none."""
     found = os.environ.get("BOUCLE_DBT") or shutil.which("dbt")
     if found is None or not Path(found).exists():
-        raise MissingExtra("a transform with `use: dbt`", "dbt", "dbt")
+        raise BoucleError(
+            "B540",
+            "there is no dbt program",
+            where=found or "PATH",
+            why="a transform says `use: dbt`; dbt lives in an environment of its own",
+            fix='python -m venv dbt; dbt/bin/pip install "dbt-core<1.12" dbt-duckdb; BOUCLE_DBT=dbt/bin/dbt',
+        )
     return Path(found)
 
 

@@ -110,6 +110,8 @@ def _rows(rows: list[dict[str, Any]], contract: StreamContract | None) -> pa.Tab
         pa.field(one.name, pa.timestamp("us", "UTC") if pa.types.is_timestamp(one.type) else one.type)
         for one in known.values()
     ]
+    if unknown := sorted({key for row in values for key in row} - set(known)):
+        raise pa.ArrowInvalid(f"{contract.name} has no column {', '.join(unknown)}")
     return pa.Table.from_pylist(values, schema=pa.schema(kinds))
 
 

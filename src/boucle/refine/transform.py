@@ -11,8 +11,9 @@ import sqlglot
 from msgspec import Struct
 from sqlglot import exp
 
-from boucle.errors import DeclarationError, Problem
+from boucle.errors import BoucleError, DeclarationError, Problem
 from boucle.product.contract import StreamContract
+from boucle.product.duration import seconds
 from boucle.product.lines import Document, Path_
 from boucle.product.project import Project
 from boucle.product.transforms import GateSpec, TransformSpec
@@ -123,6 +124,26 @@ class _Check:
                 yield from self.gate((*at, "gates", index), name, spec, gate)
             yield from self.text(at, name, spec)
         yield from self.circle()
+        yield from self.upkeep()
+
+    def upkeep(self) -> Iterator[Problem]:
+        """Durations that cannot be read, and rules for tables that nothing makes."""
+        lake = self.loop.lake
+        for table in lake.tables:
+            if table not in self.tables:
+                fix = _near(table, self.tables)
+                yield self.said(("lake", "tables", table), f"lake: nothing makes a table {table!r}", fix)
+        for place, rule in (
+            (("lake",), lake),
+            *((("lake", "tables", name), lake.of(name)) for name in lake.tables),
+        ):
+            for word in ("every", "history", "rows"):
+                text = getattr(rule, word)
+                try:
+                    if text and seconds(text) <= 0:
+                        yield self.said((*place, word), f"lake: {word} is nothing", "give more than 0")
+                except BoucleError as error:
+                    yield self.said((*place, word), f"lake: {word}: {error.what}", error.fix)
 
     def circle(self) -> Iterator[Problem]:
         """Transformations that read from each other."""

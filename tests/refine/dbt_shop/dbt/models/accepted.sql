@@ -1,0 +1,1 @@
+select * from {{ source('lake', 'payments') }} where amount >= {{ var('least') }}
