@@ -30,6 +30,8 @@ ZONES = ("raw", "silver", "gold")
 """From what came in to what people decide on; a bare table name means the most refined zone that has it."""
 
 _DATABASE = "boucle"
+_BARE = "bare"
+"""Where the names without a zone stand; DuckDB searches `main` whatever the search path."""
 _POSTGRES = ("integer_division = true", "default_null_order = 'nulls_last_on_asc_first_on_desc'")
 _EXPLAIN = re.compile(r"^\s*explain\s+(analyze\s+)?(\([^)]*\)\s*)?", re.IGNORECASE)
 _WORD = re.compile(rb"\w+|.", re.DOTALL)
@@ -212,12 +214,12 @@ class Sql:
         self._connection.execute(f"CREATE OR REPLACE VIEW {_name(table.zone)}.{_name(table.name)} AS {body}")
         same = [other for other in self._tables.values() if other.name == table.name]
         if same[-1] is table:
-            self._connection.execute(f"CREATE OR REPLACE VIEW {_name(table.name)} AS {body}")
+            self._connection.execute(f"CREATE OR REPLACE VIEW {_BARE}.{_name(table.name)} AS {body}")
 
     def _drop(self, table: LakeTable) -> None:
         self._shown.pop(table.folder, None)
         self._connection.execute(f"DROP VIEW IF EXISTS {_name(table.zone)}.{_name(table.name)}")
-        self._connection.execute(f"DROP VIEW IF EXISTS main.{_name(table.name)}")
+        self._connection.execute(f"DROP VIEW IF EXISTS {_BARE}.{_name(table.name)}")
         for other in self._tables.values():
             if other.name == table.name:  # the bare name may now mean another zone
                 self._shown.pop(other.folder, None)
@@ -229,7 +231,7 @@ class Sql:
             empty = f"empty {table.zone} {table.name}"
             self._connection.register("boucle empty", schema.empty_table())
             self._connection.execute(
-                f"CREATE OR REPLACE TABLE {_name(empty)} AS FROM {_name('boucle empty')}"
+                f"CREATE OR REPLACE TABLE {_DATABASE}.main.{_name(empty)} AS FROM {_name('boucle empty')}"
             )
             self._connection.unregister("boucle empty")
             return f"SELECT {columns} FROM {_DATABASE}.main.{_name(empty)}"  # noqa: S608 - quoted names, not values
@@ -363,8 +365,9 @@ def _confined(lake: Path, memory: str, postgres: bool) -> Any:
     connection = duckdb.connect(":memory:")
     connection.execute(f"ATTACH ':memory:' AS {_DATABASE}")
     connection.execute(f"USE {_DATABASE}")
-    for zone in ZONES:
-        connection.execute(f"CREATE SCHEMA {zone}")
+    for schema in (*ZONES, _BARE):
+        connection.execute(f"CREATE SCHEMA {schema}")
+    connection.execute(f"SET search_path = '{_DATABASE}.{_BARE}'")
     for setting in (
         f"allowed_directories = [{_literal(str(lake))}]",
         "TimeZone = 'UTC'",
@@ -417,16 +420,12 @@ def _shown_columns(schema: pa.Schema) -> list[str]:
 
 
 def _unknown(code: str, what: str, name: str, known: Iterable[str], where: str) -> BoucleError:
-    near = difflib.get_close_matches(name, sorted(known), n=1)
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
     hint = f'Did you mean "{near[0]}"? ' if near else ""
-    return BoucleError(
-        code,
-        f'there is no {what} "{name}"',
-        where=where,
-        fix=f"{hint}Known: {', '.join(sorted(known))}"
-        if known or what == "column"
-        else "run the loop first: there is none yet",
-    )
+    none = "run the loop first: there is none yet" if what == "table" else ""
+    fix = f"{hint}Known: {', '.join(names)}" if names else none
+    return BoucleError(code, f'there is no {what} "{name}"', where=where, fix=fix)
 
 
 def _name(text: str) -> str:

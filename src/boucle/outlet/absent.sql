@@ -143,3 +143,7 @@ CREATE TABLE IF NOT EXISTS {information}.parameters (
 CREATE TABLE IF NOT EXISTS {information}.triggers (
     trigger_catalog varchar, trigger_schema varchar, trigger_name varchar, event_object_table
     varchar);
+
+CREATE TABLE IF NOT EXISTS {home}.pg_conversion (
+    oid uinteger, tableoid uinteger, conname varchar, connamespace uinteger, conowner uinteger,
+    conforencoding int, contoencoding int, conproc uinteger, condefault boolean);

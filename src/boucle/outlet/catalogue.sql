@@ -3,7 +3,7 @@
 -- tables that catalogue.py writes when the lake's tables change.
 
 CREATE OR REPLACE VIEW {home}.pg_namespace AS
-SELECT nid AS oid, nname AS nspname, 10::UINTEGER AS nspowner, NULL::VARCHAR AS nspacl FROM {home}.namespaces;
+SELECT nid AS oid, nname AS nspname, 10::UINTEGER AS nspowner, NULL::VARCHAR[] AS nspacl FROM {home}.namespaces;
 
 CREATE OR REPLACE VIEW {home}.pg_class AS
 SELECT
@@ -116,7 +116,7 @@ CREATE OR REPLACE VIEW {home}.pg_tablespace AS
 SELECT 1663::UINTEGER AS oid, 'pg_default' AS spcname, 10::UINTEGER AS spcowner, NULL::VARCHAR[] AS spcacl, NULL::VARCHAR[] AS spcoptions;
 
 CREATE OR REPLACE VIEW {home}.pg_language AS
-SELECT 12::UINTEGER AS oid, 'internal' AS lanname, 10::UINTEGER AS lanowner, false AS lanispl, false AS lanpltrusted, NULL::VARCHAR[] AS lanacl;
+SELECT 12::UINTEGER AS oid, 2612::UINTEGER AS tableoid, 'internal' AS lanname, 10::UINTEGER AS lanowner, false AS lanispl, false AS lanpltrusted, 0::UINTEGER AS lanplcallfoid, 0::UINTEGER AS laninline, 0::UINTEGER AS lanvalidator, NULL::VARCHAR[] AS lanacl;
 
 CREATE OR REPLACE VIEW {home}.pg_tables AS
 SELECT

@@ -25,7 +25,10 @@ _KINDS = {
     "IO": "58030",
     "Not implemented": "0A000",
 }
+_MORE = re.compile(r"\n+(?:LINE \d+:|\s*Candidate functions:).*", re.DOTALL)
+"""What DuckDB adds: the place, which the protocol tells apart, and every function there might have been."""
 _DIVISION = re.compile("division by zero", re.IGNORECASE)
+_COLUMN = re.compile('Referenced column ".*" was not found')
 _FUNCTION = re.compile(r"(?:Function|Macro) with name|No function matches")
 
 
@@ -55,7 +58,7 @@ def refusal(error: BoucleError, text: str) -> Refused:
             state = _state(error)
         found = re.search(rf"(?<!\w){re.escape(error.near)}", text, re.IGNORECASE) if error.near else None
         position = found.start() + 1 if found else 0
-        why = re.sub(r"\n+LINE \d+: .*", "", why, flags=re.DOTALL)
+        why = _MORE.sub("", why)
     elif error.retryable:
         state = "57P03"
     return Refused(error.code, error.what, sqlstate=state, why=why, fix=error.fix, position=position)
@@ -66,6 +69,12 @@ def _state(error: SqlRefused) -> str:
         return "22012"
     if _FUNCTION.search(error.why):
         return "42883"
+    if "out of range" in error.why:
+        return "22003"
+    if error.why.startswith('relation "'):
+        return "42P01"
+    if _COLUMN.search(error.why):
+        return "42703"
     if "GROUP BY" in error.why:
         return "42803"
     return _KINDS.get(error.kind, "XX000")

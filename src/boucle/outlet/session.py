@@ -508,7 +508,10 @@ class Session:
 
     def _zone(self, value: str) -> str:
         zone = "UTC" if value.lower() in {"default", "local", "utc", "gmt", "z"} else value
-        self._place.set("timezone", zone)
+        try:
+            self._place.set("timezone", zone)
+        except BoucleError as error:
+            raise Refused("B835", f"there is no time zone {zone!r}", sqlstate="22023", why=error.why) from error
         self._set_here = [*(one for one in self._set_here if one[0] != "timezone"), ("timezone", zone)]
         self._settings.values["TimeZone"] = zone
         return zone
