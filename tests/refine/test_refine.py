@@ -88,8 +88,12 @@ def test_joined_files_are_nothing_new(lake: Lake, tmp_path: Path) -> None:
         arrived(lake, (number, 0, "a", 1.0))
     all_of(lake, tmp_path)
     compact(lake.find("payments"))
-    outcomes = all_of(lake, tmp_path)
-    assert outcomes["accepted"].rows == 0
+    before = lake.find("accepted").version
+    assert waits(named("accepted"), lake, tmp_path)
+    assert {one.state for one in all_of(lake, tmp_path).values()} == {"unchanged"}
+    assert lake.find("accepted").version == before + 1, "noted once"
+    assert not waits(named("accepted"), lake, tmp_path)
+    assert lake.find("spent").version == before + 1
     assert ask(lake, "spent", ["payments", "spent"]) == [(4, 4.0)]
 
 

@@ -12,7 +12,17 @@ from boucle.errors import BoucleError
 from boucle.lake.datafile import DataFile, data_file, read
 from boucle.lake.delta import LakeTable
 
-__all__ = ["Change", "Version", "changes", "moment_of", "restore", "version_at", "version_of", "versions"]
+__all__ = [
+    "Change",
+    "Version",
+    "changed",
+    "changes",
+    "moment_of",
+    "restore",
+    "version_at",
+    "version_of",
+    "versions",
+]
 
 
 class Version(Struct, frozen=True):
@@ -158,6 +168,16 @@ def changes(table: LakeTable, since: int, until: int | None = None) -> Iterator[
             if len(new) and len(old):
                 new, old = _without(new, old), _without(old, new)
             yield Change(number, int(commit["info"].get("timestamp", 0)), new, old)
+
+
+def changed(table: LakeTable, since: int, until: int) -> bool:
+    """Whether any version after `since`, up to `until`, changed a row, as its commit says; yes in doubt."""
+    for number in range(since + 1, until + 1):
+        commit = table.commit(number)
+        actions = [*commit.get("add", {}).values(), *commit.get("remove", {}).values()]
+        if not commit or any(action.get("dataChange", True) for action in actions):
+            return True
+    return False
 
 
 def _file(table: LakeTable, path: str, action: dict[str, Any]) -> DataFile:

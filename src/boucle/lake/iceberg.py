@@ -1,9 +1,9 @@
 """A table as Apache Iceberg (version 2), for tools that read that and not Delta.
 
 The Iceberg table lies in a folder of its own, in the layout engines know without a catalogue:
-`metadata/vN.metadata.json` and `metadata/version-hint.text`. Its data files are the Delta table's own where that is possible: a table without
-partitions in a folder. A partitioned one has its partition values in folder names only, which Iceberg does not read:
-its files are copied, with these columns, once each. Exporting again adds what is new.
+`metadata/vN.metadata.json` and `metadata/version-hint.text`. Its data files are the Delta table's own where that is
+possible: a table without partitions in a folder. A partitioned one has its partition values in folder names only,
+which Iceberg does not read: its files are copied, with these columns, once each. Exporting again adds what is new.
 """
 
 from pathlib import Path
@@ -43,7 +43,9 @@ def export(table: LakeTable, folder: Path) -> Exported:
         raise MissingExtra("boucle lake export", "pyiceberg", "iceberg") from error
     version = table.version
     if version < 0:
-        raise BoucleError("B539", f'table "{table.name}" has no version yet', fix="export it once it has rows")
+        raise BoucleError(
+            "B539", f'table "{table.name}" has no version yet', fix="export it once it has rows"
+        )
     folder = folder.absolute()
     iceberg = _opened(folder, table.schema_at(version))
     files = table.files(version)

@@ -16,7 +16,7 @@ import pyarrow as pa
 from msgspec import Struct
 
 from boucle.lake.delta import LakeTable
-from boucle.lake.history import versions
+from boucle.lake.history import changed, versions
 from boucle.lake.stored import to_stored
 from boucle.lake.whole import Lake
 from boucle.product.transforms import TransformSpec
@@ -27,6 +27,7 @@ from boucle.refine.transform import Transform, bare
 __all__ = ["Held", "Outcome", "held", "refine", "waits"]
 
 _RUN = "refine"
+_NOTED = "refine nothing new"
 _KEPT = 10
 """Held batches kept for each transformation; the oldest goes first."""
 
@@ -77,7 +78,9 @@ def refine(
     state = _state(inputs.output, transform.digest)
     anew = full or not state.same_sql
     told: dict[str, Any] = {"name": transform.name, "inputs": inputs.versions}
-    quiet = not anew and inputs.applied == inputs.versions
+    quiet = not anew and not _new_rows(inputs)
+    if quiet and inputs.applied != inputs.versions:
+        _note(transform, inputs, state)
     if quiet or (not again and _was_held(folder, transform, inputs)):
         took = time.monotonic() - begun
         return Outcome(**told, state="unchanged", version=inputs.published, rows=0, verdicts=[], seconds=took)
@@ -108,6 +111,22 @@ def waits(transform: Transform, lake: Lake, folder: Path) -> bool:
     inputs = _inputs(transform, lake)
     fresh = inputs.applied != inputs.versions or not _state(inputs.output, transform.digest).same_sql
     return fresh and max(inputs.versions.values()) >= 0 and not _was_held(folder, transform, inputs)
+
+
+def _new_rows(inputs: Inputs) -> bool:
+    """Whether an input has other rows than when it was last applied; files that were joined hold the same."""
+    return any(
+        inputs.versions[text] != inputs.applied[text]
+        and changed(table, inputs.applied[text], inputs.versions[text])
+        for text, table in inputs.tables.items()
+    )
+
+
+def _note(transform: Transform, inputs: Inputs, state: "_State") -> None:
+    """Say in the table that these versions brought nothing, so that the log need not be asked again for them."""
+    because = {"did": _NOTED, "transform": transform.name, "inputs": inputs.versions}
+    marks = {_RUN: state.number + 1, **{_app(text): version for text, version in inputs.versions.items()}}
+    inputs.output.exchange([], [], because=because, marks=marks, after={_RUN: state.number})
 
 
 class _State(Struct, frozen=True):
