@@ -12,12 +12,15 @@ from msgspec import Struct
 
 from boucle.ports import From, How
 
-__all__ = ["CARRIES", "WHOLE", "Graph", "Kind", "Link", "Node", "stronger"]
+__all__ = ["ANY", "CARRIES", "WHOLE", "Graph", "Kind", "Link", "Node", "stronger"]
 
 Kind: TypeAlias = Literal["topic", "input", "stream", "table", "model", "rule", "event", "command"]
 
 CARRIES = ("IDENTITY", "TRANSFORMATION", "AGGREGATION", "UNKNOWN")
 """The words for a link along which values go, the weakest change first; along the others only decisions."""
+
+ANY = "*"
+"""The column of a thing whose columns nobody declared: any of them."""
 
 WHOLE = ""
 """The column of a node that is the thing itself."""

@@ -23,7 +23,7 @@ from boucle.errors import BoucleError
 
 __all__ = ["Index", "index_file"]
 
-_VERSION = "2"
+_VERSION = "4"
 _PASSED = {"node_modules", "__pycache__", "build", "dist", "venv"}
 _SCHEMA = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT);
@@ -38,11 +38,14 @@ CREATE TABLE thing(node INTEGER, owner TEXT, kind TEXT, product TEXT, name TEXT,
   PRIMARY KEY(node, owner)) WITHOUT ROWID;
 CREATE INDEX thing_owner ON thing(owner);
 CREATE INDEX thing_name ON thing(name, kind);
+CREATE TABLE field(node INTEGER, owner TEXT, PRIMARY KEY(node, owner)) WITHOUT ROWID;
+CREATE INDEX field_owner ON field(owner);
 CREATE TABLE link(source INTEGER, target INTEGER, how TEXT, says TEXT, step TEXT, owner TEXT, other TEXT);
 CREATE INDEX link_source ON link(source);
 CREATE INDEX link_target ON link(target);
 CREATE INDEX link_owner ON link(owner);
 CREATE TABLE reads(owner TEXT, product TEXT, PRIMARY KEY(owner, product)) WITHOUT ROWID;
+CREATE INDEX reads_product ON reads(product);
 CREATE TABLE hit(id INTEGER PRIMARY KEY, owner TEXT, kind TEXT, name TEXT, field TEXT, class TEXT, personal INTEGER,
   tags TEXT, says TEXT);
 CREATE INDEX hit_owner ON hit(owner);

@@ -4,6 +4,7 @@ import hashlib
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import TypeAlias
 
@@ -11,7 +12,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from boucle.catalog.entry import Entry, Field, read_entry
-from boucle.catalog.graph import WHOLE, Node
+from boucle.catalog.graph import ANY, WHOLE, Node
 from boucle.catalog.things import Lineage, Thing
 from boucle.catalog.words import STOP, concepts_of, grams, split, stem
 
@@ -19,6 +20,10 @@ __all__ = ["Refreshed", "Renewal", "Trace"]
 
 Trace: TypeAlias = Callable[[Entry, Path, Callable[[str], tuple[Node, Sequence[str]] | None]], Lineage]
 """What reads the lineage out of a product's folder; given by a room that knows the operators."""
+
+
+_WANTED = "?"
+"""Before the name of a table that somebody's SQL reads and nobody has, or several do."""
 
 
 class Refreshed(Struct, frozen=True):
@@ -78,19 +83,28 @@ class Renewal:
             self._put(entry, stamps[shown])
             entries[entry.id] = entry
         touched |= set(entries)
-        again = self._dependents(touched) - touched
-        for name in again:
-            entries[name] = self._entry(name)
         folders = {shown: file.parent for shown, file in found.items()}
-        for place, entry in enumerate(entries.values(), 1):
-            if progress is not None:
-                progress(place, len(entries))
-            self._trace(entry, folders[entry.file], trace)
+        self._trace_all(_suppliers_first(list(entries.values())), folders, trace, progress)
+        # Whose SQL names a table that has another shape now, or that nobody had before.
+        again = (self._dependents(touched) - set(entries)) | self._waiting(touched)
+        self._trace_all([self._entry(name) for name in sorted(again)], folders, trace, progress)
         self._contracts(touched)
-        if entries or gone:
+        if touched:
             self._tidy()
         broken = int(self._rows.execute("SELECT count(*) FROM product WHERE broken <> ''").fetchone()[0])
         return Refreshed(len(changed), len(gone), len(found) - len(changed), broken)
+
+    def _trace_all(
+        self,
+        entries: list[Entry],
+        folders: dict[str, Path],
+        trace: Trace,
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        for place, entry in enumerate(entries, 1):
+            if progress is not None:
+                progress(place, len(entries))
+            self._trace(entry, folders[entry.file], trace)
 
     def _entry(self, name: str) -> Entry:
         row = self._rows.execute("SELECT doc FROM product WHERE id = ?", (name,)).fetchone()
@@ -102,11 +116,20 @@ class Renewal:
         for name in touched:
             rows = self._rows.execute("SELECT owner FROM reads WHERE product = ?", (name,))
             found |= {owner for (owner,) in rows}
-        return {
-            name
-            for name in found
-            if self._rows.execute("SELECT 1 FROM product WHERE id = ?", (name,)).fetchone()
-        }
+        return {name for name in found if self._is_there(name)}
+
+    def _waiting(self, touched: Iterable[str]) -> set[str]:
+        """The products whose SQL reads a table that was not there, and that one of these has now."""
+        found: set[str] = set()
+        for name in touched:
+            tables = self._rows.execute("SELECT name FROM thing WHERE owner = ? AND kind = 'table'", (name,))
+            for (table,) in tables.fetchall():
+                rows = self._rows.execute("SELECT owner FROM reads WHERE product = ?", (_WANTED + table,))
+                found |= {owner for (owner,) in rows}
+        return {name for name in found if self._is_there(name)}
+
+    def _is_there(self, name: str) -> bool:
+        return self._rows.execute("SELECT 1 FROM product WHERE id = ?", (name,)).fetchone() is not None
 
     def _remove(self, name: str) -> None:
         self._rows.execute("DELETE FROM product WHERE id = ?", (name,))
@@ -118,6 +141,7 @@ class Renewal:
         rows = self._rows
         rows.execute("DELETE FROM link WHERE owner = ? AND other = ''", (name,))
         rows.execute("DELETE FROM thing WHERE owner = ?", (name,))
+        rows.execute("DELETE FROM field WHERE owner = ?", (name,))
         rows.execute("DELETE FROM reads WHERE owner = ?", (name,))
         rows.execute("DELETE FROM words WHERE rowid IN (SELECT id FROM hit WHERE owner = ?)", (name,))
         rows.execute("DELETE FROM hit WHERE owner = ?", (name,))
@@ -158,6 +182,8 @@ class Renewal:
             if found is not None and found[0].product != entry.id:
                 asked.add(found[0].product)
                 return found
+            if found is None:
+                asked.add(_WANTED + name.rpartition(".")[2])
             return None
 
         told = Lineage() if entry.broken else trace(entry, folder, foreign)
@@ -200,8 +226,8 @@ class Renewal:
 
     def _tell_thing(self, thing: Thing, owner: str) -> None:
         number = self._node(thing.node)
-        for field in thing.fields:
-            self._node(thing.node.of(field.name))
+        fields = [(self._node(thing.node.of(field.name)), owner) for field in thing.fields]
+        self._rows.executemany("INSERT OR IGNORE INTO field VALUES (?, ?)", [*fields, (number, owner)])
         values = (
             number,
             owner,
@@ -308,8 +334,9 @@ class Renewal:
             return
         rows.execute("DELETE FROM link WHERE owner = ? AND other = ? AND step = ?", (owner, holder, port))
         source, target = Node("table", holder, table), Node("input", owner, port)
-        query = "SELECT field FROM node WHERE product = ? AND name = ? AND kind = 'table'"
-        fields = {field for (field,) in rows.execute(query, (holder, table))} | {WHOLE}
+        query = "SELECT doc FROM thing WHERE owner = ? AND name = ? AND kind = 'table'"
+        (doc,) = rows.execute(query, (holder, table)).fetchone()
+        fields = {field.name for field in msgspec.json.decode(doc, type=Thing).fields} | {WHOLE}
         told = [
             (
                 self._node(source.of(field)),
@@ -322,6 +349,16 @@ class Renewal:
             )
             for field in sorted(fields)
         ]
+        query = (
+            "SELECT 1 FROM node JOIN link ON source = id "
+            "WHERE product = ? AND name = ? AND kind = 'input' AND field = ?"
+        )
+        if rows.execute(query, (owner, port, ANY)).fetchone() is not None:
+            why, star = "its columns are not declared", self._node(target.of(ANY))
+            told += [
+                (self._node(target.of(field)), star, "UNKNOWN", why, port, owner, holder)
+                for field in sorted(fields - {WHOLE, ANY})
+            ]
         rows.executemany("INSERT INTO link VALUES (?, ?, ?, ?, ?, ?, ?)", told)
 
     def _tidy(self) -> None:
@@ -329,8 +366,7 @@ class Renewal:
         rows = self._rows
         rows.execute(
             "DELETE FROM node WHERE id NOT IN (SELECT source FROM link) AND id NOT IN (SELECT target FROM link) "
-            "AND NOT EXISTS (SELECT 1 FROM thing t WHERE t.product = node.product AND t.name = node.name "
-            "AND t.kind = node.kind)"
+            "AND id NOT IN (SELECT node FROM field)"
         )
         known = {word for (word,) in rows.execute("SELECT word FROM word")}
         new = sorted(word for word in self._words - known if len(word) >= 4 and word.isalpha())
@@ -338,6 +374,22 @@ class Renewal:
         rows.executemany(
             "INSERT INTO gram VALUES (?, ?)", [(gram, word) for word in new for gram in set(grams(word))]
         )
+
+
+def _suppliers_first(entries: list[Entry]) -> list[Entry]:
+    """Products after those whose contracts they read by; in a circle, as they come."""
+    holders = {entry.contract: entry.id for entry in entries if entry.contract}
+    needs = {
+        entry.id: {holders[port.contract] for port in entry.inputs if port.contract in holders}
+        for entry in entries
+    }
+    for name, suppliers in needs.items():
+        suppliers.discard(name)
+    try:
+        order = {name: place for place, name in enumerate(TopologicalSorter(needs).static_order())}
+    except CycleError:
+        return entries
+    return sorted(entries, key=lambda entry: order[entry.id])
 
 
 def _bars(tags: Iterable[str]) -> str:

@@ -40,15 +40,22 @@ def interruptible() -> Iterator[threading.Event]:
 @contextmanager
 def page(loop: Loop, address: str, screen: Screen) -> Iterator[str]:
     """The page of a running loop; gives its URL."""
+    from boucle.catalog.index import Index
+    from boucle.loop.columns import trace_product
     from boucle.web import create_app, serve
+    from boucle.web.catalog import CataloguePages
 
     host, _, port = address.rpartition(":")
     # Beyond loopback only the name it is bound to is answered: no DNS rebinding.
     hosts = {} if host in {"", "127.0.0.1", "localhost"} else {"hosts": ["*" if host == "0.0.0.0" else host]}  # noqa: S104
-    app = create_app(loop.picture, language=None, **hosts)
+    index = Index(loop.plan.project.folder, loop.folder / "catalogue.sqlite")
+    index.refresh(trace_product)
+    catalogue = CataloguePages(index, runs=[loop.folder])
+    app = create_app(loop.picture, language=None, catalogue=catalogue, **hosts)
     with serve(app, host=host or "127.0.0.1", port=int(port)) as server:
         screen.say(f"The page: {server.url}", f"La page : {server.url}")
         yield server.url
+    index.close()
 
 
 def tick(screen: Screen, told: Event | tuple[Command, Receipt]) -> None:

@@ -33,9 +33,11 @@ __all__ = ["Foreign", "trace_product"]
 Foreign = Callable[[str], tuple[Node, Sequence[str]] | None]
 """A table of another product by its name, `product.table` or the table's alone when one product has it."""
 
+_OWN = {"", "raw", "silver", "gold", "changed", "removed"}
+"""What stands before the name of a product's own table; anything else is the id of another product."""
 _PREVIOUS = "previous"
 """A transformation's own table as it was (`boucle.refine`)."""
-_NAME = re.compile(r'"?[\w-]+"?(?:\."?[\w-]+"?)?')
+_NAME = re.compile(r'(?:\b(?:from|join|using|pivot)|,)\s*("?[\w-]+"?(?:\."?[\w-]+"?)?)', re.IGNORECASE)
 _FAILS = (
     ArithmeticError, AssertionError, AttributeError, BoucleError, ImportError, LookupError, NameError, OSError,
     RuntimeError, SyntaxError, TypeError, ValueError,
@@ -146,7 +148,7 @@ class _Tracer:
         told = self._told(step, read)
         node = Node("stream", self._entry.id, step.id)
         title = step.title.get("en") or step.use.rpartition(":")[2]
-        fields = tuple(Field(name) for name in told.columns)
+        fields = tuple(self._handed_on(name, made) for name, made in told.columns.items())
         self._thing(Thing("stream", self._entry.id, step.id, title, step.use, fields, told.unknown))
         for column, made in told.columns.items():
             for one in made:
@@ -160,6 +162,16 @@ class _Tracer:
         model = step.with_.get("model")
         if isinstance(model, str):
             self._model(step, model, told)
+
+    def _handed_on(self, name: str, made: Sequence[From]) -> Field:
+        """A column as it is promised where it comes from unchanged: its type, unit and PII class go with it."""
+        for one in made:
+            source = self._streams.get(one.stream)
+            if one.how == "IDENTITY" and source is not None:
+                known = {field.name: field for field in self._things[source[0]].fields}
+                if one.column in known:
+                    return structs.replace(known[one.column], name=name, key=False, required=False, rules=())
+        return Field(name)
 
     def _told(self, step: StepSpec, read: Mapping[str, Sequence[str]]) -> Traced:
         try:
@@ -265,7 +277,7 @@ class _Tracer:
             return
         for port in inputs:
             for table in outputs:
-                self._link(port, table, "UNKNOWN", "the product does not say how")
+                self._link(port.of(ANY), table, "UNKNOWN", "the product does not say how")
 
     # ── SQL ───────────────────────────────────────────────────────────────────────────────────
 
@@ -318,7 +330,9 @@ class _Tracer:
             if node.kind in ("table", "input") and thing.fields
         }
         for name in dict.fromkeys(_names(text)):
-            if _bare(name) not in known and (found := self._foreign(name)) is not None:
+            if (_bare(name) not in known or name.rpartition(".")[0] not in _OWN) and (
+                found := self._foreign(name)
+            ) is not None:
                 known[name] = list(found[1])
         return known
 
@@ -351,6 +365,10 @@ class _Tracer:
         name = _bare(table)
         if name == _PREVIOUS:
             return  # what was published before: the table itself
+        elsewhere = self._foreign(table) if table.rpartition(".")[0] not in _OWN else None
+        if elsewhere is not None:
+            self._link(elsewhere[0].of(column), target, how, says, step)
+            return
         for kind in ("table", "input"):
             own = Node(kind, self._entry.id, name)
             if own in self._things:
@@ -358,10 +376,8 @@ class _Tracer:
                 return
         found = self._foreign(table)
         if found is None:
-            own = self._thing(Thing("input", self._entry.id, table, "unknown table"))
             self._problem(f"{step or target.name} reads {table}, a table that nobody in this catalogue has")
-            self._link(own.of(column), target, how, says, step)
-            return
+            found = self._thing(Thing("input", self._entry.id, table)), ()
         self._link(found[0].of(column), target, how, says, step)
 
     # ── rules and commands ────────────────────────────────────────────────────────────────────
@@ -421,9 +437,9 @@ def _bare(table: str) -> str:
 
 
 def _names(text: str) -> Iterator[str]:
-    """Every word of a query that may name a table."""
+    """Every word of a query that stands where a table is named."""
     for match in _NAME.finditer(text):
-        yield match[0].replace('"', "")
+        yield match[1].replace('"', "")
 
 
 def _condition(condition: Condition) -> str:

@@ -115,7 +115,7 @@ class CataloguePages(Drawn):
         held = held_by(run) if run else {}
         tables = [thing for thing in things if thing.kind == "table"]
         links = self._index.links(entry.id)
-        titles = {thing.node: thing.title for thing in things if thing.kind in ("topic", "table")}
+        titles = {thing.node: thing.title for thing in things if thing.kind == "topic"}
         first = next((one for one in tables if one.title == "gold"), tables[-1] if tables else None)
         return self.draw(
             request,
@@ -126,7 +126,7 @@ class CataloguePages(Drawn):
             held=held,
             run=run,
             refused=refused_by(run) if run else [],
-            drawing=draw_things(entry.name, links, alone=False, titles=titles),
+            drawing=draw_things(entry.name, links, alone=False, titles=titles, kinds=self._words(request)),
             suppliers=self._index.suppliers(entry.id),
             consumers=self._index.consumers(entry.id),
             problems=self._index.problems(entry.id),
@@ -261,6 +261,15 @@ class CataloguePages(Drawn):
     def _answer(self, of: str, question: str) -> Answer:
         node = find_node(self._index, of)
         return ask(self._index, node, "origin" if question == "origin" else "impact")
+
+    def _words(self, request: Request) -> dict[str, str]:
+        """What kinds of things are called in the reader's language."""
+        speech = self.speech(request)
+        return {kind: speech(f"kind.{kind}") for kind in (*_KINDS, "event", "input", "stream")}
+
+    def _drawing(self, request: Request, answer: Answer) -> str:
+        links = f"/lineage?question={answer.direction}&of={{node}}"
+        return draw(answer, alone=False, kinds=self._words(request), links=links)
 
     def _sample(
         self, run: Path | None, held: Held | None, thing: Thing, hidden: dict[str, str]

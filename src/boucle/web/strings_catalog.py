@@ -59,7 +59,7 @@ CATALOGUE: dict[str, dict[str, str]] = {
     "product.tables": {"en": "Tables", "fr": "Tables"},
     "product.sources": {"en": "Sources", "fr": "Sources"},
     "product.objectives": {"en": "Service levels", "fr": "Niveaux de service"},
-    "product.no_objectives": {"en": "None is promised.", "fr": "Aucun n'est promis."},
+    "product.no_objectives": {"en": "No service level is promised.", "fr": "Aucun n'est promis."},
     "product.quality": {"en": "Quality", "fr": "Qualité"},
     "product.rules": {
         "en": "{columns} of {total} columns have rules, {required} are required.",
