@@ -23,6 +23,7 @@ from msgspec import Struct
 from boucle.errors import BoucleError
 from boucle.lake.delta import LakeTable
 from boucle.lake.stored import DAY
+from boucle.lake.then import as_it_was
 
 __all__ = ["ZONES", "Answer", "Bound", "Sql", "SqlRefused", "SqlSession", "find_tables"]
 
@@ -97,7 +98,7 @@ class Sql:
         """
         with self._lock:
             self._find()
-            text = _quote_at(text)
+            text = _quote_at(as_it_was(text, list(self._tables.values()), self.at))
             self._check_reads(text)
             self._show(text)
             try:
@@ -327,7 +328,7 @@ class SqlSession:
         sql = self._sql
         with sql._lock:  # noqa: SLF001
             sql._find()  # noqa: SLF001
-            text = _quote_at(text)
+            text = _quote_at(as_it_was(text, list(sql._tables.values()), sql.at))  # noqa: SLF001
             sql._check_reads(text)  # noqa: SLF001
             sql._show(text)  # noqa: SLF001
         return text
