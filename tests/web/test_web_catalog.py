@@ -167,10 +167,15 @@ def test_json_for_machines(url: str) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/catalogue?q=%00%22%27%3Cscript%3E", "/catalogue?page=99999999999", "/catalogue?page=-1",
-        "/catalogue?kind=x'--", "/lineage?of=%3Cscript%3Ealert(1)%3C/script%3E", "/catalogue/..%2F..%2Fetc", "/lineage?of=" + "a." * 300,
+        "/catalogue?q=%00%22%27%3Cscript%3E",
+        "/catalogue?page=99999999999",
+        "/catalogue?page=-1",
+        "/catalogue?kind=x'--",
+        "/catalogue/..%2F..%2Fetc",
+        "/lineage?of=%3Cscript%3Ealert(1)%3C/script%3E",
+        "/lineage?of=" + "a." * 300,
     ],
-)  # fmt: skip
+)
 def test_strange_requests_are_answered_and_nothing_is_injected(url: str, path: str) -> None:
     answer = get(url, path)
     assert answer.status_code in (200, 404)
