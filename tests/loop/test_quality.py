@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from boucle.block import Block, Position
+from boucle.bus.log_groups import committed_rows
 from boucle.bus.memory import MemorySource
 from boucle.loop.plan import build_plan
 from boucle.loop.quality import watched_streams
@@ -71,9 +72,9 @@ tables:
 class Shop:
     """The loop on the manual clock."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, text: str = PRODUCT) -> None:
         self.folder = folder
-        (folder / "product.yaml").write_text(PRODUCT)
+        (folder / "product.yaml").write_text(text)
         self.clock = ManualClock(START)
         self.told: list[Any] = []
         self.sent = 0
@@ -219,3 +220,29 @@ def test_a_replay_counts_nothing(shop: Shop) -> None:
     beside = Loop(plan, shop.clock, sources=sources, folder=shop.folder / "replay", promises=False)
     assert beside.quality.watched == {}
     beside.close()
+
+
+def test_a_log_that_forgets_keeps_what_was_not_counted(tmp_path: Path) -> None:
+    declared = '{from: "mqtt://{broker}/orders", schema: orders}'
+    text = PRODUCT.replace(declared, declared.replace("schema: orders", "schema: orders, keep: 2min"))
+    shop = Shop(tmp_path, text)
+    groups = tmp_path / "run" / "log" / "orders" / "groups"
+    assert {one.name for one in groups.iterdir()} == {"loop", "quality"}
+    shop.customer(1)
+    for number in range(30):
+        shop.order((number, 1, 1.0))
+    position = committed_rows(groups.parent)["quality"]
+    assert 0 < position <= 30, "as far as it was kept on disk"
+    shop.restart()
+    assert committed_rows(groups.parent)["quality"] == 30
+    shop.loop.pump()
+    assert shop.rules()["orders.enough"].measured == 30
+    shop.loop.close()
+    rules = text.index("    quality:\n      - {id: enough")
+    text = text[:rules] + text[text.index("  - name: customers\n") :]
+    text = text.replace("unique: true}", "}").replace("        relationships: [{to: customers.id}]\n", "")
+    few = text.index("        quality:\n")
+    (tmp_path / "product.yaml").write_text(text[:few] + text[text.index("  - name: customers\n") :])
+    shop.start()
+    assert {one.name for one in groups.iterdir()} == {"loop"}, "rules that are gone hold nothing back"
+    shop.loop.close()

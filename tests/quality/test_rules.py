@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - a case is one line
 """Each rule ODCS has, and each of ours: data that keeps it, data that breaks it; whole tables and Blocks agree."""
 
 import datetime as dt

@@ -15,20 +15,31 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from msgspec import Struct
 
-__all__ = ["BUCKET", "OFFSET", "TEXT_BUCKETS", "ColumnFigures", "buckets_of", "merged", "stability_index"]
+__all__ = [
+    "BUCKET",
+    "HUGE",
+    "OFFSET",
+    "TEXT_BUCKETS",
+    "ColumnFigures",
+    "buckets_of",
+    "merged",
+    "stability_index",
+]
 
 BUCKET = 0.1
 """The width of a bucket of numbers, in natural logarithms."""
 OFFSET = 8000
 """Added so that the buckets of positive numbers are positive: the logarithm of a double is over -745."""
 TEXT_BUCKETS = 64
+HUGE = 1e150
+"""Numbers of this size have no square: like NaN and infinity they are left out of means and spreads."""
 _BINS = 10
 _FLOOR = 1e-4
 """The least share of a bin, so that one that was empty does not make the index infinite (usual practice)."""
 
 
 class ColumnFigures(Struct, frozen=True):
-    """Of the values of a column: how many rows and nulls, and of the finite numbers among them the moments."""
+    """Of the values of a column: how many rows and nulls, and of the numbers smaller than `HUGE` the moments."""
 
     rows: int = 0
     nulls: int = 0
@@ -50,7 +61,7 @@ class ColumnFigures(Struct, frozen=True):
         ):
             return cls(rows, nulls)
         values = np.asarray(column.drop_null().cast(pa.float64(), safe=False))
-        values = values[np.isfinite(values)]
+        values = values[np.abs(values) < HUGE]
         if not len(values):
             return cls(rows, nulls)
         mean = float(values.mean())
@@ -97,9 +108,9 @@ def buckets_of(column: Any) -> dict[int, int]:
     ):
         values = np.asarray(column.cast(pa.float64(), safe=False))
         values = values[np.isfinite(values)]
-        with np.errstate(divide="ignore"):
-            size = np.floor(np.log(np.abs(values)) / BUCKET) + OFFSET
-        codes = np.where(values == 0, 0, np.sign(values) * size).astype(np.int64)
+        zero = values == 0
+        size = np.floor(np.log(np.abs(np.where(zero, 1.0, values))) / BUCKET) + OFFSET
+        codes = np.where(zero, 0, np.sign(values) * size).astype(np.int64)
         found, counts = np.unique(codes, return_counts=True)
         return dict(zip(found.tolist(), counts.tolist(), strict=True))
     counted = pc.value_counts(column.cast(pa.string()))
@@ -131,7 +142,11 @@ def stability_index(before: Mapping[int, int], now: Mapping[int, int]) -> float:
     codes = sorted({*before, *now})
     shares = np.cumsum([before.get(code, 0) for code in codes]) / all_before
     bins = np.minimum((np.concatenate([[0.0], shares[:-1]]) * _BINS).astype(int), _BINS - 1)
-    old, new = np.zeros(_BINS), np.zeros(_BINS)
+    # What is beyond all that was there before is in bins of its own.
+    bins = np.where(
+        np.array(codes) < min(before), _BINS, np.where(np.array(codes) > max(before), _BINS + 1, bins)
+    )
+    old, new = np.zeros(_BINS + 2), np.zeros(_BINS + 2)
     for code, place in zip(codes, bins, strict=True):
         old[place] += before.get(code, 0) / all_before
         new[place] += now.get(code, 0) / all_now

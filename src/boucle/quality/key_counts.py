@@ -23,7 +23,7 @@ MEMORY_KEYS = 2_000_000
 _FEW_SLOTS = 1 << 14
 _OWN, _BASE = 2, 3
 """Columns of a slot: see `key_table`."""
-_FENCES = 1 << 16
+_FENCE_BITS = 16
 _PIECE = 1 << 16
 _HEADER = 128
 """Bytes of an array file before its values."""
@@ -36,7 +36,7 @@ class _Run(NamedTuple):
     second: Any
     count: Any
     fences: Any
-    """Where the keys of each first 16 bits begin, and the end."""
+    """Where the keys of each first bits begin, and the end."""
     name: str
 
 
@@ -205,7 +205,8 @@ def _slots(size: int) -> Any:
 
 
 def _run(first: Any, second: Any, count: Any, name: str) -> _Run:
-    edges = np.arange(_FENCES, dtype=np.uint64) << np.uint64(48)
+    bits = max(1, min(_FENCE_BITS, len(first).bit_length() - 6))
+    edges = np.arange(1 << bits, dtype=np.uint64) << np.uint64(64 - bits)
     fences = np.append(np.searchsorted(first, edges), len(first))
     return _Run(first, second, count, fences, name)
 

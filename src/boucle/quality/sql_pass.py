@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from boucle.errors import BoucleError
 from boucle.product.rules import Rule
-from boucle.quality.figures import ColumnFigures
+from boucle.quality.figures import HUGE, ColumnFigures
 from boucle.quality.masks import row_test
 from boucle.quality.relation import Relation
 from boucle.quality.sql_text import bad_when, bucket, literal, name, nanos_since_epoch, placed
@@ -276,7 +276,9 @@ class WholeTable:
             if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
                 measured.unable[rule.id] = "it is not one SELECT"
                 return
-            answer = self._connection.execute(f"SELECT * FROM ({text.strip().rstrip(';')}) LIMIT 2").fetchall()
+            answer = self._connection.execute(
+                f"SELECT * FROM ({text.strip().rstrip(';')}) LIMIT 2"
+            ).fetchall()
         except duckdb.Error as error:
             measured.unable[rule.id] = _first_line(error)
             return
@@ -373,7 +375,7 @@ def _moments(column: str, quoted: str, kind: str) -> dict[str, str]:
     if unsuited("number", kind):
         return found
     value = f"CAST({quoted} AS DOUBLE)"
-    only = f"FILTER (WHERE isfinite({value}))"
+    only = f"FILTER (WHERE abs({value}) < {HUGE})"
     return found | {
         f"count {column}": f"count({quoted}) {only}",
         f"mean {column}": f"avg({value}) {only}",

@@ -126,7 +126,7 @@ def _multiple(step: float, column: str, kind: str) -> str:
 def bucket(column: str, kind: str) -> str:
     """The bucket of a value (`figures.buckets_of`)."""
     if kind == "BOOLEAN":
-        return f"CASE WHEN {column} THEN {OFFSET} ELSE 0 END"
+        return f"CASE WHEN {column} THEN {OFFSET} WHEN NOT {column} THEN 0 END"
     if kind == "VARCHAR":
         return f"CAST(md5_number_lower({column}) % {TEXT_BUCKETS} AS BIGINT)"
     value = f"CAST({column} AS DOUBLE)"
