@@ -16,8 +16,9 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from boucle.block import Position
-from boucle.bus.log import EventLog
+from boucle.block import Block, Position
+from boucle.bus.log import EventLog, Group, Retention
+from boucle.bus.log_groups import committed_rows
 from boucle.clock import SECOND, Clock, Nanos
 from boucle.errors import PositionLost, Unavailable
 from boucle.event import Event, Severity
@@ -34,9 +35,12 @@ from boucle.quality.state import Function, TableState
 from boucle.quality.table_check import failing_rows
 from boucle.quality.verdict import Outcome, judge
 
-__all__ = ["QualityWatch", "watched_streams"]
+__all__ = ["GROUP", "QualityWatch", "watched_streams"]
 
 _log = logging.getLogger("boucle.loop.quality")
+
+GROUP = "quality"
+"""The consumer group that stands for the counting in each log that forgets."""
 
 _PERIOD = 3600.0
 """Seconds of the clock that rules against history compare."""
@@ -93,9 +97,15 @@ class _Watched:
         self.outcomes: tuple[Outcome, ...] = ()
         self.compared: tuple[Outcome, ...] = ()
         self._saved: Position | None = None
+        self._group: Group | None = None
 
     def open(self) -> None:
         """Go on from what was kept; from the log's beginning when the rules are other ones."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.log.keep != Retention():
+            self._group = self.log.group(
+                GROUP
+            )  # what was not counted yet, or would be again, is not forgotten
         try:
             kept = msgspec.msgpack.decode((self.folder / "state").read_bytes(), type=_Saved)
             if kept.rules == self._mark:
@@ -108,8 +118,11 @@ class _Watched:
 
     def step(self, failing: Callable[[Rule, Any], None]) -> bool:
         """Count some rows in; whether there may be more."""
+        rows = 0
         try:
-            blocks = list(self.log.read(self.position, _AT_ONCE))
+            for block in self.log.read(self.position, _AT_ONCE):
+                self._count(block, failing)
+                rows += len(block)
         except PositionLost:
             lost = self.log.start()
             _log.warning(
@@ -117,14 +130,15 @@ class _Watched:
             )
             self.position = lost
             return True
-        for block in blocks:
-            found = self.state.update(block.rows)
-            self.period.update(block.rows)
-            self.position = block.position
-            for rule in self.rules:
-                if rule.id in found:
-                    failing(rule, lambda bad=found[rule.id], rows=block.rows: rows.filter(_mask(bad)))
-        return sum(len(block) for block in blocks) >= _AT_ONCE
+        return rows >= _AT_ONCE
+
+    def _count(self, block: Block, failing: Callable[[Rule, Any], None]) -> None:
+        found = self.state.update(block.rows)
+        self.period.update(block.rows)
+        self.position = block.position
+        for rule in self.rules:
+            if rule.id in found:
+                failing(rule, lambda bad=found[rule.id]: block.rows.filter(_mask(bad)))
 
     def save(self) -> None:
         """Keep what was counted, when anything was since."""
@@ -134,6 +148,8 @@ class _Watched:
         replace_file(self.folder / "state", msgspec.msgpack.encode(_Saved(self._mark, self.position, state)))
         self._saved = self.position
         self.state.sweep()
+        if self._group is not None:
+            self._group.commit(self.position)
 
 
 def _mask(bad: Any) -> Any:
@@ -181,9 +197,14 @@ class QualityWatch:
         self._broken: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
         self._due = _Due(clock)
+        watched = {one.log.stream for one in self.watched.values()}
+        self._others = [log for log in logs.values() if log.stream not in watched]
 
     def open(self) -> None:
         """Go on from where the counting was."""
+        for log in self._others:
+            if GROUP in committed_rows(log.folder):
+                log.group(GROUP).forget()  # of rules that are gone: they must not hold the log back
         if self.watched:
             self._failing = Ledger(self._folder / "failing.ndjson")
         for one in self.watched.values():
