@@ -50,9 +50,9 @@ def numbered(count: int) -> Block:
 
 
 @contextmanager
-def endpoint(folder: Path, **how: Any) -> Iterator[SqlEndpoint]:
+def endpoint(folder: Path, memory: str = "1GB", **how: Any) -> Iterator[SqlEndpoint]:
     """A SQL endpoint on a free port."""
-    sql = Sql(folder, "1GB", postgres=True)
+    sql = Sql(folder, memory, postgres=True)
     try:
         with SqlEndpoint(sql, port=0, about=ABOUT, **how) as running:
             yield running

@@ -275,7 +275,7 @@ class SqlSession:
     def __init__(self, sql: Sql, cursor: Any) -> None:
         self._sql, self._cursor = sql, cursor
         self._reader: pa.RecordBatchReader | None = None
-        self._cursor.execute(f"USE {_DATABASE}")
+        self._cursor.execute(f"SET search_path = '{_DATABASE}.{_BARE}'")
 
     def set(self, name: str, value: str) -> None:
         """Set `timezone` or `search_path` for this session alone; DuckDB refuses every other setting."""

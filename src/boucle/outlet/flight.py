@@ -504,13 +504,19 @@ class _explained:  # noqa: N801 - read as a word
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, BoucleError):
-            said = str(error)
+            # not str(error): where the lake lies is not the client's business
+            said = f"{error.code} {error.what}" + (f": {error.why}" if error.why else "")
+            said += f". Fix: {error.fix}" if error.fix else ""
             if error.code in {"B511", "B851"}:
-                raise pa.ArrowKeyError(said) from error
+                raise pa.ArrowKeyError(said) from None  # pyarrow tells the client the whole chain
             if error.code == "B510":
-                raise flight.FlightUnauthorizedError(said) from error
+                raise flight.FlightUnauthorizedError(
+                    said
+                ) from None  # pyarrow tells the client the whole chain
             if isinstance(error, SqlRefused) and error.kind == "INTERRUPT":
-                raise flight.FlightCancelledError(said) from error
+                raise flight.FlightCancelledError(said) from None  # pyarrow tells the client the whole chain
             if error.retryable:
-                raise flight.FlightUnavailableError(said) from error
-            raise pa.ArrowInvalid(said) from error
+                raise flight.FlightUnavailableError(
+                    said
+                ) from None  # pyarrow tells the client the whole chain
+            raise pa.ArrowInvalid(said) from None  # pyarrow tells the client the whole chain
