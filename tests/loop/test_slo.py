@@ -10,8 +10,10 @@ from typing import Any, Protocol
 import pytest
 
 from boucle.cli.main import main
-from boucle.event import Severity
+from boucle.event import Event, Outcome, Receipt, Severity
+from boucle.loop.slo import Objectives
 from boucle.loop.view import ObjectiveView
+from boucle.product.sla import Objective, Sla
 from boucle.quality.slo.history import read_past
 from tests.loop.served import Served
 
@@ -151,6 +153,28 @@ def test_rows_are_not_counted_again_after_a_restart(make: Make) -> None:
     again = plant.objective("latency-readings")
     assert before.total <= again.total + 2 <= before.total + 4, "at most the last Block"
     assert again.total - again.good <= 2
+
+
+def test_commands_are_in_time_when_they_were_read_back_in_time(tmp_path: Path) -> None:
+    told: list[Event] = []
+    objective = Objective(id="prompt", measure="latency", target=0.9, window=3600.0, bound=0.05)
+    plant = Served(tmp_path, [])
+    promised = Objectives(
+        Sla((objective,)), plant.loop.plan.project, plant.folder, plant.loop.intakes, plant.clock, told.append
+    )
+    for outcome, latency, read_back in [
+        (Outcome.applied, 49.0, 30.0),
+        (Outcome.applied, 51.0, 30.0),
+        (Outcome.applied, 900.0, None),  # a work order
+        (Outcome.refused, 1.0, None),
+        (Outcome.duplicate, 1.0, None),
+        (Outcome.failed, None, None),
+        (Outcome.expired, None, None),
+    ]:
+        promised.receipt(Receipt("c", "plc/x", outcome, 0, latency_ms=latency, read_back=read_back))
+    (view,) = promised.view()
+    plant.loop.close()
+    assert (view.good, view.total) == (1, 4)
 
 
 class _Door(http.server.BaseHTTPRequestHandler):

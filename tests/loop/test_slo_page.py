@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from boucle.web import create_app, serve
 from tests.loop.served import Served
 
-ITEMS = [
+ITEMS: list[dict[str, Any]] = [
     {"id": "fresh", "property": "freshness", "value": 2, "unit": "min", "element": "readings",
      "description": "What the shift looks at."},
     {"id": "prompt", "property": "latency", "value": 3, "unit": "s", "element": "readings"},

@@ -125,6 +125,8 @@ FRESH = {"property": "freshness", "value": 10, "unit": "s", "element": "sums"}
         ({"property": "completeness", "value": "99%", "element": "sums"}, {}, "B470", "how many rows"),
         ({"property": "completeness", "value": "99%", "element": "sums"},
          {"completeness": {"rate": "many"}}, "B470", "no rate"),
+        ({"property": "completeness", "value": "99%"}, {"completeness": {"rate": "1/s"}}, "B470", "rows of what"),
+        ({"property": "errorRate", "value": "1%", "element": "sums"}, {}, "B471", "at a source"),
         ({"property": "throughput", "value": 10, "unit": "MB/s", "element": "sums"}, {}, "B470", "no rate"),
         ({"property": "accuracy", "value": "99%", "element": "sums"}, {}, "B470", "source of truth"),
         ({"property": "accuracy", "value": "99%", "element": "sums.total"},

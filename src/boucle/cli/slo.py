@@ -67,6 +67,8 @@ def _plain(view: Any) -> dict[str, Any]:
 
 
 def _lines(told: dict[str, Any]) -> list[str]:
+    from boucle.loop.slo import in_words
+
     rows = [("objective", "of", "target", "window", "good", "budget left", "burn", "spent in", "alerts")]
     for one in told["objectives"]:
         fires = [name for name, burn in one["burns"].items() if burn["fires"]]
@@ -75,11 +77,11 @@ def _lines(told: dict[str, Any]) -> list[str]:
                 one["id"],
                 f"{one['measure']} {one['element']}".strip(),
                 _percent(one["target"]),
-                _span(one["window_s"]),
+                in_words(one["window_s"]),
                 _percent(one["compliance"]),
                 f"{100 * one['left']:.0f} %",
                 f"{one['burns']['fast']['long']:.3g} ×",
-                _span(one["exhausts_s"]),
+                "–" if one["exhausts_s"] is None else in_words(one["exhausts_s"]),
                 ", ".join(fires) or "–",
             )
         )
@@ -93,15 +95,6 @@ def _lines(told: dict[str, Any]) -> list[str]:
 
 def _percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.4g} %"
-
-
-def _span(seconds: float | None) -> str:
-    if seconds is None:
-        return "–"
-    for unit, size in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def _moment(at: int) -> str:

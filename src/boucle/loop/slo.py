@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from boucle.block import Block, Position
 from boucle.clock import SECOND, Clock, Nanos
 from boucle.errors import BoucleError, Unavailable
-from boucle.event import Event, Receipt, Severity
+from boucle.event import Event, Outcome, Receipt, Severity
 from boucle.lake import LakeTable
 from boucle.loop.intake import Intake
 from boucle.loop.view import BurnView, ObjectiveView
@@ -25,7 +25,7 @@ from boucle.quality.slo.history import Counted, History, history_cells, minutes_
 from boucle.quality.slo.measures import Measure, measure_of
 from boucle.quality.slo.truth import Truth
 
-__all__ = ["Objectives", "sla_of", "view_of"]
+__all__ = ["Objectives", "in_words", "sla_of", "view_of"]
 
 _MINUTE = MINUTE_MS * SECOND // 1000
 _KEEP_EVERY = 10 * SECOND
@@ -110,6 +110,8 @@ class Objectives:
         self._history = History(folder)
         self._firing: dict[str, Nanos] = {}
         self._kept: Nanos = 0
+        self._judged = 0
+        """The second in which budgets were looked at."""
         self._open = False
         self._lock = threading.Lock()
 
@@ -177,30 +179,37 @@ class Objectives:
                     one.see(block, now)
 
     def receipt(self, receipt: Receipt) -> None:
-        """A command was answered."""
-        if receipt.latency_ms is None:
+        """A command was answered: done and read back after so long, or never."""
+        seconds = math.inf
+        if receipt.outcome is Outcome.applied:
+            if receipt.latency_ms is None or not isinstance(receipt.read_back, int | float):
+                return
+            seconds = receipt.latency_ms / 1000
+        elif receipt.outcome not in {Outcome.failed, Outcome.expired}:
             return
         now = self._clock.now()
         with self._lock:
             for one in self._all:
-                one.count(one.measure.took(receipt.latency_ms / 1000, now))
+                one.count(one.measure.took(seconds, now))
 
     def look(self) -> None:
         """Count the time that passed, tell what burns and what no longer does, and keep the history now and then."""
         if not self._open:
             return
         now = self._clock.now()
+        for one in self._all:
+            one.measure.ask(now)
         with self._lock:
             for one in self._all:
                 one.count(one.measure.look(now))
-            told = list(self._judge(now))
+            told = list(self._judge(now)) if now // SECOND != self._judged else []
         for event in told:
             self._tell(event)
         if told or abs(now - self._kept) >= _KEEP_EVERY:
             self._keep(now)
 
     def _judge(self, now: Nanos) -> Iterable[Event]:
-        minute = now // _MINUTE
+        self._judged, minute = now // SECOND, now // _MINUTE
         for one in self._all:
             stands = standing(one.minutes, one.objective.target, one.objective.window, minute, one.rules)
             graver = False
@@ -337,7 +346,8 @@ def _named(objective: Objective) -> tuple[str, str]:
     return (f"{en} of {of}", f"{fr} de {of}") if of else (en, fr)
 
 
-def _span(seconds: float, *, french: bool) -> str:
+def in_words(seconds: float, *, french: bool = False) -> str:
+    """A duration as a sentence has it: 2.5 h."""
     for unit, size in (("j" if french else "d", 86400.0), ("h", 3600.0), ("min", 60.0)):
         if seconds >= size:
             text = f"{seconds / size:.3g} {unit}"
@@ -349,10 +359,10 @@ def _burns(product: str, objective: Objective, burn: Burn, left: float, now: Nan
     en, fr = _named(objective)
     rule, rate = burn.rule, f"{burn.long:.3g}"
     spans = [
-        (_span(60 * rule.long, french=french), _span(60 * rule.short, french=french))
+        (in_words(60 * rule.long, french=french), in_words(60 * rule.short, french=french))
         for french in (False, True)
     ]
-    window = [_span(objective.window, french=french) for french in (False, True)]
+    window = [in_words(objective.window, french=french) for french in (False, True)]
     says = {
         "en": f"{en}: the error budget of {window[0]} burns {rate} times too fast "
         f"(over {spans[0][0]} and {spans[0][1]}); {max(left, 0):.0%} of it is left.",
@@ -368,7 +378,7 @@ def _burns(product: str, objective: Objective, burn: Burn, left: float, now: Nan
 
 def _over(product: str, objective: Objective, rule: Rule, left: float, began: Nanos, now: Nanos) -> Event:
     en, fr = _named(objective)
-    took = [_span(max(0, now - began) / SECOND, french=french) for french in (False, True)]
+    took = [in_words(max(0, now - began) / SECOND, french=french) for french in (False, True)]
     says = {
         "en": f"{en}: the error budget no longer burns too fast (after {took[0]}); {max(left, 0):.0%} of it is left.",
         "fr": f"{fr} : le budget d'erreur ne se consume plus trop vite (après {took[1]}) ; "

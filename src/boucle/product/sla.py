@@ -290,6 +290,9 @@ class _Compiler:
                 )
             return _Place(sources=tuple(self.loop.sources))
         sources = [source for source, spec in self.loop.sources.items() if spec.schema == table]
+        if name == "errorRate" and not sources:
+            fix = f"element: one of {', '.join(sorted({spec.schema for spec in self.loop.sources.values()}))}"
+            raise _Wrong("errorRate: readings are refused at a source", fix, "element", "B471")
         if sources:
             return _Place(stream=sources[0], sources=tuple(sources))
         if table in self.loop.tables:
@@ -341,6 +344,8 @@ class _Compiler:
                 raise _Wrong("completeness: how many rows are expected?", fix, "property")
             return 0.0
         self._only("completeness", name, told.rate, "rate")
+        if not place.stream:
+            raise _Wrong("completeness: rate: rows of what?", "element: a table", "property")
         return _per_second(told.rate, "")
 
     def _only(self, wanted: str, name: str, value: Any, setting: str) -> Any:

@@ -23,6 +23,8 @@ class Minutes:
         self.first = -1
         """The oldest minute that was ever told of, even where it is forgotten."""
         self._cells: NDArray[np.int64] = np.zeros((size, 2), np.int64)
+        self._running: NDArray[np.int64] | None = None
+        """Sums up to each minute, the oldest first; None: to be made anew."""
 
     def add(self, minute: int, good: int, total: int) -> None:
         """Count; what is older than the window is forgotten."""
@@ -33,6 +35,7 @@ class Minutes:
         self.first = minute if self.first < 0 else min(self.first, minute)
         if minute > self.newest - self.size:
             self._cells[minute % self.size] += (good, total)
+        self._running = None
 
     def _advance(self, minute: int) -> None:
         if self.newest < 0 or minute - self.newest >= self.size:
@@ -50,10 +53,15 @@ class Minutes:
 
     def between(self, first: int, last: int) -> tuple[int, int]:
         """Good and total of the minutes from `first` to `last`, both included."""
-        first, last = max(first, self.newest - self.size + 1, 0), min(last, self.newest)
+        oldest = self.newest - self.size + 1
+        first, last = max(first, oldest, 0), min(last, self.newest)
         if self.newest < 0 or last < first:
             return 0, 0
-        good, total = self._cells[np.arange(first, last + 1) % self.size].sum(axis=0).tolist()
+        if self._running is None:
+            self._running = np.zeros((self.size + 1, 2), np.int64)
+            ordered = self._cells[np.arange(oldest, self.newest + 1) % self.size]
+            np.cumsum(ordered, axis=0, out=self._running[1:])
+        good, total = (self._running[last - oldest + 1] - self._running[first - oldest]).tolist()
         return good, total
 
     def cells(self) -> Iterator[Cell]:

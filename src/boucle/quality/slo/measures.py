@@ -42,6 +42,9 @@ class Measure(Protocol):
     def took(self, seconds: float, now: Nanos) -> Iterable[Cell]:
         """A command was done and read back, so long after what caused it."""
 
+    def ask(self, now: Nanos) -> None:
+        """Ask whatever must be asked outside; it may take a second, so no lock should be held."""
+
     def look(self, now: Nanos) -> Iterable[Cell]:
         """Time passed."""
 
@@ -65,6 +68,9 @@ class _Plain:
     def took(self, seconds: float, now: Nanos) -> Iterable[Cell]:
         del seconds, now
         return ()
+
+    def ask(self, now: Nanos) -> None:
+        del now
 
     def look(self, now: Nanos) -> Iterable[Cell]:
         del now
@@ -145,17 +151,27 @@ class Probe(_Plain):
 
     def __init__(self, objective: Objective, ask: Callable[[], bool | None], every: float) -> None:
         super().__init__(objective)
-        self._ask, self._every = ask, round(every * SECOND)
+        self._asks, self._every = ask, round(every * SECOND)
         self._asked: Nanos = 0
+        self._answers: list[tuple[Nanos, Nanos, bool]] = []
+        """From when to when, and what the answer was."""
+
+    def ask(self, now: Nanos) -> None:
+        if self._asked and now < self._asked + self._every:
+            return
+        before, self._asked = self._asked, max(now, self._asked)
+        answer = self._asks()
+        if answer is not None and before and now <= before + _ALIVE * self._every:
+            self._answers.append((before, now, answer))  # else nobody knows what was meanwhile
 
     def look(self, now: Nanos) -> Iterable[Cell]:
-        if self._asked and now < self._asked + self._every:
-            return ()
-        before, self._asked = self._asked, max(now, self._asked)
-        answer = self._ask()
-        if answer is None or not before or now > before + _ALIVE * self._every:
-            return ()  # nobody knows what was meanwhile
-        return _span(before, now if answer else 0, now, self.objective)
+        del now
+        answers, self._answers = self._answers, []
+        return [
+            cell
+            for start, end, answer in answers
+            for cell in _span(start, end if answer else 0, end, self.objective)
+        ]
 
 
 class PerMinute(_Plain):
