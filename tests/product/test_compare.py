@@ -164,9 +164,9 @@ MORE: list[tuple[str, str, Callable[[Any], object], str, str]] = [
      lambda c: columns(c)[3].pop("primaryKey"), "key-dropped", "consumers"),
     ("key widened", '{"primaryKey": true, "primaryKeyPosition": 1, "required": true}',
      lambda c: columns(c)[0].update(primaryKey=True, primaryKeyPosition=2), "key-widened", "consumers"),
-    ("reference added", '{}',
+    ("reference added", "{}",
      lambda c: columns(c)[3].update(relationships=[{"to": "lines.order"}]), "reference-added", "producers"),
-    ("words", '{}', lambda c: columns(c)[3].update(description="said"), "description-added", ""),
+    ("words", "{}", lambda c: columns(c)[3].update(description="said"), "description-added", ""),
     ("deprecated status", "", lambda c: c.update(status="deprecated"), "status-deprecated", ""),
     ("unknown level", "", lambda c: c["slaProperties"].append({"property": "joy", "value": 3}), "level-added",
      "producers"),
@@ -236,7 +236,7 @@ def test_versions(old: str, new: str, level: Any, enough: bool) -> None:
 
 @given(st.lists(st.integers(0, 5), min_size=3, max_size=3), st.sampled_from(LEVELS))
 def test_the_raised_version_is_enough(numbers: list[int], level: Any) -> None:
-    old = Version(*numbers)
+    old = Version(numbers[0], numbers[1], numbers[2])
     assert old.raised(level).follows(old, level)
 
 

@@ -34,7 +34,9 @@ def test_examples_load_validate_and_round_trip(file: Path) -> None:
     again, problems = read_text(written.encode(), file.name)
     assert problems == []
     assert [one.value for one in again] == [one.value for one in read]
-    assert [json.dumps(one.value) for one in again] == [json.dumps(one.value) for one in read], "the order of keys too"
+    assert [json.dumps(one.value) for one in again] == [json.dumps(one.value) for one in read], (
+        "the order of keys too"
+    )
     assert [one.spelled for one in again] == [one.spelled for one in read]
     assert write_documents(again) == written
     # A reader that takes every word as text finds the same words.
@@ -43,7 +45,9 @@ def test_examples_load_validate_and_round_trip(file: Path) -> None:
 
 
 @beside
-@pytest.mark.parametrize(("kind", "version"), [("DataContract", "3.1.0"), ("DataContract", "3.2.0"), ("DataProduct", "1.0.0")])
+@pytest.mark.parametrize(
+    ("kind", "version"), [("DataContract", "3.1.0"), ("DataContract", "3.2.0"), ("DataProduct", "1.0.0")]
+)
 def test_the_schemas_are_the_official_ones(kind: str, version: str) -> None:
     name = standard_of(kind, f"v{version}")[0].lower()
     official = STANDARDS / name / "schema" / f"{name}-json-schema-v{version}.json"
@@ -51,18 +55,21 @@ def test_the_schemas_are_the_official_ones(kind: str, version: str) -> None:
 
 
 def test_the_schema_is_that_of_the_version() -> None:
-    text = b"{kind: DataContract, apiVersion: %s, id: a, version: 1.0.0, status: active, schema: [{name: t, deprecated: true}]}"
+    text = b"{kind: DataContract, apiVersion: %s, id: a, version: 1.0.0, status: active, schema: [%s]}"
+    table = b"{name: t, deprecated: true}"
     for version, sound in ((b"v3.1.0", False), (b"v3.2.0", True)):
-        (document,), _ = read_text(text % version, "a.yaml")
+        (document,), _ = read_text(text % (version, table), "a.yaml")
         assert (not list(shape_problems(document, "DataContract"))) is sound
-    (document,), _ = read_text(text % b"v9.0.0", "a.yaml")
+    (document,), _ = read_text(text % (b"v9.0.0", table), "a.yaml")
     assert any("apiVersion" in problem.what for problem in shape_problems(document, "DataContract"))
 
 
 WORDS = {
-    "1.10": 1.1, "'1.10'": "1.10", "007": "007", "no": "no", "on": "on", "true": True, "~": None, "": None, "null": None,
+    "1.10": 1.1, "'1.10'": "1.10", "007": "007", "no": "no", "on": "on",
+        "true": True, "~": None, "": None, "null": None,
     "2026-11-21": "2026-11-21", "12:30:00": "12:30:00", "1_000": "1_000", "0o17": 15, "0x1F": 31, "1e3": 1000.0,
-    "+5": 5, ".5": 0.5, "-.inf": -math.inf, "1.2.3": "1.2.3", "=": "=", "<<": "<<", "0b1": "0b1", "9" * 5000: "9" * 5000,
+    "+5": 5, ".5": 0.5, "-.inf": -math.inf, "1.2.3": "1.2.3", "=": "=", "<<": "<<", "0b1": "0b1",
+        "9" * 5000: "9" * 5000,
 }  # fmt: skip
 
 
@@ -84,7 +91,8 @@ def test_a_changed_value_is_not_spelled_as_before() -> None:
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20)
-    | st.sampled_from(["no", "1e5", "0x10", "2026-01-01", "12:00", "a: b", "- a", "# x", " lead", "tail ", "line\nline", "\n"]),
+    | st.sampled_from(["no", "1e5", "0x10", "2026-01-01", "12:00", "a: b", "- a", "# x", " lead", "tail ",
+        "line\nline", "\n"]),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=15,
 )  # fmt: skip
@@ -133,7 +141,8 @@ BAD: dict[str, tuple[bytes, str, int, str]] = {
     "bomb": (BOMB.encode(), "B240", 7, "too large"),
     "deep": (b"a: " + b"[" * 100_000, "B240", 1, "nested too deeply"),
     "deep by blocks": (b"- " * 50_000, "B240", 1, "nested too deeply"),
-    "deep by anchors": (b"- &a0 [x]\n" + b"".join(b"- &a%d [*a%d]\n" % (n, n - 1) for n in range(1, 200)), "B240", 100, "deeply"),
+    "deep by anchors": (b"- &a0 [x]\n" + b"".join(b"- &a%d [*a%d]\n" % (n, n - 1) for n in range(1, 200)),
+        "B240", 100, "deeply"),
     "holds itself": (b"a: 1\nb: &b [*b]\n", "B202", 2, "hold itself"),
     "unknown anchor": (b"a: *b\n", "B202", 1, "nothing above"),
     "code": (b"a: !!python/object/apply:os.system [ls]\n", "B202", 1, "tag"),
@@ -154,7 +163,9 @@ def test_bad_yaml_is_told_where_and_why(name: str) -> None:
 
 
 def test_merges_and_repeats_are_read() -> None:
-    (document,), problems = read_text(b"a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\nc: [*a, &k key]\n*k : 1\n'<<': {z: 1}\n", "x.yaml")
+    (document,), problems = read_text(
+        b"a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\nc: [*a, &k key]\n*k : 1\n'<<': {z: 1}\n", "x.yaml"
+    )
     assert problems == []
     assert document.value == {
         "a": {"x": 1, "y": 2}, "b": {"y": 3, "x": 1}, "c": [{"x": 1, "y": 2}, "key"], "key": 1, "<<": {"z": 1},
@@ -173,7 +184,9 @@ def test_an_empty_file_promises_nothing(tmp_path: Path) -> None:
 
 
 def test_numbers_where_text_is_wanted_are_put_in_quotes() -> None:
-    _, problems = read_promise_text(b"kind: DataContract\napiVersion: v3.1.0\nid: a\nstatus: active\nversion: 1.10\n", "x")
+    _, problems = read_promise_text(
+        b"kind: DataContract\napiVersion: v3.1.0\nid: a\nstatus: active\nversion: 1.10\n", "x"
+    )
     (problem,) = problems
     assert (problem.line, problem.fix) == (5, "put it in quotes: '1.10'")
 

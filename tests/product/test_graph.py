@@ -1,6 +1,7 @@
 """Products that feed each other: what leads nowhere, to another version, or round in a circle."""
 
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -36,9 +37,11 @@ sources: {{}}
 
 
 def text(name: str, *inputs: str, version: str = "1.0.0") -> str:
-    ports = ", ".join(f"{{name: i{n}, version: {one.partition('@')[2] or '1.0.0'}, contractId: {one.partition('@')[0]}}}"
-                      for n, one in enumerate(inputs))  # fmt: skip
-    return PRODUCT.format(name=name, inputs=ports, version=version)
+    ports = []
+    for number, one in enumerate(inputs):
+        wanted, _, least = one.partition("@")
+        ports.append(f"{{name: i{number}, version: {least or '1.0.0'}, contractId: {wanted}}}")
+    return PRODUCT.format(name=name, inputs=", ".join(ports), version=version)
 
 
 def promise(name: str, *inputs: str, version: str = "1.0.0") -> Promise:
@@ -48,7 +51,10 @@ def promise(name: str, *inputs: str, version: str = "1.0.0") -> Promise:
 
 
 def test_a_chain_is_sound() -> None:
-    assert graph_problems([promise("a"), promise("b", "a-data"), promise("c", "a-data", "b-data", "c-data")]) == []
+    assert (
+        graph_problems([promise("a"), promise("b", "a-data"), promise("c", "a-data", "b-data", "c-data")])
+        == []
+    )
 
 
 @pytest.mark.parametrize(("wanted", "offered", "sound"), [
@@ -74,7 +80,7 @@ def test_a_circle_is_told_in_its_order() -> None:
     assert set(circle) == {"a", "b", "c"}
     assert all(f"{needed}" in "acb" * 2 for needed in circle)
     after = {"a": "c", "b": "a", "c": "b"}
-    assert all(after[one] == other for one, other in zip(circle, circle[1:], strict=False))
+    assert all(after[one] == other for one, other in pairwise(circle))
 
 
 def test_ids_given_twice() -> None:
@@ -87,7 +93,9 @@ def test_circles_are_found_exactly_when_there_are_some(edges: list[tuple[int, in
     for one, other in edges:
         if one != other:
             needs[one].add(other)
-    found = graph_problems([promise(f"p{n}", *(f"p{m}-data" for m in sorted(inner))) for n, inner in needs.items()])
+    found = graph_problems(
+        [promise(f"p{n}", *(f"p{m}-data" for m in sorted(inner))) for n, inner in needs.items()]
+    )
     reached = {n: set(inner) for n, inner in needs.items()}
     for _ in needs:
         for inner in reached.values():
@@ -96,7 +104,11 @@ def test_circles_are_found_exactly_when_there_are_some(edges: list[tuple[int, in
 
 
 def test_a_folder_of_products_is_checked_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name, content in {"a": text("a", "b-data"), "b": text("b", "a-data"), "c": text("c", "d-data")}.items():
+    for name, content in {
+        "a": text("a", "b-data"),
+        "b": text("b", "a-data"),
+        "c": text("c", "d-data"),
+    }.items():
         (tmp_path / "shop" / name).mkdir(parents=True)
         (tmp_path / "shop" / name / "product.yaml").write_text(content, encoding="utf-8")
     assert main(["check", str(tmp_path)]) == 1
@@ -110,7 +122,9 @@ def test_a_folder_of_products_is_checked_whole(tmp_path: Path, capsys: pytest.Ca
     assert "products wait for each other" in said, "a broken file does not hide the others"
 
 
-def test_a_hundred_products_are_checked_in_seconds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_hundred_products_are_checked_in_seconds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for number in range(100):
         folder = tmp_path / f"p{number}"
         folder.mkdir()

@@ -49,7 +49,9 @@ def run(options: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def _product(folder: Path, environment: str | None, shown: str | None = None) -> tuple[str, list[Problem], Any]:
+def _product(
+    folder: Path, environment: str | None, shown: str | None = None
+) -> tuple[str, list[Problem], Any]:
     """What is said of a sound product, its problems, and the product as far as it can be read."""
     from boucle.loop.plan import build_plan
     from boucle.product.project import read_project
@@ -95,7 +97,8 @@ def _many(folder: Path, files: list[Path], environment: str | None) -> tuple[str
         shown = str(file.relative_to(folder))
         if number % 50 == 0:
             screen.progress(f"{number} of {len(files)}: {shown}")
-        project, found = None, []
+        project: Any = None
+        found: list[Problem] = []
         if file.name == "product.yaml":
             try:
                 _, found, project = _product(file.parent, environment, shown)

@@ -14,12 +14,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `boucle contract`."""
     words = parser.add_subparsers(dest="word", metavar="export|import|show", required=True)
     shown = argparse.RawDescriptionHelpFormatter
-    export = words.add_parser("export", help="a contract's tables in another schema language", formatter_class=shown)
+    export = words.add_parser(
+        "export", help="a contract's tables in another schema language", formatter_class=shown
+    )
     export.add_argument("contract", type=Path, help="a contract's file, product.yaml, or a product's folder")
     export.add_argument("--to", required=True, metavar="FORMAT", help=_formats())
     export.add_argument("--table", action="append", default=[], help="only this one; may be repeated")
     export.add_argument("--output", type=Path, metavar="FILE", help="into this file, not onto the screen")
-    read = words.add_parser("import", help="ODCS schema objects from another schema language", formatter_class=shown)
+    read = words.add_parser(
+        "import", help="ODCS schema objects from another schema language", formatter_class=shown
+    )
     read.add_argument("file", type=Path, help="a file in that language")
     read.add_argument("--of", metavar="FORMAT", help=f"{_formats()} (default: by the file's ending)")
     read.add_argument("--id", default="", help="of the contract (default: the file's name)")
@@ -29,7 +33,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     show.set_defaults(output=None)
     for one in (parser, export, read, show):
         one.add_argument(
-            "--json", action="store_true", default=argparse.SUPPRESS, help="one JSON object: {tables: [{name, content, losses}]}"
+            "--json",
+            action="store_true",
+            default=argparse.SUPPRESS,
+            help="one JSON object: {tables: [{name, content, losses}]}",
         )
     parser.epilog = (
         "examples:\n  boucle contract export examples/press --to avro\n"
@@ -57,7 +64,9 @@ def _export(options: argparse.Namespace) -> int:
 
     found = export(contract_of(options.contract), options.to, options.table)
     if options.json:
-        told = [{"name": one.name, "content": _text(one.content), "losses": list(one.losses)} for one in found]
+        told = [
+            {"name": one.name, "content": _text(one.content), "losses": list(one.losses)} for one in found
+        ]
         print(json.dumps({"tables": told}, ensure_ascii=False))
         return 0
     for one in found:
@@ -91,14 +100,19 @@ def _import(options: argparse.Namespace) -> int:
 
     name = options.file.name.lower()
     of = options.of or next(
-        (one for one, spec in FORMATS.items() if spec.reads and spec.endings and name.endswith(spec.endings)), None
+        (one for one, spec in FORMATS.items() if spec.reads and spec.endings and name.endswith(spec.endings)),
+        None,
     )
     if of is None:
-        raise BoucleError("B248", f"{options.file.name}: nobody can tell its language", fix=f"--of {_formats()}")
+        raise BoucleError(
+            "B248", f"{options.file.name}: nobody can tell its language", fix=f"--of {_formats()}"
+        )
     try:
         content = options.file.read_bytes()
     except OSError as error:
-        raise BoucleError("B247", f"{options.file} cannot be read", why=error.strerror or "", fix="name a file") from None
+        raise BoucleError(
+            "B247", f"{options.file} cannot be read", why=error.strerror or "", fix="name a file"
+        ) from None
     schema, losses = import_text(content, of)
     contract = {
         "apiVersion": "v3.1.0", "kind": "DataContract", "id": options.id or slug(options.file.name.partition(".")[0]),
@@ -123,5 +137,8 @@ def _show(options: argparse.Namespace) -> int:
     from boucle.product.writing import write_documents
 
     contract = contract_of(options.contract)
-    print(json.dumps(contract.value, ensure_ascii=False) if options.json else write_documents([contract]), end="")
+    print(
+        json.dumps(contract.value, ensure_ascii=False) if options.json else write_documents([contract]),
+        end="",
+    )
     return 0

@@ -70,12 +70,11 @@ def run(options: argparse.Namespace) -> int:
 
     older, newest = _sides(options)
     new = promises_of(newest)
-    verdicts = []
+    verdicts: list[Any] = []
     for name, old in older:
         alone = set(old) == {""} and set(new) == {""}
-        if not alone:
-            old, new = _by_id(old), _by_id(new)
-        verdicts += compare_all(old, new, options.mode, name)
+        before, after = (old, new) if alone else (_by_id(old), _by_id(new))
+        verdicts += compare_all(before, after, options.mode, name)
     text = entry(verdicts, datetime.now(UTC).date().isoformat()) if options.changelog else ""
     if text and options.changelog != "-":
         write_entry(Path(options.changelog), text)

@@ -15,7 +15,9 @@ _KINDS = ("required", "key", "unique", "range", "length", "values", "personal")
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `boucle init`."""
-    parser.add_argument("folder", nargs="?", type=Path, default=Path(), help="the new product's folder (default: here)")
+    parser.add_argument(
+        "folder", nargs="?", type=Path, default=Path(), help="the new product's folder (default: here)"
+    )
     parser.add_argument(
         "--from",
         dest="data",
@@ -29,10 +31,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--encoding", choices=["utf-8", "utf-16", "latin-1"], help="of a text file, likewise")
     parser.add_argument("--id", help="of the product (default: the folder's name)")
     parser.add_argument(
-        "--accept", default="", metavar="KINDS", help=f"guesses to write as promises: all, or some of {','.join(_KINDS)}"
+        "--accept",
+        default="",
+        metavar="KINDS",
+        help=f"guesses to write as promises: all, or some of {','.join(_KINDS)}",
     )
     parser.add_argument("--dry-run", action="store_true", help="only show the guesses; write nothing")
-    parser.add_argument("--json", action="store_true", help="one JSON object: {written, rows, guesses, notes, broken}")
+    parser.add_argument(
+        "--json", action="store_true", help="one JSON object: {written, rows, guesses, notes, broken}"
+    )
     parser.epilog = (
         "examples:\n  boucle init products/orders\n"
         "  boucle init products/orders --from orders.csv\n"
@@ -54,9 +61,23 @@ def run(options: argparse.Namespace) -> int:
     if taken and not options.dry_run:
         raise BoucleError("B253", f"{taken[0]} is there already", fix="name a new folder, or remove the file")
     name = options.id or slug((folder if folder.name else folder.absolute()).name)
-    told: dict[str, Any] = {"written": [], "rows": 0, "guesses": [], "notes": [], "broken_lines": 0, "broken": []}
+    told: dict[str, Any] = {
+        "written": [],
+        "rows": 0,
+        "guesses": [],
+        "notes": [],
+        "broken_lines": 0,
+        "broken": [],
+    }
     data = options.data or ""
-    spoken = next((one for one, spec in FORMATS.items() if spec.reads and data.lower().endswith(spec.endings or ("\0",))), None)
+    spoken = next(
+        (
+            one
+            for one, spec in FORMATS.items()
+            if spec.reads and data.lower().endswith(spec.endings or ("\0",))
+        ),
+        None,
+    )
     if spoken:
         from boucle.product.formats import import_text
 
@@ -94,7 +115,9 @@ def _accepted(text: str) -> tuple[str, ...]:
         return _KINDS
     for word in words:
         if word not in _KINDS:
-            raise BoucleError("B253", f"--accept {word}: there is no such guess", fix=f"all, or some of {', '.join(_KINDS)}")
+            raise BoucleError(
+                "B253", f"--accept {word}: there is no such guess", fix=f"all, or some of {', '.join(_KINDS)}"
+            )
     return words
 
 
@@ -102,7 +125,9 @@ def _bytes(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
-        raise BoucleError("B249", f"{file} cannot be read", why=error.strerror or "", fix="name a file") from None
+        raise BoucleError(
+            "B249", f"{file} cannot be read", why=error.strerror or "", fix="name a file"
+        ) from None
 
 
 def _inferred(options: argparse.Namespace, folder: Path) -> Any:
@@ -125,7 +150,13 @@ def _told(inferred: Any, accepted: tuple[str, ...]) -> dict[str, Any]:
         "broken_lines": inferred.broken_lines,
         "broken": [{"line": one.line, "why": one.why} for one in inferred.broken],
         "guesses": [
-            {"column": one.column, "of": one.of, "value": one.value, "why": one.why, "accepted": one.of in accepted}
+            {
+                "column": one.column,
+                "of": one.of,
+                "value": one.value,
+                "why": one.why,
+                "accepted": one.of in accepted,
+            }
             for one in inferred.guesses
         ],
     }
@@ -147,17 +178,27 @@ def _show(told: dict[str, Any]) -> None:
         print(f"{told['table']}: {told['rows']:,} rows. To confirm, one by one:\n")
         rows = [("column", "guess", "value", "because")]
         rows += [
-            (one["column"], one["of"] + ("" if not one["accepted"] else " ✓"), _short(one["value"]), one["why"])
+            (
+                one["column"],
+                one["of"] + ("" if not one["accepted"] else " ✓"),
+                _short(one["value"]),
+                one["why"],
+            )
             for one in told["guesses"]
         ]
         widths = [max(len(row[at]) for row in rows) for at in range(3)]
         for row in rows:
-            print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)) + f"  {row[3]}")
+            print(
+                "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False))
+                + f"  {row[3]}"
+            )
     for one in told["broken"][:20]:
         print(f"▲ line {one['line']}: {one['why']}", file=sys.stderr)
     if told["broken_lines"]:
         more = told["broken_lines"] - min(20, len(told["broken"]))
-        print(f"▲ {told['broken_lines']} broken lines{f', {more} not shown' if more else ''}", file=sys.stderr)
+        print(
+            f"▲ {told['broken_lines']} broken lines{f', {more} not shown' if more else ''}", file=sys.stderr
+        )
     for file in told["written"]:
         print(file)
 

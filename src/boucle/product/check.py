@@ -139,7 +139,8 @@ def _quoted(document: Document, path: Path_, error: ValidationError) -> str:
     wanted: Any = error.validator_value
     if error.validator != "type" or wanted != "string" or isinstance(error.instance, dict | list):
         return ""
-    written = document.spelled.get(path, canonical(error.instance))
+    instance: Any = error.instance
+    written = document.spelled.get(path, canonical(instance))
     return f"put it in quotes: '{written}'" if written else "give a text"
 
 

@@ -102,7 +102,8 @@ _KEEPS = {
 }  # fmt: skip
 """Which families may narrow a logical type; others are left to the logical type."""
 _SPELLED = re.compile(
-    r"\s*([a-z_][a-z0-9_ ]*?)\s*(?:[(\[]\s*(\d{1,9}|max)\s*(?:,\s*(-?\d{1,9})\s*)?[)\]])?\s*((?:with|without) time zone)?\s*"
+    r"\s*([a-z_][a-z0-9_ ]*?)\s*(?:[(\[]\s*(\d{1,9}|max)\s*(?:,\s*(-?\d{1,9})\s*)?[)\]])?"
+    r"\s*((?:with|without) time zone)?\s*"
 )
 
 

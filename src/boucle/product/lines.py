@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import yaml
 from msgspec import Struct
-from yaml.cyaml import CParser
+from yaml.cyaml import CParser  # type: ignore[attr-defined]  # libyaml's, not in the stubs
 
 from boucle.errors import Problem
 from boucle.product.scalars import canonical, plain_value
@@ -224,7 +224,12 @@ class _Builder:
     def _tagged(self, event: Any) -> Any:
         value = plain_value(event.value)
         named = event.tag.removeprefix("tag:yaml.org,2002:")
-        kinds = {"int": int, "float": (int, float), "bool": bool, "null": type(None)}
+        kinds: dict[str, tuple[type, ...]] = {
+            "int": (int,),
+            "float": (int, float),
+            "bool": (bool,),
+            "null": (type(None),),
+        }
         if not isinstance(value, kinds.get(named, ())) or (named == "int" and isinstance(value, bool)):
             self._tag(event)
             return event.value

@@ -42,7 +42,9 @@ def new_settings(product: str) -> str:
 def new_product(product: str, inferred: Sequence[Inferred] = (), accepted: Collection[str] = ()) -> str:
     """The first product.yaml; with what was inferred from data, where there are some."""
     schema = [one.schema_object(accepted) for one in inferred]
-    return written(product, schema, [_GUESSED.format(address=one.address, rows=f"{one.rows:,}") for one in inferred])
+    return written(
+        product, schema, [_GUESSED.format(address=one.address, rows=f"{one.rows:,}") for one in inferred]
+    )
 
 
 def written(product: str, schema: Sequence[dict[str, Any]], remarks: Sequence[str] = ()) -> str:
@@ -53,7 +55,8 @@ def written(product: str, schema: Sequence[dict[str, Any]], remarks: Sequence[st
             "apiVersion": "v1.0.0", "kind": "DataProduct", "id": product, "name": product, "version": "0.1.0",
             "status": "draft", "description": {"purpose": "Say here what the product is for."},
             "outputPorts": [
-                {"name": str(one["name"]), "type": "tables", "version": "0.1.0", "contractId": contract} for one in schema
+                {"name": str(one["name"]), "type": "tables", "version": "0.1.0",
+                    "contractId": contract} for one in schema
             ],
         }),
         ("".join(remarks), {

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
-from yaml.cyaml import CEmitter
+from yaml.cyaml import CEmitter  # type: ignore[attr-defined]  # libyaml's, not in the stubs
 from yaml.resolver import Resolver
 from yaml.serializer import Serializer
 
@@ -20,7 +20,9 @@ __all__ = ["write_documents", "write_value"]
 
 _WIDTH = 110
 _TAG = "tag:yaml.org,2002:"
-_NUMBER_TO_SOME = re.compile(r"[-+]?[0-9][0-9_,:]*\.?[0-9_:]*(?:[eE][-+]?[0-9]+)?|[-+]?0[xXoObB][0-9a-fA-F_]*")
+_NUMBER_TO_SOME = re.compile(
+    r"[-+]?[0-9][0-9_,:]*\.?[0-9_:]*(?:[eE][-+]?[0-9]+)?|[-+]?0[xXoObB][0-9a-fA-F_]*"
+)
 """`007`, `1e3`, `12:30`, `1_000`, `0b1`: numbers in some version of YAML; `1.10.0` and `2nd` in none."""
 _UNSAFE_IN_BLOCKS = ("\t", " \n", "\r", "\x85", "\u2028", "\u2029", "\ufeff")
 
@@ -58,7 +60,7 @@ class _Dumper(CEmitter, Serializer, Resolver):
         Resolver.__init__(self)
 
 
-_RESOLVER = Resolver()
+_RESOLVER: Any = Resolver()
 
 
 def _node(value: Any, path: Path_, spelled: Mapping[Path_, str]) -> yaml.Node:

@@ -152,10 +152,11 @@ def _compare_column(before: dict[str, Any], after: dict[str, Any], path: str, ch
     for word in (*_WORDS, "transformLogic", "transformDescription", "transformSourceObjects"):
         changes.text(path, word, before.get(word), after.get(word))
     _compare_columns(before.get("properties") or (), after.get("properties") or (), path, changes)
-    items = before.get("items"), after.get("items")
-    if isinstance(items[0], dict) and isinstance(items[1], dict):
-        named = [{"name": "[]", **{k: v for k, v in one.items() if k != "name"}} for one in items]
-        _compare_column(named[0], named[1], f"{path}[]", changes)
+    inner = [
+        {**one, "name": "[]"} for one in (before.get("items"), after.get("items")) if isinstance(one, dict)
+    ]
+    if len(inner) == 2:
+        _compare_column(inner[0], inner[1], f"{path}[]", changes)
 
 
 def _compare_kinds(

@@ -111,8 +111,11 @@ def _known(promises: list[Promise]) -> dict[str, Promise]:
 def _git(folder: Path, *words: str) -> bytes | None:
     """What git says; None where it refuses."""
     try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *words], capture_output=True, timeout=_PATIENCE, check=False
+        done = subprocess.run(  # noqa: S603 - git, and paths that are no options
+            ["git", "-C", str(folder), *words],  # noqa: S607 - git as found on the PATH
+            capture_output=True,
+            timeout=_PATIENCE,
+            check=False,
         )
     except FileNotFoundError:
         raise BoucleError("B251", "git is not installed", fix="apt-get install git") from None

@@ -14,7 +14,8 @@ from boucle.product.version import Version
 __all__ = ["compare", "compare_all"]
 
 _WORDS = ("name", "tags", "domain", "tenant", "dataProduct", "description", "support", "team", "price", "context",
-          "authoritativeDefinitions", "contractCreatedTs", "productCreatedTs", "apiVersion", "slaDefaultElement")  # fmt: skip
+          "authoritativeDefinitions", "contractCreatedTs", "productCreatedTs", "apiVersion",
+              "slaDefaultElement")  # fmt: skip
 
 
 def compare(old: Promise, new: Promise, mode: Mode = "full", against: str = "") -> list[Verdict]:
@@ -88,12 +89,10 @@ def _compare_ports(old: Mapping[str, Any], new: Mapping[str, Any], changes: Chan
                 changes.add(f"{section}.{port['name']}", "port-added", what)
             else:
                 _compare_port(before[key], port, section, word, changes)
-    before, after = (
-        {str(one.get("name")): one for one in side.get("managementPorts") or ()} for side in (old, new)
-    )
-    for name in before.keys() ^ after.keys():
-        said = "removed" if name in before else "added"
-        breaks = CONSUMERS if name in before else ()
+    gone, come = ({str(one.get("name")) for one in side.get("managementPorts") or ()} for side in (old, new))
+    for name in sorted(gone ^ come):
+        said = "removed" if name in gone else "added"
+        breaks = CONSUMERS if name in gone else ()
         changes.add(f"managementPorts.{name}", f"port-{said}", f"management port {name} {said}", breaks)
 
 

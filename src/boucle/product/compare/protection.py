@@ -26,7 +26,10 @@ _PERSONAL = {
 _MASKS = {"masking", "mask", "anonymizationstrategy", "anonymisation", "pseudonymisation"}
 _MEANS = {"unit", "currency", "timezone", "coordinatesystem"}
 """Where another value makes the same number mean something else."""
-_LOWERED = "data that were protected are handed on unprotected: who gave them relied on it, who passes them on must know"
+_LOWERED = (
+    "data that were protected are handed on unprotected: "
+    "who gave them relied on it, and who passes them on passes personal data on"
+)
 _RAISED = "it may be masked now, or need a right that its readers do not have"
 
 

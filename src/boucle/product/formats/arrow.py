@@ -61,7 +61,7 @@ def _field(one: Column, losses: Losses) -> pa.Field:
 _NUMBERS = {16: pa.float16(), 32: pa.float32(), 64: pa.float64()}
 
 
-def _type(one: Column, losses: Losses) -> pa.DataType:
+def _type(one: Column, losses: Losses) -> pa.DataType:  # noqa: C901 - one case a family
     kind = one.kind
     match kind.family:
         case "boolean":
@@ -117,7 +117,7 @@ def _column(field: Any, losses: Losses) -> Column:
     return with_facets(Column(field.name, kind, required=not field.nullable), told)
 
 
-def _kind(found: Any, name: str, losses: Losses) -> Kind:
+def _kind(found: Any, name: str, losses: Losses) -> Kind:  # noqa: C901, PLR0912 - one case a family
     kinds = pa.types
     if kinds.is_dictionary(found):
         return _kind(found.value_type, name, losses)

@@ -60,7 +60,7 @@ class _Writer:
         told |= {"_format": one.kind.format} if one.kind.format not in {"", "uuid"} else {}
         return field | ({"odcs": told} if told else {})
 
-    def _kind(self, one: Column, path: str) -> Any:
+    def _kind(self, one: Column, path: str) -> Any:  # noqa: C901, PLR0912 - one case a family
         kind = one.kind
         match kind.family:
             case "boolean":
@@ -164,7 +164,7 @@ class _Reader:
         self._losses = losses
         self._named: dict[str, Kind] = {}
 
-    def kind(self, schema: Any, path: str, depth: int) -> Kind:
+    def kind(self, schema: Any, path: str, depth: int) -> Kind:  # noqa: C901, PLR0912 - one case a family
         if depth > _DEEPEST:
             raise _not_avro(f"it is nested deeper than {_DEEPEST} levels")
         if isinstance(schema, list):

@@ -44,7 +44,7 @@ def _schema(one: Column, losses: Losses, path: str) -> dict[str, Any]:
     told = facets(one)
     found = _typed(one, losses, path)
     exact = property_of(structs.replace(one, options={}, values=(), description="", examples=()))
-    kept = {key: exact[key] for key in ("logicalType", "physicalType") if key in exact}
+    kept: dict[str, Any] = {key: exact[key] for key in ("logicalType", "physicalType") if key in exact}
     for name, value in told.items():
         # Bounds of JSON Schema are numbers; those of dates are ours.
         if name in _SAID and not (name in _BOUNDS and isinstance(value, str)):
@@ -72,7 +72,9 @@ def _typed(one: Column, losses: Losses, path: str) -> dict[str, Any]:
         case "boolean":
             return {"type": "boolean"}
         case "array":
-            return {"type": "array"} | ({"items": _inner(kind.item, losses, f"{path}[]")} if kind.item else {})
+            return {"type": "array"} | (
+                {"items": _inner(kind.item, losses, f"{path}[]")} if kind.item else {}
+            )
         case "object":
             return _object(kind.fields, losses, f"{path}.")
         case "map":
@@ -140,8 +142,8 @@ class _Reader:
             ref = str(schema["$ref"])
             if not ref.startswith("#"):
                 raise _not_schema(f"the reference {ref} leads out of the document")
-            for part in ref.removeprefix("#").split("/")[1:]:
-                part = part.replace("~1", "/").replace("~0", "~")
+            for escaped in ref.removeprefix("#").split("/")[1:]:
+                part = escaped.replace("~1", "/").replace("~0", "~")
                 if not isinstance(found, dict) or part not in found:
                     raise _not_schema(f"the reference {ref} leads nowhere")
                 found = found[part]

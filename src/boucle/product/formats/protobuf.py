@@ -71,7 +71,7 @@ class _Writer:
         word = self._type(one, indent, path, inner, taken)
         return word if one.required else f"optional {word}"
 
-    def _type(self, one: Column, indent: str, path: str, inner: list[str], taken: set[str]) -> str:
+    def _type(self, one: Column, indent: str, path: str, inner: list[str], taken: set[str]) -> str:  # noqa: C901 - one case a family
         kind = one.kind
         match kind.family:
             case "boolean":
@@ -108,7 +108,8 @@ class _Writer:
 
 _TOKEN = re.compile(
     r"""(?P<comment>//[^\n]*|/\*.*?\*/)|(?P<text>"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')"""
-    r"""|(?P<word>[A-Za-z_.][\w.]*)|(?P<number>[-+]?\d[\w.]*)|(?P<sign>[{}\[\]<>()=;,:])|(?P<line>\n)|(?P<space>[ \t\r\f]+)""",
+    r"""|(?P<word>[A-Za-z_.][\w.]*)|(?P<number>[-+]?\d[\w.]*)|(?P<sign>[{}\[\]<>()=;,:])"""
+    r"""|(?P<line>\n)|(?P<space>[ \t\r\f]+)""",
     re.DOTALL,
 )
 _SCALARS = {
@@ -180,7 +181,7 @@ class _Parser:
                 self._expect("=")
                 self._proto2 = self._next().strip("\"'") == "proto2"
                 self._expect(";")
-            elif word == "service" or word == "extend":
+            elif word in {"service", "extend"}:
                 self._losses.note("", f"{word} {self._next()} is passed over")
                 self._expect("{")
                 self._skip_block()

@@ -84,7 +84,7 @@ class _Writer:
             elif facet not in {"unique", "primaryKey", "description"}:
                 self._losses.note(one.name, f"{facet} {value!r} is not said")
 
-    def _type(self, one: Column, path: str) -> str:
+    def _type(self, one: Column, path: str) -> str:  # noqa: C901, PLR0912 - one case a family
         kind = one.kind
         match kind.family:
             case "integer":
@@ -236,8 +236,8 @@ def _constraint(part: Any, found: dict[str, Column], losses: Losses) -> None:
         else:
             losses.note(", ".join(names), "unique together is not said")
     elif isinstance(part, exp.CheckColumnConstraint):
-        names = {one.name for one in part.find_all(exp.Column)}
-        if len(names) == 1 and (name := names.pop()) in found:
+        checked = {str(one.name) for one in part.find_all(exp.Column)}
+        if len(checked) == 1 and (name := checked.pop()) in found:
             found[name] = _checked(found[name], part.this, losses)
         else:
             losses.note("", f"a check over several columns is not said: {part.sql()[:80]}")
@@ -284,7 +284,7 @@ def _length(kind: Any) -> int:
     return int(text) if text.isdigit() and len(text) < 10 else 0
 
 
-def _checked(one: Column, check: Any, losses: Losses) -> Column:
+def _checked(one: Column, check: Any, losses: Losses) -> Column:  # noqa: C901 - one case a family
     """A check in the form that `write` gives it, or a common one; others are told."""
     from sqlglot import exp
 

@@ -1,3 +1,4 @@
+# ruff: noqa: S608 - names and texts are quoted by `quoted` and `text`
 """Tables of databases: SQLite and DuckDB files, PostgreSQL by address; what they say of their keys is kept."""
 
 import datetime as dt
@@ -24,7 +25,13 @@ def _chosen(asked: str | None, known: Sequence[str], where: str) -> str:
         return str(asked)
     if asked is None and len(known) == 1:
         return known[0]
-    what = f"there is no table {asked!r}" if asked else f"it holds {len(known)} tables" if known else "it holds no table"
+    what = (
+        f"there is no table {asked!r}"
+        if asked
+        else f"it holds {len(known)} tables"
+        if known
+        else "it holds no table"
+    )
     fix = f"--table, one of: {', '.join(known[:20])}" if known else "give a database with a table"
     raise BoucleError("B249", what, where=where, fix=fix)
 
@@ -35,7 +42,9 @@ def open_duckdb(connection: Any, path: Path, table: str | None) -> Opened:
         connection.execute(f"attach {text(str(path))} as given (read_only)")
     except duckdb.Error as error:
         why = str(error).partition("\n")[0][:200]
-        raise BoucleError("B249", f"{path} is no database this can read", why=why, fix="give SQLite or DuckDB") from None
+        raise BoucleError(
+            "B249", f"{path} is no database this can read", why=why, fix="give SQLite or DuckDB"
+        ) from None
     rows = connection.execute(
         "select table_schema, table_name from information_schema.tables where table_catalog = 'given' order by all"
     ).fetchall()
@@ -47,10 +56,16 @@ def open_duckdb(connection: Any, path: Path, table: str | None) -> Opened:
         " where database_name = 'given' and schema_name = ? and table_name = ?",
         [schema, name],
     ).fetchall()
-    keys = next((names for kind, names in facts if kind == "PRIMARY KEY"), [])
+    keys: list[str] = next((names for kind, names in facts if kind == "PRIMARY KEY"), [])
     required = [one for kind, names in facts if kind == "NOT NULL" for one in names]
     return Opened(
-        connection, name, untyped=False, notes=["DuckDB"], keys=tuple(keys), required=tuple(required), address=str(path)
+        connection,
+        name,
+        untyped=False,
+        notes=["DuckDB"],
+        keys=tuple(keys),
+        required=tuple(required),
+        address=str(path),
     )
 
 
@@ -58,15 +73,19 @@ def open_sqlite(connection: Any, path: Path, table: str | None, folder: Path) ->
     """A table of a SQLite file. Its columns hold any type, so every value is taken as text and looked at."""
     given = sqlite3.connect(f"file:{path.absolute()}?mode=ro", uri=True)
     try:
-        known = [row[0] for row in given.execute("select name from sqlite_master where type in ('table', 'view')")]
+        known = [
+            row[0] for row in given.execute("select name from sqlite_master where type in ('table', 'view')")
+        ]
         name = _chosen(table, [one for one in known if not one.startswith("sqlite_")], str(path))
         info = given.execute(f"pragma table_info({quoted(name)})").fetchall()
         names = [row[1] for row in info]
         schema = pa.schema([(one, pa.string()) for one in names])
-        rows = given.execute(f"select {', '.join(map(quoted, names))} from {quoted(name)}")  # noqa: S608 - quoted
+        rows = given.execute(f"select {', '.join(map(quoted, names))} from {quoted(name)}")
         stored = spilled(_texts(rows, schema), schema, folder)
     except sqlite3.Error as error:
-        raise BoucleError("B249", f"{path} cannot be read", why=str(error), fix="give a complete SQLite file") from None
+        raise BoucleError(
+            "B249", f"{path} cannot be read", why=str(error), fix="give a complete SQLite file"
+        ) from None
     finally:
         given.close()
     connection.execute(f"create temp view data as select * from read_parquet({text(str(stored))})")
@@ -107,11 +126,15 @@ def open_postgresql(connection: Any, address: str, table: str | None, folder: Pa
                 "select table_schema, table_name from information_schema.tables"
                 " where table_schema not in ('pg_catalog', 'information_schema') order by 1, 2"
             ).fetchall()
-            known = {(name if schema == "public" else f"{schema}.{name}"): (schema, name) for schema, name in rows}
+            known = {
+                (name if schema == "public" else f"{schema}.{name}"): (schema, name) for schema, name in rows
+            }
             where = known[_chosen(table, list(known), shown)]
             keys = [row[0] for row in given.execute(_KEYS, [sql.Identifier(*where).as_string(given)])]
             columns = given.execute(_COLUMNS, where).fetchall()
-            schema = pa.schema([pa.field(name, _arrow(*kind), nullable=free == "YES") for name, free, *kind in columns])
+            schema = pa.schema(
+                [pa.field(name, _arrow(*kind), nullable=free == "YES") for name, free, *kind in columns]
+            )
             asked = sql.SQL("select * from {}").format(sql.Identifier(*where))
             with given.cursor(name="boucle_infer") as cursor:
                 cursor.itersize = _BATCH
@@ -119,14 +142,19 @@ def open_postgresql(connection: Any, address: str, table: str | None, folder: Pa
                 stored = spilled(_fetched(cursor, schema), schema, folder)
     except psycopg.OperationalError as error:
         why = " ".join(str(error).split())[:200]
-        raise Unavailable("B249", f"{shown} does not answer", why=why, fix="look at host, port, user and password") from None
+        raise Unavailable(
+            "B249", f"{shown} does not answer", why=why, fix="look at host, port, user and password"
+        ) from None
     except psycopg.Error as error:
         why = " ".join(str(error).split())[:200]
-        raise BoucleError("B249", f"{shown} cannot be read", why=why, fix="grant select on the table") from None
+        raise BoucleError(
+            "B249", f"{shown} cannot be read", why=why, fix="grant select on the table"
+        ) from None
     connection.execute(f"create temp view data as select * from read_parquet({text(str(stored))})")
     return Opened(
         connection, where[1], untyped=False, notes=["PostgreSQL"], keys=tuple(keys),
-        required=tuple(name for name, free, *_ in columns if free == "NO"), address=f"{shown}?table={name_of(Path(where[1]))}",
+        required=tuple(name for name, free, *_ in columns if free == "NO"),
+            address=f"{shown}?table={name_of(Path(where[1]))}",
     )  # fmt: skip
 
 

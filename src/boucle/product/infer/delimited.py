@@ -1,3 +1,4 @@
+# ruff: noqa: S608 - names and texts are quoted by `quoted` and `text`
 """Files of lines: delimited text and JSON lines. A broken line is kept and told; the rest is read.
 
 DuckDB reads in parallel and says at which byte a line broke; the line an editor shows is counted from the
@@ -60,12 +61,16 @@ def open_delimited(
         notes.append(f"{found['SkipRows']} lines above the header were passed over")
     columns = ", ".join(f"{text(name)}: 'VARCHAR'" for name in names)
     settings = {
-        "delim": text(found["Delimiter"]), "quote": text(_given(found["Quote"])), "escape": text(_given(found["Escape"])),
+        "delim": text(found["Delimiter"]), "quote": text(_given(found["Quote"])),
+            "escape": text(_given(found["Escape"])),
         "skip": int(found["SkipRows"]), "header": bool(found["HasHeader"]), "encoding": text(encoding),
         "columns": f"{{{columns}}}", "auto_detect": False, "store_rejects": True, "rejects_limit": 0,
         "max_line_size": _LONGEST, "nullstr": "''",
     }  # fmt: skip
-    told = ", ".join(f"{name} = {str(value).lower() if isinstance(value, bool) else value}" for name, value in settings.items())
+    told = ", ".join(
+        f"{name} = {str(value).lower() if isinstance(value, bool) else value}"
+        for name, value in settings.items()
+    )
     connection.execute(f"create temp view data as select * from read_csv({text(str(path))}, {told})")
     opened = Opened(connection, name_of(path), untyped=True, notes=notes, address=str(path))
     _rejected(opened, path, encoding)
@@ -100,16 +105,17 @@ def _rejected(opened: Opened, path: Path, encoding: str) -> None:
         counts = ", ".join(f"count({quoted(name)})" for name in names)
         opened.connection.execute(f"select count(*), {counts} from data").fetchall()
         rows = opened.connection.execute(
-            "select byte_of, any_value(error_type), any_value(csv_line), any_value(line) from (select line_byte_position"
-            " as byte_of, error_type, csv_line, line from reject_errors where error_type <> 'CAST')"
-            f" group by byte_of order by byte_of limit {KEPT}"
+            "select line_byte_position, any_value(error_type), any_value(csv_line), any_value(line) from reject_errors"
+            f" where error_type <> 'CAST' group by line_byte_position order by line_byte_position limit {KEPT}"
         ).fetchall()
         (opened.broken_lines,) = opened.connection.execute(
             "select count(distinct line_byte_position) from reject_errors where error_type <> 'CAST'"
         ).fetchall()[0]
     except duckdb.Error as error:
         why = str(error).partition("\n")[0][:200]
-        raise BoucleError("B249", f"{path} cannot be read to its end", why=why, fix="repair the line it names") from None
+        raise BoucleError(
+            "B249", f"{path} cannot be read to its end", why=why, fix="repair the line it names"
+        ) from None
     if not rows:
         return
     if encoding == "utf-16":
@@ -148,19 +154,24 @@ def open_json_lines(connection: Any, path: Path) -> Opened:
         raise BoucleError("B249", f"{path} is empty", fix="give a file with rows")
     lines = (
         f"read_csv({text(str(path))}, auto_detect = false, header = false, columns = {{'line': 'VARCHAR'}},"
-        f" delim = '\x01', quote = '', escape = '', max_line_size = {_LONGEST}, store_rejects = true, rejects_limit = 0)"
+        f" delim = '\x01', quote = '', escape = '', max_line_size = {_LONGEST}, store_rejects = true,"
+        " rejects_limit = 0)"
     )
     try:
         (structure,) = connection.execute(
             f"select json_group_structure(case when json_valid(line) then line::json end) from {lines}"
         ).fetchall()[0]
-        bad = "line is not null and trim(line) <> '' and (not json_valid(line) or json_type(line) <> 'OBJECT')"
+        bad = (
+            "line is not null and trim(line) <> '' and (not json_valid(line) or json_type(line) <> 'OBJECT')"
+        )
         numbered = f"(select row_number() over () as n, line from {lines})"
         broken = connection.execute(f"select n, line from {numbered} where {bad} limit {KEPT}").fetchall()
         (count,) = connection.execute(f"select count(*) from {lines} where {bad}").fetchall()[0]
     except duckdb.Error as error:
         why = str(error).partition("\n")[0][:200]
-        raise BoucleError("B249", f"{path} cannot be read as JSON lines", why=why, fix="write one object a line") from None
+        raise BoucleError(
+            "B249", f"{path} cannot be read as JSON lines", why=why, fix="write one object a line"
+        ) from None
     if not str(structure).startswith("{"):
         raise BoucleError("B249", f"{path} holds no JSON objects", fix="write one object a line")
     good = "case when json_valid(line) and json_type(line) = 'OBJECT' then line end"
@@ -168,7 +179,15 @@ def open_json_lines(connection: Any, path: Path) -> Opened:
         f"create temp view data as select unnest(from_json(good, {text(structure)})) from"
         f" (select {good} as good from {lines}) where good is not null"
     )
-    opened = Opened(connection, name_of(path), untyped=False, notes=["JSON lines"], broken_lines=count, address=str(path))
+    opened = Opened(
+        connection,
+        name_of(path),
+        untyped=False,
+        loose=True,
+        notes=["JSON lines"],
+        broken_lines=count,
+        address=str(path),
+    )
     opened.broken = [Broken(int(n), "it is no JSON object", str(line).encode()) for n, line in broken]
     return opened
 

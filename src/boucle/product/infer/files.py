@@ -1,3 +1,4 @@
+# ruff: noqa: S608 - names and texts are quoted by `quoted` and `text`
 """Opens whatever an address names: a file by its ending, a table of a database by its scheme."""
 
 from collections.abc import Iterator
@@ -49,7 +50,9 @@ def open_data(
 
         return open_sheet(connection, path, sheet)
     if ending in {".db", ".sqlite", ".sqlite3", ".duckdb"}:
-        if path.open("rb").read(16) == b"SQLite format 3\x00":
+        with path.open("rb") as file:
+            head = file.read(16)
+        if head == b"SQLite format 3\x00":
             return open_sqlite(connection, path, table, folder)
         return open_duckdb(connection, path, table)
     raise BoucleError("B249", f"nobody knows how to read {path.name}", fix=f"give one of: {_ENDINGS}")
@@ -80,10 +83,14 @@ def _open_avro(connection: Any, path: Path, folder: Path) -> Opened:
         try:
             reader: Any = fastavro.reader(file)
             ((name, columns),) = avro.from_schema(reader.writer_schema, losses)
-            stored = spilled(_batches(reader, arrow.to_schema(columns, losses)), arrow.to_schema(columns), folder)
+            stored = spilled(
+                _batches(reader, arrow.to_schema(columns, losses)), arrow.to_schema(columns), folder
+            )
         except (ValueError, EOFError, KeyError, IndexError, TypeError, StopIteration, OSError) as error:
             why = f"{type(error).__name__}: {error}"
-            raise BoucleError("B249", f"{path} is no Avro file", why=why, fix="give a complete container file") from None
+            raise BoucleError(
+                "B249", f"{path} is no Avro file", why=why, fix="give a complete container file"
+            ) from None
     opened = _open_parquet(connection, stored)
     opened.name, opened.notes, opened.address = name, ["Avro", *losses.found], str(path)
     opened.required = tuple(one.name for one in columns if one.required)

@@ -24,7 +24,10 @@ __all__ = ["KINDS", "Guess", "Inferred", "infer"]
 Of: TypeAlias = Literal["type", "required", "key", "unique", "range", "length", "values", "time", "personal"]
 KINDS: tuple[Of, ...] = ("type", "required", "key", "unique", "range", "length", "values", "time", "personal")
 
-_TIMES = re.compile(r"(?:.*_)?(?:at|time|timestamp|ts|datetime|date|when|moment|created|updated|horodatage)(?:_.*)?", re.IGNORECASE)
+_TIMES = re.compile(
+    r"(?:.*_)?(?:at|time|timestamp|ts|datetime|date|when|moment|created|updated|horodatage)(?:_.*)?",
+    re.IGNORECASE,
+)
 _IDS = re.compile(r"(?:.*_)?(?:id|key|code|no|number|uuid|nr|num|ref)", re.IGNORECASE)
 
 
@@ -82,7 +85,9 @@ def _promise(prop: dict[str, Any], one: Guess) -> None:
         case "length":
             options |= {"minLength": one.value[0], "maxLength": one.value[1]}
         case "values":
-            prop["quality"] = [{"metric": "invalidValues", "arguments": {"validValues": one.value}, "mustBe": 0}]
+            prop["quality"] = [
+                {"metric": "invalidValues", "arguments": {"validValues": one.value}, "mustBe": 0}
+            ]
         case "personal":
             prop["classification"] = "restricted"
             prop["tags"] = [f"pii:{one.value}"]
@@ -97,7 +102,7 @@ def infer(address: str, *, quarantine: Path | None = None, **settings: str | Non
     there is no row.
     """
     with tempfile.TemporaryDirectory(prefix="boucle-infer-") as folder:
-        opened = open_data(address, Path(folder), **settings)  # type: ignore[arg-type]
+        opened = open_data(address, Path(folder), **settings)
         try:
             found = profile(opened)
         finally:
@@ -173,7 +178,9 @@ def _keys(found: Profiled, declared: tuple[str, ...]) -> Iterator[Guess]:
     # A column that is called like a key is more likely meant as one than a measurement without repetition.
     best = min(found.keys, key=lambda names: (len(names), not all(_IDS.fullmatch(name) for name in names)))
     for place, name in enumerate(best, 1):
-        together = "" if len(best) == 1 else f" together with {', '.join(other for other in best if other != name)}"
+        together = (
+            "" if len(best) == 1 else f" together with {', '.join(other for other in best if other != name)}"
+        )
         yield Guess(name, "key", place, f"no two of {found.rows} rows share it{together}")
 
 
@@ -183,5 +190,7 @@ def _time(found: Profiled) -> Iterator[Guess]:
         named = [name for name in moments if _TIMES.fullmatch(name)]
         best = (named or moments)[0]
         others = [name for name in moments if name != best]
-        why = "the only timestamp" if not others else f"of {len(moments)} timestamps the likeliest by its name"
+        why = (
+            "the only timestamp" if not others else f"of {len(moments)} timestamps the likeliest by its name"
+        )
         yield Guess(best, "time", True, why)

@@ -32,6 +32,8 @@ class Opened(Struct):
     name: str
     untyped: bool
     """Whether every column is text whose type must be guessed."""
+    loose: bool = False
+    """Whether columns of text may hold moments, as in JSON."""
     notes: list[str] = []
     """What was passed over or repaired on the way, for people."""
     broken: list[Broken] = []
@@ -79,5 +81,7 @@ def spilled(batches: Iterator[pa.RecordBatch], schema: pa.Schema, folder: Path) 
             for batch in batches:
                 writer.write_batch(batch)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
-        raise BoucleError("B249", "the rows do not fit together", why=str(error), fix="look at the column named") from None
+        raise BoucleError(
+            "B249", "the rows do not fit together", why=str(error), fix="look at the column named"
+        ) from None
     return path

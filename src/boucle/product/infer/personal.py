@@ -1,6 +1,8 @@
 """Which columns may tell of persons: by their name and by what stands in them. A guess, for a person to judge."""
 
+import ipaddress
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,8 +29,8 @@ _NAMES: dict[str, str] = {
     "national-id": r"ssn|nir|nss|insee|social_?security|securite_?sociale|national_?id(?:entity)?(?:_?number)?"
     r"|nationalidnumber|passport|passeport|tax_?id|cni|dni|nin",
     "ip": r"ip|ip_?addr(?:ess)?|adresse_?ip|client_?ip|remote_?addr",
-    "name": r"(?:first|last|full|sur|given|family|middle|maiden|customer|client|contact|person|employee)_?name|nom|prenom"
-    r"|nom_?de_?famille|nom_?complet|surname|firstname|lastname|loginid|username|user_?name",
+    "name": r"(?:first|last|full|sur|given|family|middle|maiden|customer|client|contact|person|employee)_?name|nom"
+    r"|prenom|nom_?de_?famille|nom_?complet|surname|firstname|lastname|loginid|username|user_?name",
     "birth-date": r"birth_?(?:date|day)|date_?of_?birth|dob|date_?(?:de_?)?naissance|naissance",
     "address": r"address|adresse|street|rue|address_?line_?\d?|zip(?:_?code)?|postal_?code|postcode|code_?postal",
     "gender": r"gender|sexe?|civilite",
@@ -42,8 +44,6 @@ _EMAIL = re.compile(r"[^@\s]{1,64}@[A-Za-z0-9.-]+\.[A-Za-z]{2,}")
 _PHONE = re.compile(r"(?:\+|00)\d[\d .()/-]{6,17}\d|0\d(?:[ .-]?\d{2}){4}|\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4}")
 _IBAN = re.compile(r"[A-Z]{2}\d{2}[A-Z0-9]{11,30}")
 _CARD = re.compile(r"\d{13,19}")
-_IPV4 = re.compile(r"(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)")
-_IPV6 = re.compile(r"(?=.*:.*:)[0-9A-Fa-f:]{3,39}")
 _NIR = re.compile(r"[12]\d{2}(?:0[1-9]|1[0-2]|[2-9]\d)(?:\d{2}|2[AB])\d{6}\d{2}")
 _SSN = re.compile(r"(?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4}")
 
@@ -65,8 +65,6 @@ def personal(name: str, sample: Sequence[Any]) -> Personal | None:
 
 
 def _unaccented(text: str) -> str:
-    import unicodedata
-
     return "".join(one for one in unicodedata.normalize("NFD", text) if not unicodedata.combining(one))
 
 
@@ -100,6 +98,14 @@ def _card(value: str) -> bool:
     return bool(_CARD.fullmatch(plain)) and plain[0] in "23456" and len(set(plain)) > 1 and luhn(plain)
 
 
+def _ip(value: str) -> bool:
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        return False
+    return True
+
+
 def _national(value: str) -> bool:
     plain = value.replace(" ", "")
     if _SSN.fullmatch(plain):
@@ -115,6 +121,6 @@ _CONTENT: dict[str, Callable[[str], bool]] = {
     "iban": _iban,
     "national-id": _national,
     "card": _card,
-    "ip": lambda value: bool(_IPV4.fullmatch(value) or (_IPV6.fullmatch(value) and value.count(":") <= 7)),
+    "ip": _ip,
     "phone": lambda value: bool(_PHONE.fullmatch(value)),
 }

@@ -1,3 +1,4 @@
+# ruff: noqa: S608 - names and texts are quoted by `quoted` and `text`
 """One pass over the data: how many values, how many different, from where to where; types of text guessed first."""
 
 import re
@@ -24,7 +25,8 @@ _INTEGER = re.compile(r"[+-]?(?:0|[1-9]\d{0,17})")
 _NUMBER = re.compile(r"[+-]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
 _DATE = re.compile(r"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])")
 _MOMENT = re.compile(
-    r"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])[T ](?:[01]\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:\.\d{1,9})?)?(?:Z|[+-]\d{2}:?\d{2})?"
+    r"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])"
+    r"[T ](?:[01]\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:\.\d{1,9})?)?(?:Z|[+-]\d{2}:?\d{2})?"
 )
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _CANDIDATES: tuple[tuple[Kind, re.Pattern[str], str], ...] = (
@@ -81,16 +83,20 @@ def profile(opened: Opened) -> Profiled:
     run = opened.connection
     schema = run.sql("select * from data limit 0").to_arrow_table().schema
     sample = run.sql(f"select * from data limit {_SAMPLE}").to_arrow_table().to_pydict()
-    typed = [
-        (*_guessed(one, sample[one.name]), tuple(sample[one.name]))
-        if opened.untyped
-        else (_flowing(one), quoted(one.name), "", tuple(sample[one.name]))
-        for one in arrow.from_schema(schema)
-    ]
+    typed = []
+    for one in arrow.from_schema(schema):
+        values = sample[one.name]
+        if opened.untyped:
+            guessed = _guessed(one, values, _CANDIDATES)
+        elif opened.loose and one.kind == Kind("string"):
+            guessed = _guessed(one, values, _WRITTEN)
+        else:
+            guessed = structs.replace(one, kind=_flowing(one.kind), required=False), quoted(one.name), ""
+        typed.append((*guessed, tuple(values)))
     asked = ["count(*)"]
     wanted: list[list[str]] = []
     for column, value, _, values in typed:
-        figures = _figures(column, value, values, opened.untyped)
+        figures = _figures(column, value, values, opened.untyped or opened.loose)
         wanted.append(list(figures))
         asked += figures.values()
     answer = list(run.execute(f"select {', '.join(asked)} from data").fetchall()[0])
@@ -106,43 +112,59 @@ def profile(opened: Opened) -> Profiled:
     )
 
 
-def _guessed(one: Column, values: Sequence[Any]) -> tuple[Column, str, str]:
+_WRITTEN = _CANDIDATES[3:]
+"""What JSON, which has numbers of its own, can only say as text."""
+
+
+def _guessed(
+    one: Column, values: Sequence[Any], candidates: Sequence[tuple[Kind, re.Pattern[str], str]]
+) -> tuple[Column, str, str]:
     """A column of text as the type its sample has, the SQL that reads it so, and a remark."""
     filled = [str(value).strip() for value in values if value is not None and str(value).strip()]
     name = f"nullif(trim({quoted(one.name)}), '')"
-    for kind, pattern, cast in _CANDIDATES if filled else ():
+    for kind, pattern, cast in candidates if filled else ():
         fits = sum(pattern.fullmatch(value) is not None for value in filled)
         if fits >= _SEVERAL * len(filled):
             return structs.replace(one, kind=kind), cast.format(name), ""
     for pattern, remark in _SHOWN if filled else ():
         if sum(pattern.fullmatch(value) is not None for value in filled) >= _SEVERAL * len(filled):
             return structs.replace(one, kind=Kind("string")), quoted(one.name), remark
-    return structs.replace(one, kind=Kind("string")), quoted(one.name), "" if filled else "the sample is empty"
+    return (
+        structs.replace(one, kind=Kind("string")),
+        quoted(one.name),
+        "" if filled else "the sample is empty",
+    )
 
 
-def _flowing(one: Column) -> Column:
+def _flowing(kind: Kind) -> Kind:
     """The type as a loop carries it: signed integers, moments in nanoseconds."""
-    kind = one.kind
-    if kind.family == "integer" and not kind.signed:
-        kind = Kind("integer", min(64, kind.bits * 2))
-    elif kind.family == "timestamp":
-        kind = Kind("timestamp", unit="ns")
-    elif kind.family == "number" and kind.bits == 16:
-        kind = Kind("number", 32)
-    elif kind.family == "time":
-        kind = Kind("time")
-    elif kind.family == "string" and kind.format == "json":
-        kind = Kind("string")
-    return structs.replace(one, kind=kind, required=False)
+    match kind.family:
+        case "integer" if not kind.signed:
+            return Kind("integer", min(64, kind.bits * 2))
+        case "timestamp":
+            return Kind("timestamp", unit="ns")
+        case "number" if kind.bits == 16:
+            return Kind("number", 32)
+        case "string" if kind.format == "json":
+            return Kind("string")
+        case "array" | "map" if kind.item is not None:
+            return structs.replace(kind, item=structs.replace(kind.item, kind=_flowing(kind.item.kind)))
+        case "object":
+            fields = (structs.replace(one, kind=_flowing(one.kind), required=False) for one in kind.fields)
+            return structs.replace(kind, fields=tuple(fields))
+    return kind
 
 
-def _figures(column: Column, value: str, sample: Sequence[Any], untyped: bool) -> dict[str, str]:
+def _figures(column: Column, value: str, sample: Sequence[Any], texts: bool) -> dict[str, str]:
     family = column.kind.family
-    plain = f"nullif(trim({quoted(column.name)}), '')" if untyped else quoted(column.name)
+    cast = value != quoted(column.name)
+    plain = f"nullif(trim({quoted(column.name)}), '')" if cast or (texts and family == "string") else value
     asked = {"filled": f"count({plain})"}
-    if value != plain and untyped:
+    if cast:
         asked["fits"] = f"count({value})"
-        asked["misfit"] = f"any_value(left({plain}, 40)) filter (where {value} is null and {plain} is not null)"
+        asked["misfit"] = (
+            f"any_value(left({plain}, 40)) filter (where {value} is null and {plain} is not null)"
+        )
     if family in {"array", "object", "map", "any", "binary"}:
         return asked
     asked["different"] = f"approx_count_distinct({value})"
@@ -188,7 +210,11 @@ def _keys(opened: Opened, found: Sequence[Profile], rows: int) -> list[tuple[str
     """Columns that hold no value twice; where there is none, pairs of columns."""
     if rows < 2:
         return []
-    whole = [one for one in found if one.filled == rows and one.column.kind.family in {"string", "integer", "timestamp", "date"}]
+    whole = [
+        one
+        for one in found
+        if one.filled == rows and one.column.kind.family in {"string", "integer", "timestamp", "date"}
+    ]
     single = [one for one in whole if one.different >= 0.9 * rows]
     if rows > _EXACT_UP_TO:
         return [(one.column.name,) for one in single if one.different >= 0.97 * rows]
@@ -201,11 +227,13 @@ def _keys(opened: Opened, found: Sequence[Profile], rows: int) -> list[tuple[str
         (one.column.name, other.column.name)
         for place, one in enumerate(whole)
         for other in whole[place + 1 :]
-        if one.different * other.different >= rows and 1 < min(one.different, other.different)
+        if one.different * other.different >= rows and min(one.different, other.different) > 1
     ]
     for pair in [] if keys else pairs[:4]:
         listed = ", ".join(map(quoted, pair))
-        (count,) = opened.connection.execute(f"select count(*) from (select distinct {listed} from data)").fetchall()[0]
+        (count,) = opened.connection.execute(
+            f"select count(*) from (select distinct {listed} from data)"
+        ).fetchall()[0]
         if count == rows:
             keys.append(pair)
     return keys

@@ -23,18 +23,29 @@ def open_sheet(connection: Any, path: Path, sheet: str | None) -> Opened:
     except ModuleNotFoundError:
         raise MissingExtra(str(path), "openpyxl", "excel") from None
     if path.stat().st_size > _LARGEST:
-        raise BoucleError("B250", f"{path} is too large for a spreadsheet", fix="save it as CSV, which may have any size")
+        raise BoucleError(
+            "B250", f"{path} is too large for a spreadsheet", fix="save it as CSV, which may have any size"
+        )
     try:
         book = openpyxl.load_workbook(path, data_only=True)
     except (zipfile.BadZipFile, KeyError, ValueError, OSError, TypeError) as error:
-        raise BoucleError("B250", f"{path} is no spreadsheet", why=str(error)[:200], fix="save it as .xlsx") from None
+        raise BoucleError(
+            "B250", f"{path} is no spreadsheet", why=str(error)[:200], fix="save it as .xlsx"
+        ) from None
     names = book.sheetnames
     if sheet is not None and sheet not in names:
-        raise BoucleError("B250", f"there is no sheet {sheet!r}", where=str(path), fix=f"--sheet, one of: {', '.join(names)}")
+        raise BoucleError(
+            "B250",
+            f"there is no sheet {sheet!r}",
+            where=str(path),
+            fix=f"--sheet, one of: {', '.join(names)}",
+        )
     chosen = book[sheet] if sheet else book.worksheets[0]
     notes = [f"spreadsheet, sheet {chosen.title!r}"]
     if sheet is None and len(names) > 1:
-        notes.append(f"other sheets were not looked at: {', '.join(one for one in names if one != chosen.title)}")
+        notes.append(
+            f"other sheets were not looked at: {', '.join(one for one in names if one != chosen.title)}"
+        )
     cells = _filled(chosen, notes)
     header, rows = _table(cells, chosen, path, notes)
     arrays = [pa.array([_text(row[at]) for row in rows], pa.string()) for _, at in header]
@@ -66,11 +77,17 @@ def _table(
     width = max((sum(value is not None for value in row) for row in cells), default=0)
     wide = [number for number, row in enumerate(cells) if _different(row) >= max(1, (width + 1) // 2)]
     if not wide:
-        raise BoucleError("B250", f"sheet {sheet.title!r} of {path.name} is empty", fix="name another with --sheet")
+        raise BoucleError(
+            "B250", f"sheet {sheet.title!r} of {path.name} is empty", fix="name another with --sheet"
+        )
     top = wide[0]
     if top:
         notes.append(f"{top} rows above the header (row {top + 1}) were passed over")
-    spans = [one for one in sheet.merged_cells.ranges if one.min_row <= top + 1 <= one.max_row and one.max_col > one.min_col]
+    spans = [
+        one
+        for one in sheet.merged_cells.ranges
+        if one.min_row <= top + 1 <= one.max_row and one.max_col > one.min_col
+    ]
     if spans:
         raise BoucleError(
             "B250",
