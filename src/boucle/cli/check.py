@@ -54,11 +54,14 @@ def _product(
 ) -> tuple[str, list[Problem], Any]:
     """What is said of a sound product, its problems, and the product as far as it can be read."""
     from boucle.loop.plan import build_plan
+    from boucle.outlet.notes import notes
+    from boucle.outlet.ports import port_problems
     from boucle.product.project import read_project
 
     project, problems = read_project(folder, environment, shown=shown)
     if project is None:
         return "", problems, None
+    problems += port_problems(project.product, notes(project.contract.value))
     try:
         plan = build_plan(project)
     except DeclarationError as error:
