@@ -1,6 +1,7 @@
 """Products that feed each other: what leads nowhere, to another version, or round in a circle."""
 
 import time
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -44,6 +45,7 @@ def text(name: str, *inputs: str, version: str = "1.0.0") -> str:
     return PRODUCT.format(name=name, inputs=", ".join(ports), version=version)
 
 
+@cache
 def promise(name: str, *inputs: str, version: str = "1.0.0") -> Promise:
     found, problems = read_promise_text(text(name, *inputs, version=version).encode(), f"{name}/product.yaml")
     assert problems == []
@@ -87,9 +89,9 @@ def test_ids_given_twice() -> None:
     assert {one.code for one in graph_problems([promise("a"), promise("a")])} == {"B245"}
 
 
-@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=15))
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=8))
 def test_circles_are_found_exactly_when_there_are_some(edges: list[tuple[int, int]]) -> None:
-    needs: dict[int, set[int]] = {number: set() for number in range(7)}
+    needs: dict[int, set[int]] = {number: set() for number in range(5)}
     for one, other in edges:
         if one != other:
             needs[one].add(other)
