@@ -140,7 +140,9 @@ class _Windows:
     def _recognize(self, schema: pa.Schema) -> None:
         """The input after a restart is as it was before."""
         self._restored = False
-        for field in _schema_of(self._needed):
+        known = _schema_of(self._needed)
+        require_of(self._stream, self._input, set(known.names), schema)
+        for field in known:
             if field.name != self._time and schema.field(field.name).type != field.type:
                 what = f"the state of {self._stream} is of {field.name}: {field.type}"
                 why = f"{self._input} has {schema.field(field.name).type} now"
