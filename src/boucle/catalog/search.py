@@ -187,9 +187,10 @@ def _ranked(
     weight = "".join(f"WHEN '{kind}' THEN {factor} " for kind, factor in _KINDS.items())
     query = (
         "SELECT hit.kind, hit.owner, hit.name, hit.field, product.name, hit.says, hit.class, hit.personal, "  # noqa: S608 - our own conditions
-        f"-bm25(words, {_WEIGHTS}) * CASE hit.kind {weight}ELSE 1.0 END AS score FROM words "
-        "JOIN hit ON hit.id = words.rowid JOIN product ON product.id = hit.owner "
-        f"WHERE words MATCH ?{condition} ORDER BY score DESC LIMIT ?"
+        f"-found.rank * CASE hit.kind {weight}ELSE 1.0 END AS score FROM "
+        f"(SELECT rowid AS id, rank FROM words WHERE words MATCH ? AND rank MATCH 'bm25({_WEIGHTS})') AS found "
+        "JOIN hit ON hit.id = found.id JOIN product ON product.id = hit.owner "
+        f"WHERE 1{condition} ORDER BY score DESC LIMIT ?"
     )
     return [_hit(row) for row in rows.execute(query, (match, *values, limit))]
 
