@@ -41,7 +41,10 @@ def numbered(count: int) -> Block:
         {
             "machine": pa.array([f"press-{row % 3}" for row in range(count)]),
             "sensor": pa.array(["vib_x"] * count),
-            "at": pa.array([1_767_225_600_000_000_000 + row // 2 * 1_000_000_000 for row in range(count)], pa.timestamp("ns", "UTC")),
+            "at": pa.array(
+                [1_767_225_600_000_000_000 + row // 2 * 1_000_000_000 for row in range(count)],
+                pa.timestamp("ns", "UTC"),
+            ),
             "number": pa.array(range(count), pa.int64()),
             "share": pa.array([None if row % 5 == 0 else row / 7 for row in range(count)], pa.float64()),
         }
@@ -62,5 +65,12 @@ def endpoint(folder: Path, memory: str = "1GB", **how: Any) -> Iterator[SqlEndpo
 
 def connected(to: SqlEndpoint, **how: Any) -> "psycopg.Connection[Any]":
     """psycopg, as user ana."""
-    told = {"host": "127.0.0.1", "port": to.port, "user": "ana", "dbname": "boucle", "autocommit": True, **how}
+    told = {
+        "host": "127.0.0.1",
+        "port": to.port,
+        "user": "ana",
+        "dbname": "boucle",
+        "autocommit": True,
+        **how,
+    }
     return psycopg.connect(**told)

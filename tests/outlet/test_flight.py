@@ -40,8 +40,13 @@ def asked(served: FlightEndpoint, query: str, values: Any = None) -> list[tuple[
 
 
 def test_questions_are_answered(served: FlightEndpoint) -> None:
-    assert asked(served, "select machine, value from features order by at limit 2") == [("press-1", 0.0), ("press-2", 1.0)]
-    assert asked(served, "select machine from features where value > $1 and machine = $2", (0.5, "press-1")) == [("press-1",)]
+    assert asked(served, "select machine, value from features order by at limit 2") == [
+        ("press-1", 0.0),
+        ("press-2", 1.0),
+    ]
+    assert asked(
+        served, "select machine from features where value > $1 and machine = $2", (0.5, "press-1")
+    ) == [("press-1",)]
     assert asked(served, "explain select 1")[0][0] == "physical_plan"
 
 
@@ -57,10 +62,16 @@ def test_tables_types_keys_and_facts_are_told(served: FlightEndpoint) -> None:
     with driver.connect(served.uri, autocommit=True) as client:
         assert client.adbc_get_table_types() == ["TABLE"]
         assert client.adbc_get_info()["vendor_name"] == "boucle"
-        assert client.adbc_get_table_schema("features", db_schema_filter="silver").names[:3] == ["machine", "sensor", "at"]
+        assert client.adbc_get_table_schema("features", db_schema_filter="silver").names[:3] == [
+            "machine",
+            "sensor",
+            "at",
+        ]
         (catalog,) = client.adbc_get_objects(depth="all").read_all().to_pylist()
     tables = {
-        table["table_name"]: table for schema in catalog["catalog_db_schemas"] for table in schema["db_schema_tables"]
+        table["table_name"]: table
+        for schema in catalog["catalog_db_schemas"]
+        for table in schema["db_schema_tables"]
     }
     assert set(tables) == {"features", "vibration"}
     assert [one["column_name"] for one in tables["features"]["table_columns"]][-1] == "day"
@@ -68,9 +79,17 @@ def test_tables_types_keys_and_facts_are_told(served: FlightEndpoint) -> None:
 
 @pytest.mark.parametrize(
     ("query", "code"),
-    [("select nope from features", "B512"), ("select * from nope", "B511"), ("selec", "B513"), ("drop table features", "B510"), ("select 'x'::int", "B513")],
+    [
+        ("select nope from features", "B512"),
+        ("select * from nope", "B511"),
+        ("selec", "B513"),
+        ("drop table features", "B510"),
+        ("select 'x'::int", "B513"),
+    ],
 )
-def test_refusals_are_told_and_leak_no_path_of_the_lake(served: FlightEndpoint, sql: Sql, query: str, code: str) -> None:
+def test_refusals_are_told_and_leak_no_path_of_the_lake(
+    served: FlightEndpoint, sql: Sql, query: str, code: str
+) -> None:
     with pytest.raises(driver.Error, match=code) as refused:
         asked(served, query)
     assert str(sql.lake) not in str(refused.value)
@@ -85,11 +104,16 @@ def test_users_log_in_once_and_go_on_with_a_token(sql: Sql, tmp_path: Path, pair
             "password": "secret",
             DatabaseOptions.TLS_ROOT_CERTS.value: pair[0].read_text(),
         }
-        with driver.connect(running.uri, db_kwargs=login, autocommit=True) as client, client.cursor() as cursor:
+        with (
+            driver.connect(running.uri, db_kwargs=login, autocommit=True) as client,
+            client.cursor() as cursor,
+        ):
             cursor.execute("select count(*) from features")
             assert cursor.fetchone() == (4,)
         with pytest.raises(driver.Error, match="B831"):
-            driver.connect(running.uri, db_kwargs={**login, "password": "wrong"}, autocommit=True).cursor().execute("select 1")
+            driver.connect(
+                running.uri, db_kwargs={**login, "password": "wrong"}, autocommit=True
+            ).cursor().execute("select 1")
 
 
 def test_beyond_this_machine_users_and_tls_are_needed(sql: Sql) -> None:

@@ -46,11 +46,31 @@ def test_ports_are_read(tmp_path: object) -> None:
     ("port", "what", "fix"),
     [
         ("{name: features, type: sqll, version: 1.0.0}", "no interface 'sqll'", 'did you mean "sql"?'),
-        ("{name: features, type: carrier pigeon, version: 1.0.0}", "no interface", "one of tables, sql, flight"),
-        ("{name: featurs, type: flight, version: 1.0.0}", "nothing of a table 'featurs'", 'did you mean "features"?'),
-        ("{name: features, type: rest, version: 1.0.0, customProperties: [{property: colour, value: red}]}", "no setting 'colour'", "known: table"),
-        ("{name: features, type: files, version: 1.0.0, customProperties: [{property: format, value: xls}]}", "cannot be 'xls'", "one of parquet, csv"),
-        ("{name: features, type: events, version: 1.0.0, customProperties: [{property: to, value: 'mqt://b/x'}]}", "unknown sink scheme", "mqtt"),
+        (
+            "{name: features, type: carrier pigeon, version: 1.0.0}",
+            "no interface",
+            "one of tables, sql, flight",
+        ),
+        (
+            "{name: featurs, type: flight, version: 1.0.0}",
+            "nothing of a table 'featurs'",
+            'did you mean "features"?',
+        ),
+        (
+            "{name: features, type: rest, version: 1.0.0, customProperties: [{property: colour, value: red}]}",
+            "no setting 'colour'",
+            "known: table",
+        ),
+        (
+            "{name: features, type: files, version: 1.0.0, customProperties: [{property: format, value: xls}]}",
+            "cannot be 'xls'",
+            "one of parquet, csv",
+        ),
+        (
+            "{name: features, type: events, version: 1.0.0, customProperties: [{property: to, value: 'mqt://b/x'}]}",
+            "unknown sink scheme",
+            "mqtt",
+        ),
     ],
 )
 def test_what_cannot_be_is_told_with_its_line(tmp_path: object, port: str, what: str, fix: str) -> None:
@@ -69,20 +89,51 @@ def test_a_contract_is_read_for_its_words_and_key() -> None:
                 "description": "all",
                 "properties": [
                     {"name": "at", "logicalType": "timestamp", "primaryKey": True, "primaryKeyPosition": 2},
-                    {"name": "machine", "logicalType": "string", "primaryKey": True, "primaryKeyPosition": 1, "required": True},
-                    {"name": "value", "description": "x", "customProperties": [{"property": "unit", "value": "mm/s"}]},
+                    {
+                        "name": "machine",
+                        "logicalType": "string",
+                        "primaryKey": True,
+                        "primaryKeyPosition": 1,
+                        "required": True,
+                    },
+                    {
+                        "name": "value",
+                        "description": "x",
+                        "customProperties": [{"property": "unit", "value": "mm/s"}],
+                    },
                 ],
             }
         ]
     }
     note = notes(contract)["features"]
-    assert (note.key, note.columns["machine"].required, note.columns["value"].unit) == (("machine", "at"), True, "mm/s")
+    assert (note.key, note.columns["machine"].required, note.columns["value"].unit) == (
+        ("machine", "at"),
+        True,
+        "mm/s",
+    )
 
 
 def test_a_table_that_broke_its_promise_is_not_served() -> None:
-    note = TableNote(columns={"machine": ColumnNote("string"), "value": ColumnNote("number"), "tags": ColumnNote("array"), "free": ColumnNote()})
-    good = pa.schema([("machine", pa.string()), ("value", pa.float32()), ("tags", pa.list_(pa.string())), ("free", pa.int8()), ("more", pa.int8())])
+    note = TableNote(
+        columns={
+            "machine": ColumnNote("string"),
+            "value": ColumnNote("number"),
+            "tags": ColumnNote("array"),
+            "free": ColumnNote(),
+        }
+    )
+    good = pa.schema(
+        [
+            ("machine", pa.string()),
+            ("value", pa.float32()),
+            ("tags", pa.list_(pa.string())),
+            ("free", pa.int8()),
+            ("more", pa.int8()),
+        ]
+    )
     check_contract("t", good, note)
     check_contract("t", pa.schema([]), note)
     with pytest.raises(ContractBroken, match=r'B845.*"machine" is int64, not string; "tags" is missing'):
-        check_contract("t", pa.schema([("machine", pa.int64()), ("value", pa.int64()), ("free", pa.int8())]), note)
+        check_contract(
+            "t", pa.schema([("machine", pa.int64()), ("value", pa.int64()), ("free", pa.int8())]), note
+        )

@@ -78,7 +78,9 @@ def test_a_reader_finds_the_way_from_the_front_door(web: httpx.Client) -> None:
     assert table["key"] == ["machine", "at"]
     assert {"name": "value", "type": "double", "description": "how much it shakes"} in table["columns"]
     page = told(web, table["rows"], order="at", limit=1, select="machine,at,value,samples")
-    assert page["rows"] == [{"machine": "press-1", "at": "2025-12-31T23:59:59.123456Z", "value": 0.0, "samples": [0.5, 0.5, 0.5]}]
+    assert page["rows"] == [
+        {"machine": "press-1", "at": "2025-12-31T23:59:59.123456Z", "value": 0.0, "samples": [0.5, 0.5, 0.5]}
+    ]
 
 
 @pytest.mark.parametrize(
@@ -102,7 +104,14 @@ def test_filters(web: httpx.Client, asked: dict[str, str], numbers: list[int]) -
     assert page["next"] is None
 
 
-@given(st.integers(1, 20), st.lists(st.sampled_from(["at", "share.desc", "machine", "number.desc", "share"]), max_size=3, unique_by=lambda one: one.split(".")[0]))
+@given(
+    st.integers(1, 20),
+    st.lists(
+        st.sampled_from(["at", "share.desc", "machine", "number.desc", "share"]),
+        max_size=3,
+        unique_by=lambda one: one.split(".")[0],
+    ),
+)
 def test_pages_are_the_whole_without_gap_or_double(web: httpx.Client, limit: int, order: list[str]) -> None:
     whole = told(web, MANY, limit=1000, order=",".join(order), select="number")["rows"]
     rows, following = [], f"{MANY}?limit={limit}&order={','.join(order)}&select=number"
@@ -137,7 +146,9 @@ def test_four_forms(web: httpx.Client) -> None:
 
     lines = asked("application/x-ndjson").text.splitlines()
     assert [json.loads(line)["number"] for line in lines] == [0, 1]
-    assert [row["number"] for row in csv.DictReader(io.StringIO(asked("text/csv;q=0.9, image/png").text))] == ["0", "1"]
+    assert [
+        row["number"] for row in csv.DictReader(io.StringIO(asked("text/csv;q=0.9, image/png").text))
+    ] == ["0", "1"]
     table = pa.ipc.open_stream(asked("application/vnd.apache.arrow.stream").content).read_all()
     assert table.column("number").to_pylist() == [0, 1]
     assert asked("*/*").json()["rows"][1]["number"] == 1
@@ -174,8 +185,13 @@ def test_errors_are_problem_documents(web: httpx.Client, path: str, status: int,
 
 @given(
     st.dictionaries(
-        st.sampled_from(["number", "machine", "share", "at", "select", "order", "limit", "cursor", "version", "x"]),
-        st.one_of(st.text(max_size=20), st.sampled_from(["eq.1", "in.(1,2)", "is.null", "not.gt.2", "like.*", "at.desc"])),
+        st.sampled_from(
+            ["number", "machine", "share", "at", "select", "order", "limit", "cursor", "version", "x"]
+        ),
+        st.one_of(
+            st.text(max_size=20),
+            st.sampled_from(["eq.1", "in.(1,2)", "is.null", "not.gt.2", "like.*", "at.desc"]),
+        ),
     )
 )
 def test_any_question_is_answered_or_refused(web: httpx.Client, asked: dict[str, str]) -> None:
@@ -187,7 +203,10 @@ def test_the_openapi_document_is_valid_and_says_what_the_contract_says(web: http
     document = told(web, "/products/press/openapi.json")
     validate(document)
     row = document["components"]["schemas"]["features"]
-    assert row["properties"]["value"] == {"type": ["number", "null"], "description": "how much it shakes [mm/s]"}
+    assert row["properties"]["value"] == {
+        "type": ["number", "null"],
+        "description": "how much it shakes [mm/s]",
+    }
     assert row["properties"]["at"]["format"] == "date-time"
     page = told(web, ROWS, limit=1)
     assert set(page["rows"][0]) <= set(row["properties"])
@@ -204,7 +223,12 @@ def test_users_are_asked_for_their_password(sql: Sql, tmp_path: Path) -> None:
         token = web.post("/token", auth=("ana", "secret")).json()["access_token"]
         assert web.get(ROWS, headers={"authorization": f"Bearer {token}"}).status_code == 200
         assert web.get(ROWS, headers={"authorization": "Bearer x"}).status_code == 401
-        assert web.get(ROWS, headers={"authorization": "Basic " + base64.b64encode(b"\xff").decode()}).status_code == 401
+        assert (
+            web.get(
+                ROWS, headers={"authorization": "Basic " + base64.b64encode(b"\xff").decode()}
+            ).status_code
+            == 401
+        )
 
 
 def test_only_declared_tables_are_shown(sql: Sql) -> None:
@@ -222,7 +246,10 @@ def test_new_rows_are_told_as_they_come(tmp_path: Path) -> None:
             assert stream.headers["content-type"].startswith("text/event-stream")
             table.append(numbered(3))
             lines = stream.iter_lines()
-            told = [json.loads(line[6:]) for line in itertools.islice((one for one in lines if one.startswith("data: ")), 3)]
+            told = [
+                json.loads(line[6:])
+                for line in itertools.islice((one for one in lines if one.startswith("data: ")), 3)
+            ]
         assert [one["data"]["number"] for one in told] == [0, 1, 2]
         with web.stream("GET", path, headers={"last-event-id": f"{table.version - 1}.1"}) as stream:
             again = next(line for line in stream.iter_lines() if line.startswith("id: "))
@@ -242,7 +269,9 @@ def test_rows_are_cloudevents_each_once_with_its_own_id(tmp_path: Path) -> None:
     assert {one["specversion"] for one in found} == {"1.0"}
     assert found[0]["type"] == "boucle.press.vibration.row"
     assert found[0]["data"]["machine"].startswith("press-")
-    assert [one["id"] for one in found] == [json.loads(payload)["id"] for _, payload in events(table, "press", start)]
+    assert [one["id"] for one in found] == [
+        json.loads(payload)["id"] for _, payload in events(table, "press", start)
+    ]
 
 
 def test_events_go_to_a_topic_through_a_sink(tmp_path: Path) -> None:
@@ -269,7 +298,9 @@ def test_a_version_becomes_files_with_checksums(sql: Sql, lake: Path, tmp_path: 
     if form == "parquet":
         assert sorted(pq.read_table(path).column("number").to_pylist()) == list(range(50))
     else:
-        assert sorted(int(row["number"]) for row in csv.DictReader(io.StringIO(path.read_text()))) == list(range(50))
+        assert sorted(int(row["number"]) for row in csv.DictReader(io.StringIO(path.read_text()))) == list(
+            range(50)
+        )
     assert export(sql, table, tmp_path, form) == manifest
     path.write_bytes(path.read_bytes()[:-1])
     assert verify(place) == [f"{file['name']} is not what was written"]

@@ -77,20 +77,34 @@ def test_psql_lists_tables_and_describes_them(psql: Callable[..., subprocess.Com
     ["\\d", "\\dt+", "\\l", "\\dn+", "\\df", "\\dv", "\\di", "\\ds", "\\dm", "\\du", "\\dT", "\\dp", "\\ddp", "\\dx", "\\db",
      "\\do", "\\dC", "\\dy", "\\dE", "\\dc", "\\dD", "\\dL", "\\z features", "\\dt silver.*", "\\d raw.vibration", "\\conninfo", "\\encoding"],
 )  # fmt: skip
-def test_psql_asks_nothing_that_is_not_there(psql: Callable[..., subprocess.CompletedProcess[str]], command: str) -> None:
+def test_psql_asks_nothing_that_is_not_there(
+    psql: Callable[..., subprocess.CompletedProcess[str]], command: str
+) -> None:
     done = psql(command)
     assert "ERROR" not in done.stderr
     assert done.returncode == 0
 
 
 def test_psql_reads_values_and_errors(psql: Callable[..., subprocess.CompletedProcess[str]]) -> None:
-    done = psql("select machine, value from features order by at limit 1", "select nope from features", "select 1 as still")
+    done = psql(
+        "select machine, value from features order by at limit 1",
+        "select nope from features",
+        "select 1 as still",
+    )
     assert " press-1 |   0.0" in done.stdout
     assert "B512" in done.stderr
     assert "LINE 1: select nope from features\n               ^" in done.stderr
     assert "still" in done.stdout
-    assert psql("copy (select machine, value from features order by at limit 1) to stdout with csv header").stdout == "machine,value\npress-1,0.0\n"
-    assert "press-1\t0.0" in psql("\\copy (select machine, value from features order by at limit 1) to stdout").stdout
+    assert (
+        psql(
+            "copy (select machine, value from features order by at limit 1) to stdout with csv header"
+        ).stdout
+        == "machine,value\npress-1,0.0\n"
+    )
+    assert (
+        "press-1\t0.0"
+        in psql("\\copy (select machine, value from features order by at limit 1) to stdout").stdout
+    )
 
 
 @pytest.mark.parametrize("binary", [False, True])
@@ -126,12 +140,18 @@ def test_psycopg_cursors_stream_and_copy(served: SqlEndpoint) -> None:
             assert cursor.fetchmany(3) == [(0,), (1,), (2,)]
             assert client.execute("select 'between'").fetchone() == ("between",)
             assert sum(row[0] for row in cursor) == sum(range(3, 1000))
-        with client.cursor().copy("copy (select i, 'a' || chr(9) || i, null from range(3) t(i)) to stdout") as copy:
+        with client.cursor().copy(
+            "copy (select i, 'a' || chr(9) || i, null from range(3) t(i)) to stdout"
+        ) as copy:
             assert list(copy.rows()) == [(str(i), f"a\t{i}", None) for i in range(3)]
-        with client.cursor().copy("copy (select i, i / 2.0 from range(3) t(i)) to stdout (format binary)") as copy:
+        with client.cursor().copy(
+            "copy (select i, i / 2.0 from range(3) t(i)) to stdout (format binary)"
+        ) as copy:
             copy.set_types(["int8", "float8"])
             assert list(copy.rows()) == [(i, i / 2) for i in range(3)]
-        with client.cursor().copy("copy features (machine, value) to stdout (format csv, header, delimiter ';')") as copy:
+        with client.cursor().copy(
+            "copy features (machine, value) to stdout (format csv, header, delimiter ';')"
+        ) as copy:
             assert b"".join(copy).startswith(b"machine;value\npress-")
         with client.cursor().copy("copy (select 1 where false) to stdout (format binary)") as copy:
             assert list(copy.rows()) == []
@@ -152,9 +172,14 @@ def test_psycopg_pipelines(served: SqlEndpoint) -> None:
 
 def test_asyncpg_reads_writes_and_introspects(served: SqlEndpoint) -> None:
     async def main() -> None:
-        client = await asyncpg.connect(host="127.0.0.1", port=served.port, user="ana", database="boucle", ssl=False)
+        client = await asyncpg.connect(
+            host="127.0.0.1", port=served.port, user="ana", database="boucle", ssl=False
+        )
         rows = await client.fetch(
-            "select at, samples from features where value >= $1 and machine = any($2) order by at limit $3", 0.0, ["press-1"], 1
+            "select at, samples from features where value >= $1 and machine = any($2) order by at limit $3",
+            0.0,
+            ["press-1"],
+            1,
         )
         assert [tuple(row) for row in rows] == [(FIRST, [0.5, 0.5, 0.5])]
         row = await client.fetchrow(EVERYTHING)
@@ -168,7 +193,10 @@ def test_asyncpg_reads_writes_and_introspects(served: SqlEndpoint) -> None:
         with pytest.raises(asyncpg.UndefinedColumnError):
             await client.fetch("select nope from features")
         with pytest.raises(TimeoutError):
-            await client.fetch("select count(*) from range(100000000) a, range(100000) b where a.range * b.range = 7", timeout=0.3)
+            await client.fetch(
+                "select count(*) from range(100000000) a, range(100000) b where a.range * b.range = 7",
+                timeout=0.3,
+            )
         assert await client.fetchval("select current_user") == "ana"
         await client.reset()
         await client.close()
@@ -186,7 +214,12 @@ def test_sqlalchemy_reflects_and_asks(served: SqlEndpoint, driver: str) -> None:
     assert look.has_table("features", "silver")
     assert look.get_pk_constraint("features", "silver")["constrained_columns"] == ["machine", "at"]
     assert look.get_table_comment("features", "silver")["text"] == "One row per machine and second."
-    for ask in (look.get_foreign_keys, look.get_indexes, look.get_unique_constraints, look.get_check_constraints):
+    for ask in (
+        look.get_foreign_keys,
+        look.get_indexes,
+        look.get_unique_constraints,
+        look.get_check_constraints,
+    ):
         assert ask("features", "silver") == []
     columns = {one["name"]: one for one in look.get_columns("features", "silver")}
     assert (str(columns["at"]["type"]), columns["at"]["nullable"]) == ("TIMESTAMP", False)
@@ -195,7 +228,12 @@ def test_sqlalchemy_reflects_and_asks(served: SqlEndpoint, driver: str) -> None:
     meta.reflect(engine, schema="silver")
     table = meta.tables["silver.features"]
     with engine.connect() as client:
-        asked = sa.select(table.c.machine, sa.func.count()).where(table.c.value > 0.5).group_by(table.c.machine).order_by(table.c.machine)
+        asked = (
+            sa.select(table.c.machine, sa.func.count())
+            .where(table.c.value > 0.5)
+            .group_by(table.c.machine)
+            .order_by(table.c.machine)
+        )
         assert [tuple(row) for row in client.execute(asked)] == [("press-1", 1), ("press-2", 2)]
         stream = client.execution_options(stream_results=True).execute(sa.text("select * from range(5000)"))
         assert len(stream.fetchall()) == 5000
@@ -212,20 +250,29 @@ def test_jdbc(served: SqlEndpoint) -> None:
             pytest.skip(f"no JDBC driver: put it at build/jdbc/{JAR.name}, or apt-get install maven")
         what = "-Dartifact=org.postgresql:postgresql:42.7.4"
         subprocess.run(
-            [maven, "-q", "-B", "dependency:copy", what, f"-DoutputDirectory={JAR.parent}"], check=False, capture_output=True, timeout=200
+            [maven, "-q", "-B", "dependency:copy", what, f"-DoutputDirectory={JAR.parent}"],
+            check=False,
+            capture_output=True,
+            timeout=200,
         )
         if not JAR.exists():
             pytest.skip("Maven could not fetch org.postgresql:postgresql:42.7.4")
     where = f"jdbc:postgresql://127.0.0.1:{served.port}/boucle?sslmode=disable"
     program = str(Path(__file__).with_name("Jdbc.java"))
     done = subprocess.run(
-        [java, "-cp", str(JAR), program, where, "ana", "none"], capture_output=True, text=True, timeout=120, check=False
+        [java, "-cp", str(JAR), program, where, "ana", "none"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     told = dict(line.split(": ", 1) for line in done.stdout.splitlines())
     assert told["catalogs"] == "[boucle]"
     assert told["tables"] == "[features One row per machine and second.]"
-    assert told["columns"].startswith("[machine text NO, sensor text YES, at timestamptz NO, value float8 YES, samples _float4 YES")
+    assert told["columns"].startswith(
+        "[machine text NO, sensor text YES, at timestamptz NO, value float8 YES, samples _float4 YES"
+    )
     assert told["keys"] == "[machine 1, at 2]"
     assert told["indexes"] == "[features_pkey machine, features_pkey at]"
     rounds = {told[f"round{number}"] for number in range(8)}  # text, then binary

@@ -70,14 +70,18 @@ def test_passwords_are_checked_and_never_stored(lake: Path, users: Users) -> Non
 
 def test_tls_is_required_where_there_is_a_certificate(lake: Path, pair: tuple[Path, Path]) -> None:
     with endpoint(lake, certificate=tls_context(*pair)) as running:
-        with connected(running, host="localhost", hostaddr="127.0.0.1", sslmode="verify-full", sslrootcert=str(pair[0])) as client:
+        with connected(
+            running, host="localhost", hostaddr="127.0.0.1", sslmode="verify-full", sslrootcert=str(pair[0])
+        ) as client:
             assert client.pgconn.ssl_in_use
             assert client.execute("select count(*) from features").fetchone() == (4,)
         with pytest.raises(psycopg.OperationalError, match="B832"):
             connected(running, sslmode="disable")
         direct = ssl.create_default_context(cafile=str(pair[0]))
         direct.set_alpn_protocols(["postgresql"])
-        with direct.wrap_socket(socket.create_connection(("127.0.0.1", running.port)), server_hostname="localhost") as raw:
+        with direct.wrap_socket(
+            socket.create_connection(("127.0.0.1", running.port)), server_hostname="localhost"
+        ) as raw:
             raw.sendall(startup(user="ana"))
             assert raw.recv(1) == b"R"
     with endpoint(lake, certificate=tls_context(*pair), tls="allowed") as running:
@@ -85,13 +89,23 @@ def test_tls_is_required_where_there_is_a_certificate(lake: Path, pair: tuple[Pa
 
 
 def test_bytes_slipped_in_before_tls_are_refused(lake: Path, pair: tuple[Path, Path]) -> None:
-    with endpoint(lake, certificate=tls_context(*pair)) as running, socket.create_connection(("127.0.0.1", running.port)) as raw:
+    with (
+        endpoint(lake, certificate=tls_context(*pair)) as running,
+        socket.create_connection(("127.0.0.1", running.port)) as raw,
+    ):
         raw.sendall(struct.pack(">II", 8, 80877103) + startup(user="ana"))
         assert b"B830" in drained(raw)
 
 
-def test_beyond_this_machine_users_and_tls_are_needed(lake: Path, users: Users, pair: tuple[Path, Path]) -> None:
-    for how in ({}, {"users": users}, {"certificate": tls_context(*pair)}, {"users": users, "certificate": tls_context(*pair), "tls": "allowed"}):
+def test_beyond_this_machine_users_and_tls_are_needed(
+    lake: Path, users: Users, pair: tuple[Path, Path]
+) -> None:
+    for how in (
+        {},
+        {"users": users},
+        {"certificate": tls_context(*pair)},
+        {"users": users, "certificate": tls_context(*pair), "tls": "allowed"},
+    ):
         with pytest.raises(BoucleError, match="B841"), endpoint(lake, host="0.0.0.0", **how):
             pass
     with pytest.raises(BoucleError, match="B843"):
@@ -157,7 +171,11 @@ def test_what_is_refused_says_why_and_the_session_goes_on(served: SqlEndpoint, t
 
 def test_the_place_of_a_mistake_is_told(served: SqlEndpoint) -> None:
     with connected(served) as client:
-        for text, place in (("select 1,\n  nope from features", "13"), ("select * frm features", "14"), ("select * from nope", "15")):
+        for text, place in (
+            ("select 1,\n  nope from features", "13"),
+            ("select * frm features", "14"),
+            ("select * from nope", "15"),
+        ):
             with pytest.raises(psycopg.Error) as refused:
                 client.execute(text)  # type: ignore[call-overload]
             assert refused.value.diag.statement_position == place
@@ -166,6 +184,7 @@ def test_the_place_of_a_mistake_is_told(served: SqlEndpoint) -> None:
 def test_a_transaction_sees_one_state_and_fails_as_one(tmp_path: Path) -> None:
     lake = make_lake(tmp_path)
     with endpoint(lake) as running, connected(running) as client:
+
         def count() -> Any:
             row = client.execute("select count(*) from raw.vibration").fetchone()
             assert row is not None
@@ -193,7 +212,11 @@ def test_a_transaction_sees_one_state_and_fails_as_one(tmp_path: Path) -> None:
 
 def test_new_versions_and_tables_are_seen_without_breaking_what_runs(tmp_path: Path) -> None:
     lake = make_lake(tmp_path)
-    with endpoint(lake) as running, connected(running, autocommit=False) as client, connected(running) as other:
+    with (
+        endpoint(lake) as running,
+        connected(running, autocommit=False) as client,
+        connected(running) as other,
+    ):
         with client.cursor("slow") as cursor:
             cursor.execute("select v.value from raw.vibration v, range(2000)")
             assert len(cursor.fetchmany(10)) == 10
@@ -201,7 +224,9 @@ def test_new_versions_and_tables_are_seen_without_breaking_what_runs(tmp_path: P
             LakeTable(lake / "gold" / "later").append(readings(0, 1))
             assert other.execute("select count(*) from raw.vibration").fetchone() == (12,)
             assert other.execute("select count(*) from later").fetchone() == (1,)
-            assert other.execute("select relname from pg_class where relnamespace = 'gold'::regnamespace").fetchall() == [("later",)]
+            assert other.execute(
+                "select relname from pg_class where relnamespace = 'gold'::regnamespace"
+            ).fetchall() == [("later",)]
             assert len(cursor.fetchall()) == 6 * 2000 - 10
 
 
@@ -213,7 +238,9 @@ def test_settings_are_kept_for_the_session(served: SqlEndpoint) -> None:
         client.execute("set search_path to silver, raw")
         assert client.execute("select count(*) from features").fetchone() == (4,)
         client.execute("set time zone 'Europe/Paris'")
-        row = client.execute("select date_trunc('day', timestamptz '2026-06-01 23:30:00+00')::date::text").fetchone()
+        row = client.execute(
+            "select date_trunc('day', timestamptz '2026-06-01 23:30:00+00')::date::text"
+        ).fetchone()
         assert row == ("2026-06-02",)
         assert client.info.parameter_status("TimeZone") == "Europe/Paris"
         client.execute("set application_name = 'me'")
@@ -230,7 +257,10 @@ def test_settings_are_kept_for_the_session(served: SqlEndpoint) -> None:
 def test_integers_divide_and_nulls_sort_as_in_postgresql(served: SqlEndpoint) -> None:
     with connected(served) as client:
         assert client.execute("select 7 / 2, 7 / 2.0").fetchone() == (3, 3.5)
-        assert client.execute("select * from (values (1), (null)) t(a) order by a desc").fetchall() == [(None,), (1,)]
+        assert client.execute("select * from (values (1), (null)) t(a) order by a desc").fetchall() == [
+            (None,),
+            (1,),
+        ]
 
 
 def test_statements_are_cancelled_and_timed(served: SqlEndpoint) -> None:
@@ -251,7 +281,9 @@ def test_statements_are_cancelled_and_timed(served: SqlEndpoint) -> None:
 def test_a_wrong_secret_cancels_nothing(served: SqlEndpoint) -> None:
     with connected(served) as client:
         row: list[Any] = []
-        asking = threading.Thread(target=lambda: row.append(client.execute("select sum(i) from range(30000000) t(i)").fetchone()))
+        asking = threading.Thread(
+            target=lambda: row.append(client.execute("select sum(i) from range(30000000) t(i)").fetchone())
+        )
         asking.start()
         with socket.create_connection(("127.0.0.1", served.port)) as raw:
             raw.sendall(struct.pack(">IIII", 16, 80877102, client.info.backend_pid, 1))
@@ -282,7 +314,11 @@ def test_memory_is_bounded_and_told(lake: Path) -> None:
 
 def test_a_million_rows_arrive(served: SqlEndpoint) -> None:
     with connected(served) as client:
-        rows = client.cursor(binary=True).execute("select i, i * 1.5::double, 'm' || (i % 7) from range(1000000) t(i)").fetchall()
+        rows = (
+            client.cursor(binary=True)
+            .execute("select i, i * 1.5::double, 'm' || (i % 7) from range(1000000) t(i)")
+            .fetchall()
+        )
         assert len(rows) == 1_000_000
         assert rows[123_456] == (123_456, 185_184.0, f"m{123_456 % 7}")
 
@@ -294,8 +330,12 @@ def test_fifty_clients_at_once(served: SqlEndpoint) -> None:
         try:
             with connected(served) as client:
                 for step in range(4):
-                    assert client.execute("select count(*), %s::int from features where value >= %s", (step, 0)).fetchone() == (4, step)
-                assert client.execute("select sum(i) from range(20000) t(i)").fetchone() == (sum(range(20_000)),)
+                    assert client.execute(
+                        "select count(*), %s::int from features where value >= %s", (step, 0)
+                    ).fetchone() == (4, step)
+                assert client.execute("select sum(i) from range(20000) t(i)").fetchone() == (
+                    sum(range(20_000)),
+                )
         except (psycopg.Error, AssertionError) as error:
             failed.append(error)
 
@@ -326,7 +366,11 @@ def test_shutting_down_ends_clients_and_returns(lake: Path) -> None:
 
 
 def startup(**parameters: str) -> bytes:
-    body = struct.pack(">I", 196608) + b"".join(f"{name}\0{value}\0".encode() for name, value in parameters.items()) + b"\0"
+    body = (
+        struct.pack(">I", 196608)
+        + b"".join(f"{name}\0{value}\0".encode() for name, value in parameters.items())
+        + b"\0"
+    )
     return struct.pack(">I", len(body) + 4) + body
 
 

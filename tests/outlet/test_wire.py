@@ -77,7 +77,12 @@ def test_any_parameter_is_a_value_or_refused(data: bytes, oid: int, binary: bool
         assert refused.code == "B837"
 
 
-@given(st.lists(st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**12), max_value=10**12, places=5), min_size=1))
+@given(
+    st.lists(
+        st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**12), max_value=10**12, places=5),
+        min_size=1,
+    )
+)
 def test_numerics_are_what_they_were_in_both_ways_of_writing(numbers: list[Decimal]) -> None:
     told = values_of(pa.array(numbers, pa.decimal128(18, 5)), "DECIMAL(18,5)", True)
     for index, number in enumerate(numbers):
@@ -105,16 +110,21 @@ def test_texts_and_comments_are_left_alone() -> None:
     assert split("select ';' ; -- ;\n select $$a;b$$ /* ; */; ; select $q$;$q$") == [
         "select ';'", "-- ;\n select $$a;b$$ /* ; */", "select $q$;$q$",
     ]  # fmt: skip
-    assert rewrite("select 'pg_class', \"pg_catalog\", /* pg_class */ x -- pg_class", NAMES, "ana").count("home") == 0
+    assert (
+        rewrite("select 'pg_class', \"pg_catalog\", /* pg_class */ x -- pg_class", NAMES, "ana").count("home")
+        == 0
+    )
     assert rewrite("select c.oid::regclass, 'a'::regclass from pg_catalog.pg_class c", NAMES, "ana") == (
         "select home.regclass_out(c.oid), home.regclass_in('a') from home.pg_class c"
     )
     assert rewrite("select cast(cast(f(x) as regclass) as oid), current_user", NAMES, "o'ana") == (
         "select cast(home.regclass_out(f(x)  ) as uinteger), 'o''ana'"
     )
-    assert rewrite("select '{a,b}'::name[] from t where a operator(pg_catalog.~) 'x' collate pg_catalog.default", NAMES, "") == (
-        "select '[a,b]'::varchar[] from t where a  ~  'x'  "
-    )
+    assert rewrite(
+        "select '{a,b}'::name[] from t where a operator(pg_catalog.~) 'x' collate pg_catalog.default",
+        NAMES,
+        "",
+    ) == ("select '[a,b]'::varchar[] from t where a  ~  'x'  ")
 
 
 @given(st.binary(max_size=100), st.binary(max_size=100))
@@ -163,7 +173,15 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqlEndpoint]:
         yield running
 
 
-@given(st.lists(st.one_of(st.binary(max_size=60), st.sampled_from([bytes([ord(k)]) + struct.pack(">I", len(b) + 4) + b for k, b in GOOD])), max_size=6))
+@given(
+    st.lists(
+        st.one_of(
+            st.binary(max_size=60),
+            st.sampled_from([bytes([ord(k)]) + struct.pack(">I", len(b) + 4) + b for k, b in GOOD]),
+        ),
+        max_size=6,
+    )
+)
 def test_no_bytes_end_the_server(served: SqlEndpoint, parts: list[bytes]) -> None:
     hello = struct.pack(">I", 196608) + b"user\0ana\0database\0boucle\0\0"
     with socket.create_connection(("127.0.0.1", served.port)) as raw:
@@ -179,7 +197,10 @@ def test_no_bytes_end_the_server(served: SqlEndpoint, parts: list[bytes]) -> Non
         assert client.execute("select 1").fetchone() == (1,)
 
 
-@pytest.mark.parametrize("head", [b"\xff\xff\xff\xff", b"\x00\x00\x00\x00", b"\x7f\xff\xff\xff", b"\x00\x00\x00\x08\xff\xff\xff\xff"])
+@pytest.mark.parametrize(
+    "head",
+    [b"\xff\xff\xff\xff", b"\x00\x00\x00\x00", b"\x7f\xff\xff\xff", b"\x00\x00\x00\x08\xff\xff\xff\xff"],
+)
 def test_huge_and_tiny_lengths_are_refused_at_once(served: SqlEndpoint, head: bytes) -> None:
     with socket.create_connection(("127.0.0.1", served.port)) as raw:
         raw.settimeout(10)
