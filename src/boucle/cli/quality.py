@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from boucle.quality.table_check import TableReport
     from boucle.quality.verdict import Outcome
 
-__all__ = ["arguments", "run"]
+__all__ = ["arguments", "contract_rules", "run"]
 
 _MARKS = {"kept": "✓", "broken": "✗", "unknown": "?"}
 _SEVERITIES = ("info", "warning", "error")
@@ -125,7 +125,7 @@ class _Subject:
         self._folder: Path = options.product
         self._feeds: dict[str, str] = {}
         if options.contract is not None:
-            self.rules = _contract_rules(options.contract)
+            self.rules = contract_rules(options.contract)
         else:
             from boucle.product.project import load_project
 
@@ -215,7 +215,8 @@ class _Subject:
         return found
 
 
-def _contract_rules(file: Path) -> "dict[str, tuple[Rule, ...]]":
+def contract_rules(file: Path) -> "dict[str, tuple[Rule, ...]]":
+    """The rules of a DataContract in a file, by schema object; DeclarationError for all that is wrong with it."""
     from boucle.product.lines import read_documents
     from boucle.product.odcs import compile_rules
 

@@ -1,7 +1,7 @@
 """The contract of a whole table, held against its rows: numbers, verdicts, and some of the rows that break it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from msgspec import Struct
@@ -11,8 +11,10 @@ from boucle.clock import Nanos
 from boucle.product.rules import Rule
 from boucle.quality.relation import Relation
 from boucle.quality.sql_pass import MEMORY, Sample, WholeTable
-from boucle.quality.state import Function, TableState
 from boucle.quality.verdict import Measured, Outcome, Record, judge
+
+if TYPE_CHECKING:
+    from boucle.quality.state import Function
 
 __all__ = ["Failing", "TableReport", "check_table", "failing_rows"]
 
@@ -47,7 +49,7 @@ def check_table(
     *,
     now: Nanos,
     others: Mapping[str, Relation] | None = None,
-    functions: Mapping[str, Function] | None = None,
+    functions: "Mapping[str, Function] | None" = None,
     history: Sequence[Record] = (),
     sample: Sample | None = None,
     show: int = 10,
@@ -75,11 +77,13 @@ def check_table(
 def _by_functions(
     whole: WholeTable,
     rules: Sequence[Rule],
-    functions: Mapping[str, Function],
+    functions: "Mapping[str, Function]",
     measured: Measured,
     show: int,
 ) -> list[Failing]:
     """Python sees batches of the columns it asked for, streamed: memory stays bounded."""
+    from boucle.quality.state import TableState
+
     known = [rule for rule in rules if all(column in whole.kinds for column in rule.columns)]
     state = TableState(known, functions=functions)
     everything = any(not rule.columns for rule in known)
