@@ -59,7 +59,14 @@ def product(tmp_path: Path) -> Path:
 
 @contextmanager
 def served(*words: str, cwd: Path) -> Iterator[dict[str, str]]:
-    process = subprocess.Popen([*BOUCLE, "serve", "--json", *words], cwd=cwd, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*BOUCLE, "serve", "--json", *words],
+        cwd=cwd,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -86,13 +93,22 @@ def test_one_command_serves_sql_flight_and_rest(product: Path) -> None:
 
 
 def test_a_run_alone_can_be_served(product: Path) -> None:
-    with served("--run", "run", "--sql", "127.0.0.1:0", cwd=product.parent) as told, psycopg.connect(told["sql"], user="ana") as client:
+    with (
+        served("--run", "run", "--sql", "127.0.0.1:0", cwd=product.parent) as told,
+        psycopg.connect(told["sql"], user="ana") as client,
+    ):
         assert client.execute("select count(*) from raw.vibration").fetchone() == (6,)
 
 
 def test_users_are_added_and_asked(product: Path) -> None:
     added = subprocess.run(
-        [*BOUCLE, "serve", "--add-user", "ana", "--users", "users"], cwd=product.parent, env=environment(), input="secret\n", text=True, capture_output=True, check=False
+        [*BOUCLE, "serve", "--add-user", "ana", "--users", "users"],
+        cwd=product.parent,
+        env=environment(),
+        input="secret\n",
+        text=True,
+        capture_output=True,
+        check=False,
     )
     assert added.returncode == 0, added.stderr
     with served("press", "--sql", "127.0.0.1:0", "--users", "users", cwd=product.parent) as told:
@@ -125,7 +141,7 @@ def test_a_table_that_is_not_what_was_promised_is_not_served(product: Path) -> N
     file.write_text(file.read_text().replace("logicalType: number", "logicalType: boolean"))
     done = boucle("serve", "press", cwd=product.parent)
     assert done.returncode == 1
-    assert 'B845' in done.stderr
+    assert "B845" in done.stderr
     assert '"value" is double, not boolean' in done.stderr
 
 

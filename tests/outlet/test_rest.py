@@ -27,8 +27,8 @@ from boucle.outlet.cloudevents import events, publish
 from boucle.outlet.export import export, verify
 from boucle.outlet.rest import create_rest
 from boucle.outlet.users import Users, add_user
-from boucle.web.server import serve
 from boucle.testing.conformance.table import readings
+from boucle.web.server import serve
 from tests.outlet.served import ABOUT, make_lake, numbered
 
 ROWS = "/products/press/tables/features/rows"

@@ -21,15 +21,17 @@ from tests.outlet.served import connected, endpoint, make_lake
 
 JAR = Path(__file__).parents[2] / "build" / "jdbc" / "postgresql-42.7.4.jar"
 FIRST = datetime(2025, 12, 31, 23, 59, 59, 123456, UTC)
+LISTS = "d dt+ l dn+ df dv di ds dm du dT dp ddp dx db do dC dy dE dc dD dL conninfo encoding"
+NAIVE = datetime(1999, 12, 31, 3, 4, 5, 600000)  # noqa: DTZ001 - a timestamp without a zone
 EVERYTHING = """select 1::smallint, 2::int, 3::bigint, 1.5::float4, 2.5::float8, true, 'é'::text, '\\x41\\xFF'::blob,
     date '2020-01-02', time '10:11:12.5', timestamp '1999-12-31 03:04:05.6', timestamptz '2020-01-02 03:04:05.6+00',
     interval '1 month 2 days 3 seconds', 12345.6789::decimal(18,4), -0.00012::decimal(10,5),
     123456789012345678901234.5678::decimal(38,4), 0::decimal(9,3), 170141183460469231731::hugeint,
-    uuid '00112233-4455-6677-8899-aabbccddeeff', '{"a":1}'::json, {'a': 1, 'b': [true]}, [1, null, 3], ['a"', 'b,', null],
-    [1.5]::decimal(4,2)[], [date '2020-01-01'], []::int[], null, [[1], [2]]"""
-VALUES = (
+    uuid '00112233-4455-6677-8899-aabbccddeeff', '{"a":1}'::json, {'a': 1, 'b': [true]}, [1, null, 3],
+    ['a"', 'b,', null], [1.5]::decimal(4,2)[], [date '2020-01-01'], []::int[], null, [[1], [2]]"""
+VALUES: tuple[Any, ...] = (
     1, 2, 3, 1.5, 2.5, True, "é", b"A\xff",
-    date(2020, 1, 2), time(10, 11, 12, 500000), datetime(1999, 12, 31, 3, 4, 5, 600000), datetime(2020, 1, 2, 3, 4, 5, 600000, UTC),
+    date(2020, 1, 2), time(10, 11, 12, 500000), NAIVE, datetime(2020, 1, 2, 3, 4, 5, 600000, UTC),
     timedelta(days=32, seconds=3), Decimal("12345.6789"), Decimal("-0.00012"),
     Decimal("123456789012345678901234.5678"), Decimal("0.000"), Decimal(170141183460469231731),
     UUID("00112233-4455-6677-8899-aabbccddeeff"), {"a": 1}, {"a": 1, "b": [True]}, [1, None, 3], ['a"', "b,", None],
@@ -74,9 +76,13 @@ def test_psql_lists_tables_and_describes_them(psql: Callable[..., subprocess.Com
 
 @pytest.mark.parametrize(
     "command",
-    ["\\d", "\\dt+", "\\l", "\\dn+", "\\df", "\\dv", "\\di", "\\ds", "\\dm", "\\du", "\\dT", "\\dp", "\\ddp", "\\dx", "\\db",
-     "\\do", "\\dC", "\\dy", "\\dE", "\\dc", "\\dD", "\\dL", "\\z features", "\\dt silver.*", "\\d raw.vibration", "\\conninfo", "\\encoding"],
-)  # fmt: skip
+    [
+        *("\\" + name for name in LISTS.split()),
+        "\\z features",
+        "\\dt silver.*",
+        "\\d raw.vibration",
+    ],
+)
 def test_psql_asks_nothing_that_is_not_there(
     psql: Callable[..., subprocess.CompletedProcess[str]], command: str
 ) -> None:
@@ -121,8 +127,9 @@ def test_psycopg_reads_every_type(served: SqlEndpoint, binary: bool) -> None:
 def test_psycopg_sends_every_type(served: SqlEndpoint, binary: bool) -> None:
     sent: list[tuple[Any, str]] = [
         (7, "bigint"), (-3, "smallint"), (1.25, "double"), (True, "boolean"), ("é'", "varchar"), (b"\0\xff", "blob"),
-        (date(2020, 2, 29), "date"), (datetime(2026, 1, 1, 1, 2, 3, 4, UTC), "timestamptz"), (datetime(1970, 1, 1), "timestamp"),  # noqa: DTZ001
-        (Decimal("-12.345"), "decimal(9,3)"), (UUID(int=5), "uuid"), (timedelta(days=2, seconds=5), "interval"), (None, "int"),
+        (date(2020, 2, 29), "date"), (datetime(2026, 1, 1, 1, 2, 3, 4, UTC), "timestamptz"), (NAIVE, "timestamp"),
+        (Decimal("-12.345"), "decimal(9,3)"), (UUID(int=5), "uuid"), (timedelta(days=2, seconds=5), "interval"),
+        (None, "int"),
         ([1, None, 3], "bigint[]"), (["a,b", 'c"'], "varchar[]"), (time(1, 2, 3), "time"),
     ]  # fmt: skip
     mark = "%b" if binary else "%t"

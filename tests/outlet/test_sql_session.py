@@ -40,8 +40,20 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A certificate for localhost and its key."""
     folder = tmp_path_factory.mktemp("tls")
     pem, key = folder / "server.pem", folder / "server.key"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
-               "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", str(key), "-out", str(pem)]  # fmt: skip
+    names = "subjectAltName=DNS:localhost,IP:127.0.0.1"
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=localhost",
+    ]
+    command += ["-addext", names, "-keyout", str(key), "-out", str(pem)]
     subprocess.run(command, check=True, capture_output=True)
     return pem, key
 
@@ -164,7 +176,7 @@ def test_a_port_in_use_is_told(lake: Path, served: SqlEndpoint) -> None:
 def test_what_is_refused_says_why_and_the_session_goes_on(served: SqlEndpoint, text: str, state: str) -> None:
     with connected(served) as client:
         with pytest.raises(psycopg.Error) as refused:
-            client.execute(text)  # type: ignore[call-overload]
+            client.execute(text)
         assert refused.value.sqlstate == state, refused.value
         assert client.execute("select 1").fetchone() == (1,)
 
@@ -177,7 +189,7 @@ def test_the_place_of_a_mistake_is_told(served: SqlEndpoint) -> None:
             ("select * from nope", "15"),
         ):
             with pytest.raises(psycopg.Error) as refused:
-                client.execute(text)  # type: ignore[call-overload]
+                client.execute(text)
             assert refused.value.diag.statement_position == place
 
 
@@ -216,18 +228,18 @@ def test_new_versions_and_tables_are_seen_without_breaking_what_runs(tmp_path: P
         endpoint(lake) as running,
         connected(running, autocommit=False) as client,
         connected(running) as other,
+        client.cursor("slow") as cursor,
     ):
-        with client.cursor("slow") as cursor:
-            cursor.execute("select v.value from raw.vibration v, range(2000)")
-            assert len(cursor.fetchmany(10)) == 10
-            LakeTable(lake / "raw" / "vibration").append(readings(6, 6))
-            LakeTable(lake / "gold" / "later").append(readings(0, 1))
-            assert other.execute("select count(*) from raw.vibration").fetchone() == (12,)
-            assert other.execute("select count(*) from later").fetchone() == (1,)
-            assert other.execute(
-                "select relname from pg_class where relnamespace = 'gold'::regnamespace"
-            ).fetchall() == [("later",)]
-            assert len(cursor.fetchall()) == 6 * 2000 - 10
+        cursor.execute("select v.value from raw.vibration v, range(2000)")
+        assert len(cursor.fetchmany(10)) == 10
+        LakeTable(lake / "raw" / "vibration").append(readings(6, 6))
+        LakeTable(lake / "gold" / "later").append(readings(0, 1))
+        assert other.execute("select count(*) from raw.vibration").fetchone() == (12,)
+        assert other.execute("select count(*) from later").fetchone() == (1,)
+        assert other.execute(
+            "select relname from pg_class where relnamespace = 'gold'::regnamespace"
+        ).fetchall() == [("later",)]
+        assert len(cursor.fetchall()) == 6 * 2000 - 10
 
 
 def test_settings_are_kept_for_the_session(served: SqlEndpoint) -> None:
@@ -300,7 +312,7 @@ def test_limits_hold(lake: Path) -> None:
             with pytest.raises(psycopg.errors.QueryCanceled):
                 one.execute(SLOW)
             with pytest.raises(psycopg.OperationalError, match="B834"):
-                one.execute("select '" + "x" * 20_000 + "'")  # type: ignore[call-overload]
+                one.execute("select '" + "x" * 20_000 + "'")
         with socket.create_connection(("127.0.0.1", running.port)) as silent:
             assert drained(silent) == b""  # hung up after the time to log in
 
