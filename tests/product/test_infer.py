@@ -393,3 +393,12 @@ def test_luhn() -> None:
 def test_one_odd_byte_is_no_other_encoding(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes("é".encode() * 50 + b"\xe9\n")
     assert encoding_of(tmp_path / "a") == "utf-8"
+
+
+def test_a_file_that_is_torn_is_told(tmp_path: Path) -> None:
+    whole = Path(write_parquet(tmp_path)).read_bytes()
+    middle = whole[4 : len(whole) // 2]
+    (tmp_path / "torn.parquet").write_bytes(whole.replace(middle, b"\xff" * len(middle)))
+    with pytest.raises(BoucleError) as caught:
+        infer(str(tmp_path / "torn.parquet"))
+    assert caught.value.code == "B249"

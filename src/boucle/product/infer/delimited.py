@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 
 from boucle.errors import BoucleError
-from boucle.product.infer.opened import Broken, Opened, name_of, quoted, text
+from boucle.product.infer.opened import Broken, Opened, name_of, text
 
 __all__ = ["KEPT", "encoding_of", "open_delimited", "open_json_lines", "quarantined"]
 
@@ -73,7 +73,7 @@ def open_delimited(
     )
     connection.execute(f"create temp view data as select * from read_csv({text(str(path))}, {told})")
     opened = Opened(connection, name_of(path), untyped=True, notes=notes, address=str(path))
-    _rejected(opened, path, encoding)
+    opened.after = lambda: _rejected(opened, path, encoding)
     return opened
 
 
@@ -98,24 +98,14 @@ def _sniffed(connection: Any, path: Path, delimiter: str | None, encoding: str) 
 
 
 def _rejected(opened: Opened, path: Path, encoding: str) -> None:
-    """One pass over all lines finds the broken ones."""
-    try:
-        # Every column is asked for: DuckDB does not look into columns that nobody wants.
-        names = [row[0] for row in opened.connection.execute("describe data").fetchall()]
-        counts = ", ".join(f"count({quoted(name)})" for name in names)
-        opened.connection.execute(f"select count(*), {counts} from data").fetchall()
-        rows = opened.connection.execute(
-            "select line_byte_position, any_value(error_type), any_value(csv_line), any_value(line) from reject_errors"
-            f" where error_type <> 'CAST' group by line_byte_position order by line_byte_position limit {KEPT}"
-        ).fetchall()
-        (opened.broken_lines,) = opened.connection.execute(
-            "select count(distinct line_byte_position) from reject_errors where error_type <> 'CAST'"
-        ).fetchall()[0]
-    except duckdb.Error as error:
-        why = str(error).partition("\n")[0][:200]
-        raise BoucleError(
-            "B249", f"{path} cannot be read to its end", why=why, fix="repair the line it names"
-        ) from None
+    """The broken lines, as DuckDB kept them while all rows were read."""
+    rows = opened.connection.execute(
+        "select line_byte_position, any_value(error_type), any_value(csv_line), any_value(line) from reject_errors"
+        f" where error_type <> 'CAST' group by line_byte_position order by line_byte_position limit {KEPT}"
+    ).fetchall()
+    (opened.broken_lines,) = opened.connection.execute(
+        "select count(distinct line_byte_position) from reject_errors where error_type <> 'CAST'"
+    ).fetchall()[0]
     if not rows:
         return
     if encoding == "utf-16":

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+import duckdb
 from msgspec import Struct
 
 from boucle.errors import BoucleError
@@ -105,6 +106,14 @@ def infer(address: str, *, quarantine: Path | None = None, **settings: str | Non
         opened = open_data(address, Path(folder), **settings)
         try:
             found = profile(opened)
+            if opened.after is not None:
+                opened.after()
+        except duckdb.Error as error:
+            why = str(error).partition("\n")[0][:200]
+            fix = "give a complete file; of a line it names, repair that line"
+            raise BoucleError(
+                "B249", f"{opened.address} cannot be read to its end", why=why, fix=fix
+            ) from None
         finally:
             opened.connection.close()
     if found.rows == 0:

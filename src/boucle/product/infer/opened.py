@@ -1,7 +1,7 @@
 """Data opened to be looked at: a table of DuckDB's that is read again for each question, never held in memory."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,8 @@ class Opened(Struct):
     required: tuple[str, ...] = ()
     """What a database says of its own table."""
     address: str = ""
+    after: Callable[[], None] | None = None
+    """Asked once all rows have been read: what could not be."""
 
 
 def connect(folder: Path) -> Any:
