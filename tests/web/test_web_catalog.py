@@ -1,6 +1,8 @@
 """The catalogue's pages: search, products, tables with masked samples, lineage; in both languages, without a loop."""
 
+import html
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from boucle.block import Block, Position
 from boucle.catalog.index import Index
 from boucle.catalog.lineage import Lineage
 from boucle.catalog.usage import Usage
+from boucle.cli.main import main
 from boucle.clock import SystemClock
 from boucle.lake.delta import LakeTable
 from boucle.loop.columns import trace_product
@@ -136,6 +139,19 @@ def test_personal_columns_are_masked_in_samples_also_those_made_of_them(
     assert "t-7" in page
     with serve(create_catalogue(index, runs=[root / "runs"], unmasked=True), port=0) as allowed:
         assert CARD in get(allowed.url.rstrip("/"), "/catalogue/cards/scored").text
+
+
+def test_what_is_to_be_copied_runs(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    page = html.unescape(get(url, "/catalogue/cards/scored?lang=en").text)
+    sql, python = (
+        re.search(f"<h3>{way}</h3>.*?<pre[^>]*>(.*?)</pre>", page, re.DOTALL) for way in ("SQL", "Python")
+    )
+    assert sql is not None
+    assert python is not None
+    assert main(shlex.split(sql[1])[1:]) == 0
+    assert "t-7" in capsys.readouterr().out
+    exec(compile(python[1], "snippet", "exec"), {})
+    assert "t-7" in capsys.readouterr().out
 
 
 def test_lineage_is_drawn_and_told(url: str) -> None:

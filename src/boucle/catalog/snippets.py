@@ -23,7 +23,7 @@ def snippets(entry: Entry, table: str, zone: str, run: Path | None) -> list[Snip
     name = f'{zone}."{table}"' if not table.isidentifier() else f"{zone}.{table}" if zone else table
     query = f"SELECT * FROM {name} LIMIT 10"  # noqa: S608 - shown, not run
     quoted = query.replace('"', '\\"')
-    serve = f"boucle serve --run {folder}"
+    serve = f"boucle serve {Path(entry.file).parent} --run {folder}"
     return [
         Snippet("SQL", f'boucle sql --folder {folder} "{quoted}"'),
         Snippet(

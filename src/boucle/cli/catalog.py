@@ -194,7 +194,8 @@ def _show_table(
     hidden = personal_columns(index, thing.node, list(thing.fields))
     sample = None
     if options.sample and run is not None and table in held:
-        sample = sample_of(run, held[table], {} if options.unmask else hidden, options.sample)
+        known = [field.name for field in thing.fields]
+        sample = sample_of(run, held[table], {} if options.unmask else hidden, known, options.sample)
     if options.json:
         import msgspec
 

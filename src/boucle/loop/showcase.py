@@ -13,6 +13,7 @@ from msgspec import Struct
 from boucle.catalog.entry import Entry
 from boucle.catalog.mask import masked
 from boucle.errors import BoucleError
+from boucle.lake.stored import DAY
 from boucle.product.project import Settings
 
 __all__ = ["Held", "Sample", "find_run", "held_by", "refused_by", "sample_of"]
@@ -86,8 +87,13 @@ def held_by(run: Path) -> dict[str, Held]:
     }
 
 
-def sample_of(run: Path, held: Held, hidden: Mapping[str, str], limit: int = 8) -> Sample:
-    """The newest rows of a table, with the `hidden` columns masked. BoucleError when it cannot be read."""
+def sample_of(
+    run: Path, held: Held, hidden: Mapping[str, str], known: Sequence[str] = (), limit: int = 8
+) -> Sample:
+    """The newest rows of a table, with the `hidden` columns masked. BoucleError when it cannot be read.
+
+    Where some are hidden, so is every column that nobody described (not `known`): it may be made of them.
+    """
     from boucle.lake.sql import Sql
 
     lake = Sql(run / "lake")
@@ -98,8 +104,12 @@ def sample_of(run: Path, held: Held, hidden: Mapping[str, str], limit: int = 8) 
         rows = lake.query(f"SELECT * FROM {name}{order} LIMIT {int(limit)}")  # noqa: S608 - names of the lake
     finally:
         lake.close()
-    told = zip(*(_texts(rows[name].to_pylist(), name in hidden) for name in columns), strict=True)
-    return Sample(tuple(columns), tuple(told), {name: why for name, why in hidden.items() if name in columns})
+    masked_too = (
+        {one: "nobody described it" for one in columns if one not in known and one != DAY} if hidden else {}
+    )
+    hide = masked_too | {name: why for name, why in hidden.items() if name in columns}
+    told = zip(*(_texts(rows[name].to_pylist(), name in hide) for name in columns), strict=True)
+    return Sample(tuple(columns), tuple(told), {name: hide[name] for name in columns if name in hide})
 
 
 def _texts(values: list[Any], hide: bool) -> Iterator[str | None]:

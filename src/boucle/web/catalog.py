@@ -24,7 +24,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from boucle.catalog.drawing import draw, draw_things
-from boucle.catalog.entry import Entry, Field
+from boucle.catalog.entry import Entry
 from boucle.catalog.graph import CARRIES, Node
 from boucle.catalog.index import Index
 from boucle.catalog.mask import personal_columns
@@ -277,20 +277,11 @@ class CataloguePages(Drawn):
         if run is None or held is None:
             return None, ""
         try:
-            return sample_of(run, held, {} if self._unmasked else _Hidden(hidden, thing.fields)), ""
+            return sample_of(
+                run, held, {} if self._unmasked else hidden, [field.name for field in thing.fields]
+            ), ""
         except BoucleError as error:
             return None, f"{error.what}: {error.why}"
-
-
-class _Hidden(dict[str, str]):
-    """Columns to mask: the personal ones, and where there are such, any column that nobody described."""
-
-    def __init__(self, hidden: dict[str, str], fields: Sequence[Field]) -> None:
-        super().__init__(hidden)
-        self._known = {field.name for field in fields} | {"day"}
-
-    def __contains__(self, name: object) -> bool:
-        return super().__contains__(name) or (len(self) > 0 and name not in self._known)
 
 
 def create_catalogue(
