@@ -79,6 +79,13 @@ COUNTS = ("null", "unique", "pattern", "country", "quantity", "price", "foreign"
 """What everybody who checks it must count alike."""
 
 
+def _quiet() -> Any:
+    """DuckDB without its progress bar, which goes to standard output."""
+    connection = duckdb.connect()
+    connection.execute("SET enable_progress_bar = false")
+    return connection
+
+
 def generate(rows: int, folder: Path) -> None:
     """Orders with faults in known places: the same at every run."""
     orders = f"""
@@ -99,7 +106,7 @@ def generate(rows: int, folder: Path) -> None:
           (hash(i + 13) % 18000) / 100.0::DOUBLE - 90 AS latitude,
           CAST(hash(i + 14) % 100 AS INTEGER) AS discount, 'note ' || (hash(i + 15) % 1000) AS note
         FROM range({rows}) t(i)"""
-    with duckdb.connect() as made:
+    with _quiet() as made:
         made.execute(f"COPY ({orders}) TO '{folder}/orders.parquet' (FORMAT parquet)")
         customers = "SELECT CAST(i AS INTEGER) AS customer_id FROM range(99990) t(i)"
         made.execute(f"COPY ({customers}) TO '{folder}/customers.parquet' (FORMAT parquet)")
@@ -110,7 +117,7 @@ def generate(rows: int, folder: Path) -> None:
 def by_hand(folder: Path) -> dict[str, int]:
     """What a good engineer writes for this file."""
     orders = f"'{folder}/orders.parquet'"
-    with duckdb.connect() as asked:
+    with _quiet() as asked:
         row = asked.execute(f"""
             SELECT count(*) FILTER (WHERE order_id IS NULL) + count(*) FILTER (WHERE email IS NULL),
               count(*) FILTER (WHERE NOT regexp_matches(sku, '^SKU-[0-9]{{6}}$')),

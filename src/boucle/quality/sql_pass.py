@@ -336,6 +336,7 @@ def _confined(memory: str, spill: Path, relations: Sequence[Relation]) -> Any:
     for setting in (
         "TimeZone = 'UTC'",
         "python_enable_replacements = false",
+        "enable_progress_bar = false",  # it would go to standard output, between the JSON
         "preserve_insertion_order = false",
         f"memory_limit = {literal(memory)}",
         f"temp_directory = {literal(str(spill))}",
