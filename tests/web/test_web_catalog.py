@@ -162,6 +162,7 @@ def test_lineage_is_drawn_and_told(url: str) -> None:
     assert "mqtt://broker.bank.example:1883/bank/payments.amount" in origin
     assert "sum(amount) over 24h by card" in origin
     assert "agrégé" in origin
+    assert "étape · cards" in origin
 
 
 def test_what_is_not_there_is_404_with_a_way_back(url: str) -> None:

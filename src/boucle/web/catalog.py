@@ -189,9 +189,7 @@ class CataloguePages(Drawn):
             question=question,
             answer=answer,
             fault=fault,
-            drawing=draw(answer, alone=False, links=f"/lineage?question={question}&of={{node}}")
-            if answer
-            else "",
+            drawing=self._drawing(request, answer) if answer else "",
             things=_things(answer) if answer else [],
             origins=_origins(answer) if answer and question == "origin" else [],
         )
