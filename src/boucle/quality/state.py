@@ -31,6 +31,8 @@ Function = Callable[[pa.RecordBatch], Any]
 """A rule of kind `python`: of a batch of the rule's columns, True for each bad row, or how many are bad."""
 
 
+_FAILURES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError, pa.ArrowException)
+"""What somebody's function may raise over values it did not expect."""
 _COUNTED = {"null", "missing", "invalid", "python"}
 
 
@@ -135,7 +137,7 @@ class TableState:
         try:
             told = function(rows.select(list(rule.columns)) if rule.columns else rows)
             bad = np.asarray(told, dtype=np.bool_)
-        except Exception as error:
+        except _FAILURES as error:
             raise BoucleError(
                 "B444",
                 f"{rule.id}: {rule.given['use']} failed",
