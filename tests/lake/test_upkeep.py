@@ -97,7 +97,11 @@ def test_old_rows_go_by_whole_files(table: LakeTable) -> None:
 
 
 @given(
-    st.lists(st.sampled_from(["append", "compact", "backfill", "order", "restore"]), min_size=1, max_size=8)
+    st.lists(
+        st.sampled_from(["append", "compact", "backfill", "order", "restore", "set aside"]),
+        min_size=1,
+        max_size=8,
+    )
 )
 def test_whatever_is_done_kept_versions_read_the_same(
     tmp_path_factory: pytest.TempPathFactory, deeds: list[str]
@@ -114,6 +118,8 @@ def test_whatever_is_done_kept_versions_read_the_same(
             backfill(table, [readings(1, 1)], START + STEP, START + 2 * STEP)
         elif deed == "order":
             order(table, ["value"])
+        elif deed == "set aside":
+            table.set_aside(last=0)
         else:
             restore(table, max(1, table.version - 1))
         seen[table.version] = rows_of(table)
@@ -142,6 +148,40 @@ def test_changes_tell_what_came_and_went(table: LakeTable) -> None:
     told = [(len(one.inserted), len(one.deleted)) for one in changes(table, first)]
     assert told == [(1, 0), (0, 1)], "joining changes nothing; the row that was replaced by itself neither"
     assert [len(one.inserted) for one in changes(table, -1, first)] == [2]
+
+
+def test_a_log_set_aside_is_read_as_before(table: LakeTable) -> None:
+    for number in range(35):
+        table.append(readings(number, 1), app="w", transaction=number)
+    beside, told = LakeTable(table.folder), versions(table)
+    assert beside.rows == 35
+    assert LakeTable(table.folder).set_aside(last=5) > 20
+    assert table.set_aside(last=5) == 0
+    assert len(list((table.folder / "_delta_log").glob("*.json"))) < 20
+    for one in (table, beside, LakeTable(table.folder)):
+        one.append(readings(one.rows, 1))
+        assert versions(one)[-len(told) :] == told
+        assert [len(values(one, version)) for version in (1, 12, 30)] == [1, 12, 30]
+        assert len(list(changes(one, 0))) == one.rows
+    assert table.is_aside(4)
+    restore(table, 4, "back to the first")
+    assert values(table) == [0.0, 1.0, 2.0, 3.0]
+    assert table.transaction("w") == 34
+    vacuum(table, 0, now=time.time() + 3600)
+    assert values(table) == [0.0, 1.0, 2.0, 3.0]
+    assert not table.is_aside(4)
+    with pytest.raises(BoucleError, match="B505"):
+        values(table, 12)
+
+
+def test_a_large_file_waits_for_its_share(table: LakeTable) -> None:
+    table.append(readings(0, 4000))
+    table.append(readings(5000, 1))
+    table.append(readings(5002, 1))
+    large = {file.path for file in table.files() if file.rows > 100}
+    compact(table)
+    assert large <= {file.path for file in table.files()}
+    assert table.rows == 4002
 
 
 def test_what_the_log_forgot_is_told(table: LakeTable) -> None:

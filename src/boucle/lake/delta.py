@@ -31,7 +31,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
-from deltalake.transaction import AddAction, RemoveAction
+from deltalake.transaction import AddAction, PostCommitHookProperties, RemoveAction
 
 from boucle.block import Block, Position
 from boucle.clock import Nanos
@@ -47,11 +47,17 @@ PARTITIONS = ("machine", "sensor", "day")
 _CONFIGURATION = {
     "delta.checkpointInterval": "10",
     # Checkpoints need not remember what was taken away: our vacuum asks the log, and they stay small.
-    "delta.deletedFileRetentionDuration": "interval 10 minutes",
+    "delta.deletedFileRetentionDuration": "interval 0 seconds",
     "delta.logRetentionDuration": "interval 168 hours",
 }
 _TIMED = "event time: "
 """How a table's description begins; the column follows. Delta has no properties of our own."""
+_AFTER = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
+"""Looking for expired logs at each checkpoint costs as much as the log is long: `vacuum` does it now and then."""
+_OLDER = "_older"
+"""Below a table's folder: its log as it was, but for the last versions; see `set_aside`."""
+_RECENT = 500
+"""Versions whose log stays where every tool looks for it."""
 _RACES = 8
 
 
@@ -244,6 +250,61 @@ class LakeTable:
             table = self._refresh()
             return {} if table is None else dict(table.metadata().configuration)
 
+    def set_aside(self, last: int = _RECENT) -> int:
+        """Move the log of all but about the `last` versions to a folder of its own; returns how many files.
+
+        A folder's log is listed as a whole at each commit, so what lies there makes each a little slower. Moved aside
+        it is read as before, by us: time travel, history and changes know both places. Buckets list from an offset.
+        """
+        if not isinstance(self.place, Local):
+            return 0
+        with self.alone() as table:
+            if table is None:
+                return 0
+            log, older = self.folder / "_delta_log", self.folder / _OLDER / "_delta_log"
+            keep = int(table.version()) - last
+            checkpoints = [_number(file) for file in log.glob("*.checkpoint.parquet")]
+            first = max((number for number in checkpoints if number <= keep), default=0)
+            moved = sorted(file for file in log.iterdir() if -1 < _number(file) < first)
+            if moved:
+                older.mkdir(parents=True, exist_ok=True)
+            for file in moved:
+                file.rename(older / file.name)
+            return len(moved)
+
+    def is_aside(self, version: int) -> bool:
+        """Whether the log of a version was set aside."""
+        return self.place.exists(f"{_OLDER}/{_commit_file(version)}")
+
+    def forget(self, oldest: int) -> None:
+        """Delete what was set aside of the log and no version from `oldest` on needs."""
+        older = self.folder / _OLDER / "_delta_log"
+        checkpoints = [_number(file) for file in older.glob("*.checkpoint.parquet")]
+        first = max((number for number in checkpoints if number <= oldest), default=0)
+        for file in older.glob("*"):
+            if -1 < _number(file) < first:
+                file.unlink(missing_ok=True)
+
+    def bring_back(
+        self, back: Sequence[DataFile], lost: Sequence[DataFile], because: Mapping[str, Any]
+    ) -> int:
+        """Add files that an earlier version had and take others away, in one commit; returns the version."""
+        with self.alone() as table:
+            assert table is not None
+            now = int(wall.time() * 1000)
+            again = [
+                AddAction(
+                    file.inside,
+                    file.bytes,
+                    file.partition,
+                    now,
+                    True,
+                    statistics(self.place.open(file.path).read()),
+                )
+                for file in back
+            ]
+            return self._commit(table, self._without(table, lost, change=True) + again, {}, because)
+
     def remember(self, seconds: float) -> None:
         """Keep the log of so many seconds, so that every version of that time can be found again."""
         wanted = {"delta.logRetentionDuration": f"interval {max(1, int(seconds // 3600))} hours"}
@@ -333,6 +394,7 @@ class LakeTable:
             schema or _schema(table),
             self._names(table),
             commit_properties=_properties(marks, because),
+            post_commithook_properties=_AFTER,
         )
         table.update_incremental()
         return int(table.version())
@@ -472,7 +534,8 @@ class LakeTable:
 
     def commit(self, version: int) -> dict[str, dict[str, Any]]:
         """What a commit did: `add` and `remove` by path within the table, and `info`; {} when the log forgot it."""
-        text = self.place.text(_commit_file(version))
+        file = _commit_file(version)
+        text = self.place.text(file) or self.place.text(f"{_OLDER}/{file}")
         found: dict[str, dict[str, Any]] = {"add": {}, "remove": {}, "info": {}} if text else {}
         for line in (text or "").splitlines():
             action = json.loads(line)
@@ -509,12 +572,20 @@ class LakeTable:
                 self._table = self._opened(None)
                 self._inherited = max(self._inherited, int(self._table.version()))
             elif self.place.exists(_commit_file(int(self._table.version()) + 1)):
-                self._table.update_incremental()
+                self._follow(self._table)
         except TableNotFoundError:
             return None
         except (DeltaError, OSError) as error:
             raise self._unavailable(error) from error
         return self._table
+
+    def _follow(self, table: DeltaTable) -> None:
+        try:
+            table.update_incremental()
+        except (DeltaError, OSError):
+            # what it read before may have been set aside meanwhile: it looks anew
+            self._table = None
+            self._table = self._opened(None)
 
     def _opened(self, version: int | None) -> DeltaTable:
         table = DeltaTable(self.place.uri, version=version, storage_options=self.place.options)
@@ -526,22 +597,24 @@ class LakeTable:
 
     def _snapshot(self, version: int | None) -> DeltaTable | None:
         try:
+            if version is not None and self.is_aside(version):
+                return DeltaTable(f"{self.place.uri}/{_OLDER}", version=version)
             return self._opened(version)
-        except TableNotFoundError:
-            return None
         except (DeltaError, OSError) as error:
-            if version is None or not 0 <= version <= self.version:
-                if version is None:
-                    raise self._unavailable(error) from error
-                what = f'table "{self.name}" has no version {version}'
-            else:
-                what = f'version {version} of table "{self.name}" cannot be read any more'
+            nobody = isinstance(error, TableNotFoundError)
+            if nobody and (version is None or self.version < 0):
+                return None
+            if version is None:
+                raise self._unavailable(error) from error
+            known = 0 <= version <= self.version
             raise BoucleError(
                 "B505",
-                what,
+                f'version {version} of table "{self.name}" cannot be read any more'
+                if known
+                else f'table "{self.name}" has no version {version}',
                 where=str(self.folder),
-                why=str(error),
-                fix=f"ask for a version from 0 to {self.version}",
+                why="the log forgot it" if nobody else str(error),
+                fix=f"ask for a version from 0 to {self.version}; `boucle lake history` lists them",
             ) from error
 
     def _files(self, table: DeltaTable) -> list[DataFile]:
@@ -578,6 +651,12 @@ class LakeTable:
             why=str(error),
             fix="check the disk's space and rights; the rows stay in the log and are tried again",
         )
+
+
+def _number(file: Path) -> int:
+    """The version a file of the log belongs to; -1 for one that belongs to none."""
+    head = file.name[:20]
+    return int(head) if len(head) == 20 and head.isdigit() else -1
 
 
 def _commit_file(version: int) -> str:

@@ -130,13 +130,16 @@ def restore(table: LakeTable, version: int, because: str = "") -> int:
             why="it is older than what the table keeps",
             fix="`boucle lake history` lists the versions; restore a younger one",
         )
+    why = {"did": "restore", "version": version, "why": because}
+    if table.is_aside(version):
+        then, now = ({file.inside: file for file in table.files(number)} for number in (version, None))
+        back = [file for path, file in then.items() if path not in now]
+        return table.bring_back(back, [file for path, file in now.items() if path not in then], why)
     with table.alone() as delta:
         assert delta is not None
         if version == delta.version():
             return version
-        delta.restore(
-            version, commit_properties=table.properties(did="restore", version=version, why=because)
-        )
+        delta.restore(version, commit_properties=table.properties(**why))
         return int(delta.version())
 
 

@@ -125,7 +125,7 @@ class Local:
         """Every Parquet file below the folder but those of the log."""
         for file in self.folder.rglob("*.parquet"):
             path = file.relative_to(self.folder)
-            if path.parts[0] != "_delta_log":
+            if not path.parts[0].startswith("_"):
                 try:
                     told = file.stat()
                 except FileNotFoundError:
@@ -244,7 +244,7 @@ class Bucket:
             FileSelector(str(self.parts), allow_not_found=True, recursive=True)
         ):
             path = PurePosixPath(info.path).relative_to(self.parts)
-            if info.is_file and path.suffix == ".parquet" and path.parts[0] != "_delta_log":
+            if info.is_file and path.suffix == ".parquet" and path.parts[0][0] != "_":
                 yield Found(str(path), info.mtime_ns / 1e9, info.size)
 
     def folders(self) -> list[str]:

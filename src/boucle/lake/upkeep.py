@@ -14,6 +14,7 @@ from boucle.clock import Nanos
 from boucle.errors import BoucleError
 from boucle.lake.datafile import DataFile, read
 from boucle.lake.delta import LakeTable
+from boucle.lake.place import Local
 
 __all__ = ["Vacuumed", "compact", "expire", "order", "vacuum"]
 
@@ -48,6 +49,7 @@ def compact(table: LakeTable, target_bytes: int = TARGET_BYTES) -> int:
         except BoucleError as error:
             if error.code not in {"B505", "B521"}:
                 raise
+    table.set_aside()
     return table.version
 
 
@@ -62,7 +64,7 @@ def _small(files: Iterable[DataFile], target_bytes: int) -> Iterator[list[DataFi
     for file in sorted(files, key=lambda file: (file.start or 0, file.written_ms, file.path)):
         if file.bytes < target_bytes * 3 // 4:
             small.setdefault(tuple(file.partition.values()), []).append(file)
-    for group in small.values():
+    for group in map(_tier, small.values()):
         bin_: list[DataFile] = []
         for file in group:
             if bin_ and sum(one.bytes for one in bin_) + file.bytes > target_bytes:
@@ -72,6 +74,19 @@ def _small(files: Iterable[DataFile], target_bytes: int) -> Iterator[list[DataFi
             bin_.append(file)
         if len(bin_) > 1:
             yield bin_
+
+
+def _tier(files: list[DataFile]) -> list[DataFile]:
+    """The files worth joining now, in their order: a large one waits until what is joined with it is a fair share.
+
+    So a row is written again a few times while its file grows, and not at every turn.
+    """
+    held, most = 0, 0
+    for size in sorted(file.bytes for file in files):
+        if held and size > 4 * held:
+            break
+        held, most = held + size, size
+    return [file for file in files if file.bytes <= most]
 
 
 def _batched(groups: Iterable[list[DataFile]], most: int) -> Iterator[list[list[DataFile]]]:
@@ -149,6 +164,10 @@ def vacuum(
                 files, size = files + 1, size + found.bytes
                 if not dry_run:
                     table.place.remove(found.path)
+        if not dry_run:
+            table.forget(oldest)
+            if not isinstance(table.place, Local):
+                delta.cleanup_metadata()
     return Vacuumed(files, size, oldest)
 
 
