@@ -170,6 +170,12 @@ MORE: list[tuple[str, str, Callable[[Any], object], str, str]] = [
     ("deprecated status", "", lambda c: c.update(status="deprecated"), "status-deprecated", ""),
     ("unknown level", "", lambda c: c["slaProperties"].append({"property": "joy", "value": 3}), "level-added",
      "producers"),
+    ("rule looks back further",
+     '{"quality": [{"type": "custom", "engine": "boucle", "implementation": {"check": "freshness", "within": "1h"}}]}',
+     lambda c: columns(c)[3]["quality"][0]["implementation"].update(within="2h"), "rule-loosened", "consumers"),
+    ("rule wants more",
+     '{"quality": [{"type": "custom", "engine": "boucle", "implementation": {"check": "completeness", "atLeast": 9}}]}',
+     lambda c: columns(c)[3]["quality"][0]["implementation"].update(atLeast=95), "rule-tightened", "producers"),
     ("availability lower", "", lambda c: c["slaProperties"][1].update(value=99), "level-loosened", "consumers"),
     ("server gone", "", lambda c: c.update(roles=[{"role": "reader"}]), "role-added", ""),
     ("table renamed", "", lambda c: c["schema"].insert(0, {"name": "new", "properties": []}), "table-added", ""),
@@ -182,6 +188,22 @@ MORE: list[tuple[str, str, Callable[[Any], object], str, str]] = [
 def test_other_changes(where: str, make: Callable[[Any], object], kind: str, breaks: str) -> None:
     (one,) = judged(*shifted(where, make)).changes
     assert (one.kind, " ".join(one.breaks)) == (kind, breaks)
+
+
+def test_targets_beside_a_level_belong_to_it() -> None:
+    def objectives(target: str) -> list[dict[str, Any]]:
+        return [
+            {
+                "property": "serviceLevelObjectives",
+                "value": {"freshness": {"target": target, "window": "28d"}},
+            }
+        ]
+
+    old, new = ({**CONTRACT, "customProperties": objectives(target)} for target in ("99.9%", "99%"))
+    (one,) = judged(old, new).changes
+    assert (one.path, one.kind, one.breaks) == ("sla.freshness", "level-loosened", ("consumers",))
+    (one,) = judged(new, old).changes
+    assert (one.kind, one.breaks) == ("level-tightened", ("producers",))
 
 
 PRODUCT = {

@@ -67,7 +67,7 @@ def _compare(kind: str, old: Mapping[str, Any], new: Mapping[str, Any], changes:
     compare_status(old.get("status"), new.get("status"), changes)
     if kind == "contract":
         compare_tables(old.get("schema") or (), new.get("schema") or (), changes)
-        compare_levels(old.get("slaProperties") or (), new.get("slaProperties") or (), changes)
+        compare_levels(old, new, changes)
         compare_access(old, new, changes)
     else:
         _compare_ports(old, new, changes)

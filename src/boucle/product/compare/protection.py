@@ -30,6 +30,8 @@ _LOWERED = (
     "data that were protected are handed on unprotected: "
     "who gave them relied on it, and who passes them on passes personal data on"
 )
+_ELSEWHERE = "serviceLevelObjectives"
+"""Compared with the service levels it speaks of."""
 _RAISED = "it may be masked now, or need a right that its readers do not have"
 
 
@@ -45,7 +47,7 @@ def compare_protection(old: Mapping[str, Any], new: Mapping[str, Any], path: str
     for name in sorted({*before, *after}):
         was, now = before.get(name), after.get(name)
         known = name.lower()
-        if was == now:
+        if was == now or name == _ELSEWHERE:
             continue
         if known in _PERSONAL:
             _compare_class(name, was, now, path, changes)

@@ -4,8 +4,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from boucle.errors import BoucleError
 from boucle.product.compare.bounds import Allows, interval, values
 from boucle.product.compare.change import BOTH, CONSUMERS, NOBODY, PRODUCERS, Changes, Party
+from boucle.product.duration import seconds
 
 __all__ = ["compare_relations", "compare_rules"]
 
@@ -59,8 +61,43 @@ def _keyed(rules: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
 
 
 def _meant(rule: Mapping[str, Any]) -> str:
+    if checks := _checks(rule):
+        return " ".join(str(checks[name]) for name in ("check", "of", "column") if name in checks)
     said = rule.get("query") or rule.get("implementation") or rule.get("description") or ""
     return f"{rule.get('type', 'library')} {str(said)[:60]}".strip()
+
+
+_LOOSER_WHEN_MORE = {"within", "atMost", "deviations"}
+
+
+def _checks(rule: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a rule of our own engine checks; empty for other rules."""
+    told = rule.get("implementation")
+    return told if rule.get("engine") == "boucle" and isinstance(told, Mapping) else {}
+
+
+def _compare_checks(
+    old: Mapping[str, Any], new: Mapping[str, Any], key: str, path: str, changes: Changes
+) -> None:
+    for name in sorted({*old, *new}):
+        was, now = old.get(name), new.get(name)
+        if was == now:
+            continue
+        allows: Allows = "other"
+        try:
+            more = seconds(now) > seconds(was)  # type: ignore[arg-type]  # what is neither is told below
+            if name in _LOOSER_WHEN_MORE or name == "atLeast":
+                allows = "more" if more == (name in _LOOSER_WHEN_MORE) else "less"
+        except (BoucleError, TypeError):
+            pass
+        word = {"more": "loosened", "less": "tightened"}.get(allows, "changed")
+        changes.add(
+            path,
+            f"rule-{word}",
+            f"rule {key}: {name} {was} → {now}",
+            _held(new, _BREAKS[allows]),
+            _WHY[allows],
+        )
 
 
 def _lists_values(rule: Mapping[str, Any]) -> bool:
@@ -85,7 +122,9 @@ def _compare_rule(
         changes.add(path, f"rule-{word}", what, _held(new, _BREAKS[allows]), _WHY[allows])
     _compare_arguments(old.get("arguments") or {}, new.get("arguments") or {}, key, path, changes)
     for name in ("type", "metric", "rule", "query", "engine", "implementation", "unit", "method"):
-        if old.get(name) != new.get(name):
+        if name == "implementation" and _checks(old) and _checks(new):
+            _compare_checks(_checks(old), _checks(new), key, path, changes)
+        elif old.get(name) != new.get(name):
             what = f"rule {key}: another {name}"
             changes.add(path, "rule-changed", what, _held(new, BOTH), "nobody can tell what passes now")
     ranks = [_SEVERITY.get(str(one.get("severity", "")).lower(), 2) for one in (old, new)]

@@ -12,7 +12,7 @@ __all__ = ["compare_access", "compare_levels", "compare_status"]
 
 _LESS_IS_BETTER = {
     "latency", "freshness", "frequency", "errorrate", "error rate", "timetodetect", "timetonotify", "timetorepair",
-    "timebetweenfailures", "delay", "ly", "fy", "td", "tn", "tr", "er", "window",
+    "timebetweenfailures", "delay", "ly", "fy", "td", "tn", "tr", "er",
 } - {"timebetweenfailures"}  # fmt: skip
 _MORE_IS_BETTER = {
     "availability", "completeness", "accuracy", "throughput", "retention", "endofsupport", "endoflife", "coverage",
@@ -29,11 +29,9 @@ _LIFE = ("proposed", "draft", "development", "active", "deprecated", "retired")
 _SPELLED = re.compile(r"\s*([-+]?\d+(?:\.\d+)?)\s*(%|[a-z]+)?\s*", re.IGNORECASE)
 
 
-def compare_levels(
-    old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]], changes: Changes
-) -> None:
-    """Promised levels that came, went, or were loosened or tightened."""
-    before, after = _keyed(old), _keyed(new)
+def compare_levels(old: Mapping[str, Any], new: Mapping[str, Any], changes: Changes) -> None:
+    """Promised levels of a contract that came, went, or were loosened or tightened."""
+    before, after = (_keyed(_objectives(one)) for one in (old, new))
     for key, level in before.items():
         if key not in after:
             why = "what was promised is promised no longer"
@@ -44,6 +42,22 @@ def compare_levels(
             changes.add(f"sla.{key}", "level-added", what, PRODUCERS, "nobody had to keep it so far")
         else:
             _compare_level(before[key], level, key, changes)
+
+
+def _objectives(contract: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The levels, with what stands of them in the contract's own `serviceLevelObjectives`."""
+    said = custom(contract).get("serviceLevelObjectives")
+    beside = said if isinstance(said, Mapping) else {}
+    found = []
+    for level in contract.get("slaProperties") or ():
+        told = beside.get(level.get("id") or level.get("property"))
+        extra = (
+            [{"property": key, "value": value} for key, value in told.items()]
+            if isinstance(told, Mapping)
+            else []
+        )
+        found.append({**level, "customProperties": [*(level.get("customProperties") or ()), *extra]})
+    return found
 
 
 def _keyed(levels: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
