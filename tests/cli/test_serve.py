@@ -13,6 +13,7 @@ import httpx
 import psycopg
 import pytest
 
+from boucle.cli.main import main
 from tests.cli.command import BOUCLE, boucle, environment
 from tests.outlet.served import make_lake
 
@@ -131,9 +132,15 @@ def test_users_are_added_and_asked(product: Path) -> None:
         (["--add-user", "ana"], "B840"),
     ],
 )
-def test_what_cannot_be_served_says_why(product: Path, words: list[str], code: str) -> None:
-    done = boucle("serve", *words, cwd=product.parent)
-    assert (done.returncode, done.stderr.partition(" ")[0]) == (1, code)
+def test_what_cannot_be_served_says_why(
+    product: Path,
+    words: list[str],
+    code: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(product.parent)
+    assert (main(["serve", *words]), capsys.readouterr().err.partition(" ")[0]) == (1, code)
 
 
 def test_a_table_that_is_not_what_was_promised_is_not_served(product: Path) -> None:

@@ -53,7 +53,9 @@ def events(
 def _to_the_nanosecond(rows: pa.Table) -> pa.Table:
     """Times as text (RFC 3339): Python's own end at the microsecond."""
     columns = [
-        pc.replace_substring(column.cast(pa.string()), " ", "T") if pa.types.is_timestamp(column.type) else column
+        pc.replace_substring(column.cast(pa.string()), " ", "T")
+        if pa.types.is_timestamp(column.type)
+        else column
         for column in rows.columns
     ]
     return pa.table(columns, names=rows.column_names)

@@ -9,6 +9,7 @@ import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Self
 
@@ -193,7 +194,7 @@ class Questions:
     def schema(self, query: str) -> pa.Schema:
         """The columns of an answer, without asking for it."""
         text = without_parameters(query.rstrip().rstrip(";"))
-        with _closing(self._sql.session()) as place:
+        with closing(self._sql.session()) as place:
             place.bind(text)
             try:
                 return place.read(f"SELECT * FROM (\n{text}\n) LIMIT 0").schema  # noqa: S608 - checked as every question
@@ -210,14 +211,14 @@ class Questions:
             raise
 
         def rows() -> Iterator[pa.RecordBatch]:
-            with _closing(place):
+            with closing(place):
                 yield from answer.rows
 
         return answer, rows()
 
     def prepare(self, query: str) -> tuple[bytes, pa.Schema, pa.Schema]:
         """Keep a question; its handle, the columns of its answer and its parameters."""
-        with _closing(self._sql.session()) as place:
+        with closing(self._sql.session()) as place:
             parameters = place.bind(query).parameters
         handle = secrets.token_bytes(16)
         with self._lock:
@@ -324,19 +325,6 @@ class Questions:
             for number, column in enumerate(self._about.get(table, TableNote()).key, 1)
         ]  # fmt: skip
         return pa.Table.from_pylist(rows, schema=_KEYS)
-
-
-class _closing:  # noqa: N801 - read as a word
-    """`contextlib.closing`, typed for a session."""
-
-    def __init__(self, place: Any) -> None:
-        self.place = place
-
-    def __enter__(self) -> Any:
-        return self.place
-
-    def __exit__(self, *exception: object) -> None:
-        self.place.close()
 
 
 def _like(name: str, pattern: str | None) -> bool:

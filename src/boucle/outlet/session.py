@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import pyarrow as pa
 from msgspec import Struct
 
 from boucle.errors import BoucleError
@@ -118,6 +119,15 @@ class Session:
                 if told.sqlstate == "08P01":
                     raise told from error
                 self._failed(told, extended=kind != "Q")
+            except pa.ArrowException as error:  # an answer that cannot be written in this format
+                said = Refused(
+                    "B837",
+                    "the answer cannot be written",
+                    sqlstate="XX000",
+                    why=str(error),
+                    fix="cast its columns to text",
+                )
+                self._failed(said, extended=kind != "Q")
 
     def _failed(self, error: Refused, extended: bool) -> None:
         self._place.drop()
@@ -511,7 +521,9 @@ class Session:
         try:
             self._place.set("timezone", zone)
         except BoucleError as error:
-            raise Refused("B835", f"there is no time zone {zone!r}", sqlstate="22023", why=error.why) from error
+            raise Refused(
+                "B835", f"there is no time zone {zone!r}", sqlstate="22023", why=error.why
+            ) from error
         self._set_here = [*(one for one in self._set_here if one[0] != "timezone"), ("timezone", zone)]
         self._settings.values["TimeZone"] = zone
         return zone
