@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from msgspec import Struct, structs
+from msgspec import Struct
 
 __all__ = ["Entry", "Field", "Port", "Promise", "TableEntry", "is_personal", "read_entry"]
 
@@ -304,8 +304,3 @@ def _kind(value: Any) -> str:
     return {dict: "a mapping", list: "a list", str: "a text", type(None): "nothing"}.get(
         type(value), "a value"
     )
-
-
-def renamed(entry: Entry, name: str, problem: str) -> Entry:
-    """The same entry under another id, with what made that needed."""
-    return structs.replace(entry, id=name, problems=(*entry.problems, problem))
