@@ -84,7 +84,7 @@ def test_served_without_a_loop(root: Path, tmp_path: Path) -> None:
     ) as process:
         assert process.stdout is not None
         url = json.loads(process.stdout.readline())["url"]
-        page = httpx.get(url, trust_env=False)
+        page = httpx.get(url, trust_env=False, timeout=60)
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 0
     assert "Card payments" in page.text

@@ -85,7 +85,7 @@ def url(index: Index, root: Path) -> Iterator[str]:
 
 
 def get(url: str, path: str, **headers: str) -> httpx.Response:
-    return httpx.get(url + path, headers=headers, trust_env=False)
+    return httpx.get(url + path, headers=headers, trust_env=False, timeout=60)
 
 
 @pytest.mark.parametrize("language", ["en", "fr"])
@@ -170,7 +170,7 @@ def test_what_is_not_there_is_404_with_a_way_back(url: str) -> None:
         answer = get(url, path)
         assert answer.status_code == 404
         assert 'href="/catalogue"' in answer.text
-    assert httpx.get(url, follow_redirects=True, trust_env=False).url.path == "/catalogue"
+    assert httpx.get(url, follow_redirects=True, trust_env=False, timeout=60).url.path == "/catalogue"
 
 
 def test_json_for_machines(url: str) -> None:
