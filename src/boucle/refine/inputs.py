@@ -28,7 +28,7 @@ def show(duck: Any, table: LakeTable, version: int, view: str, sample: str = "")
     if isinstance(table.place, Local) and files:
         duck.execute(f"CREATE OR REPLACE VIEW {view} AS {_parquet(files, schema)}{condition}")
         return
-    duck.register("rows_of_one", _shown(_arrow(table, files, schema)).slice(0, 0))
+    duck.register("rows_of_one", _shown(schema.empty_table()))
     duck.execute(f"CREATE OR REPLACE TABLE {view} AS SELECT * FROM rows_of_one")
     for file in files:  # one at a time: DuckDB spills, Arrow does not
         duck.register("rows_of_one", _shown(read(file, schema, table.place)))
@@ -53,11 +53,6 @@ def show_changes(
                 counts[index] += len(rows)
     duck.unregister("rows_of_one")
     return counts[0], counts[1]
-
-
-def _arrow(table: LakeTable, files: Sequence[DataFile], schema: pa.Schema) -> pa.Table:
-    del table, files
-    return schema.empty_table()
 
 
 def _shown(rows: pa.Table) -> pa.Table:

@@ -147,14 +147,10 @@ def _state(output: LakeTable, digest: str) -> _State:
 def _inputs(transform: Transform, lake: Lake) -> Inputs:
     spec = transform.spec
     output = lake.table(spec.zone, transform.name, time=spec.time, partition_by=tuple(spec.partition))
-    tables = {text: _input(lake, text) for text in spec.from_}
+    tables = {text: lake.find(text) for text in spec.from_}
     versions_ = {text: table.version for text, table in tables.items()}
     applied = {text: _or(output.transaction(_app(text)), -1) for text in tables}
     return Inputs(tables, versions_, applied, output, output.version)
-
-
-def _input(lake: Lake, text: str) -> LakeTable:
-    return lake.find(text)
 
 
 def _or(number: int | None, otherwise: int) -> int:
@@ -189,7 +185,7 @@ def _publish(
         "gates": [{"gate": one.gate, "holds": one.holds, "failed": one.failed} for one in verdicts],
     }
     first = next(batch.tables(), None)
-    schema = _typed(_empty(batch) if first is None else first, transform.spec).schema
+    schema = _typed(_empty(batch) if first is None else first).schema
     at_rest = output.fit(schema)
     rows = (_at_rest(one, transform.spec, at_rest) for one in batch.tables())
     after = {_RUN: number}
@@ -203,7 +199,7 @@ def _empty(batch: Staged) -> pa.Table:
     return batch.duck.sql("SELECT * FROM staged LIMIT 0").to_arrow_table()
 
 
-def _typed(rows: pa.Table, spec: TransformSpec) -> pa.Table:
+def _typed(rows: pa.Table) -> pa.Table:
     """SQL's types as the lake keeps them: times in UTC, sums of whole numbers as 64 bits."""
     fields = []
     for field in rows.schema:
@@ -213,12 +209,11 @@ def _typed(rows: pa.Table, spec: TransformSpec) -> pa.Table:
         elif pa.types.is_decimal(kind) and kind.scale == 0:
             kind = pa.int64()
         fields.append(pa.field(field.name, kind))
-    del spec
     return rows.cast(pa.schema(fields))
 
 
 def _at_rest(rows: pa.Table, spec: TransformSpec, schema: pa.Schema) -> pa.Table:
-    return to_stored(_typed(rows, spec).to_batches(), schema, spec.time)
+    return to_stored(_typed(rows).to_batches(), schema, spec.time)
 
 
 def _hold(
