@@ -64,6 +64,7 @@ class Plant:
 
     def done(self) -> bool:
         """Whether the answer has come."""
+        assert self._process.stdout is not None
         return bool(select.select([self._process.stdout], [], [], 0)[0])
 
     def answer(self) -> dict[str, Any]:

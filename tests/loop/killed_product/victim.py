@@ -245,7 +245,7 @@ def _arm(life: Life) -> None:
     MOMENTS[life.moment][0](passes)
 
 
-def _no_keeper() -> None:
+def _no_keeper(product: Path | None = None) -> None:
     """The loop's own process commits to the lake."""
 
 
