@@ -45,7 +45,8 @@ GROUP = "quality"
 _PERIOD = 3600.0
 """Seconds of the clock that rules against history compare."""
 _SAVE_EVERY = 30.0
-_JUDGE_EVERY = 1.0
+_JUDGE_EVERY = 2.0
+"""Foreign keys are counted anew each time: not for every Block."""
 _AT_ONCE = 50_000
 """Rows of a log that are looked at before the next log has its turn."""
 _KEPT_OF_A_RULE = 100

@@ -94,15 +94,19 @@ class KeyCounts:
     def count(self, keys: Keys) -> Any:
         """How often each was seen."""
         first, second = (np.ascontiguousarray(part) for part in keys)
+        return self._counted(first, second, _run(*self._held(), ""))
+
+    def _counted(self, first: Any, second: Any, held: _Run) -> Any:
         found = self._on_disk(first, second)
-        held = _run(*self._held(), "")
         look_up(held.first, held.second, held.count, held.fences, first, second, found)
         return found
 
     def missing(self, other: "KeyCounts") -> int:
         """How many of all the keys counted here `other` has never seen."""
+        held = _run(*other._held(), "")  # noqa: SLF001 - another of the same kind; sorted once for all pieces
         return sum(
-            int(count[other.count((first, second)) == 0].sum()) for first, second, count in self.pieces()
+            int(count[other._counted(first, second, held) == 0].sum())  # noqa: SLF001
+            for first, second, count in self.pieces()
         )
 
     def pieces(self) -> Iterator[tuple[Any, Any, Any]]:
