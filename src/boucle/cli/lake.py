@@ -82,7 +82,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     export = word("export", "write a table as Apache Iceberg, for tools that read that")
     export.add_argument("to", type=Path, help="the folder of the Iceberg table")
     parser.epilog = (
-        "examples:\n  boucle lake list\n  boucle lake history maintenance_summary\n"
+        "examples:\n  boucle lake list --json\n  boucle lake history maintenance_summary\n"
         "  boucle lake at vibration_events 2026-11-21T10:00:00Z --limit 5\n"
         "  boucle lake changes events --since 12\n  boucle lake optimize vibration_events --by at value\n"
         "  boucle lake vacuum vibration_events --keep 30d --dry-run\n"

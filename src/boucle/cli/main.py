@@ -56,12 +56,15 @@ def main(words: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if words is None else words)
     parser = argparse.ArgumentParser(
         prog="boucle",
+        usage="boucle [-h] [--version] VERB ...",
         description="Close the loop from sensor or transaction to action, and run it like a product.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"boucle {__version__}")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    # As wide as the longest verb with its indentation: argparse forgets the latter.
+    wide = max(map(len, VERBS)) + 2
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB".ljust(wide), required=True)
     asked = next((word for word in given if not word.startswith("-")), None)
     for verb, summary in VERBS.items():
         shown = argparse.RawDescriptionHelpFormatter

@@ -31,7 +31,15 @@ Function = Callable[[pa.RecordBatch], Any]
 """A rule of kind `python`: of a batch of the rule's columns, True for each bad row, or how many are bad."""
 
 
-_FAILURES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError, pa.ArrowException)
+_FAILURES = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    pa.ArrowException,
+)
 """What somebody's function may raise over values it did not expect."""
 _COUNTED = {"null", "missing", "invalid", "python"}
 
