@@ -54,6 +54,9 @@ def test_upkeep_by_hand(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     answer(capsys, "lake", "optimize", "payments", "--by", "card", "--folder", run)
     out = run / "iceberg"
     assert answer(capsys, "lake", "export", "payments", out, "--folder", run)["rows"] == 4
+    told = answer(capsys, "lake", "export", "payments", out, "--as", "csv", "--folder", run)
+    files = [Path(told["folder"], one["name"]) for one in told["files"]]
+    assert sum(len(one.read_text().splitlines()) - 1 for one in files) == told["rows"] == 4
     assert (out / "metadata" / "version-hint.text").exists()
 
 

@@ -13,6 +13,7 @@ import httpx
 import psycopg
 import pytest
 
+from boucle.catalog.usage import Usage
 from boucle.cli.main import main
 from tests.cli.command import BOUCLE, boucle, environment
 from tests.outlet.served import make_lake
@@ -91,6 +92,12 @@ def test_one_command_serves_sql_flight_and_rest(product: Path) -> None:
         page: Any = httpx.get(told["http"] + "products/press/tables/features/rows").json()
         assert len(page["rows"]) == 4
         assert httpx.get(told["http"] + "products/press/tables/vibration/rows").status_code == 404
+    usage = Usage(product.parent / "run" / "usage.sqlite")
+    used = {(one.name, one.who, one.via, one.times, one.rows) for one in usage.used("press")}
+    usage.close()
+    assert used == {
+        ("features", "ana", "sql", 1, 1), ("features", "", "flight", 1, 1), ("features", "", "rest", 1, 4),
+    }, "the catalogue shows who reads what"  # fmt: skip
 
 
 def test_a_run_alone_can_be_served(product: Path) -> None:

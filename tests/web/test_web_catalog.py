@@ -21,6 +21,8 @@ from boucle.cli.main import main
 from boucle.clock import SystemClock
 from boucle.lake.delta import LakeTable
 from boucle.loop.columns import trace_product
+from boucle.product.sla import Objective, Sla
+from boucle.quality.slo.history import Counted, History
 from boucle.web import create_app, serve
 from boucle.web.catalog import CataloguePages, create_catalogue
 
@@ -64,6 +66,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     LakeTable(run / "lake" / "silver" / "scored", partition_by=("day",)).append(
         Block("scored", rows, 0, Position("scored", 1))
     )
+    now = 1_790_000_000 * 10**9
+    fresh = Objective(id="fresh", measure="freshness", element="scored", bound=60, target=0.9, window=86_400)
+    history = History(run)
+    history.open("cards", Sla((fresh,)), now)
+    history.append(Counted(now, {"fresh": [(now // 60 // 10**9, 59_000, 60_000)]}))
+    history.close()
     usage = Usage(run / "usage.sqlite")
     usage.count("cards", "scored", "superset", "sql", 100)
     usage.close()
@@ -127,6 +135,9 @@ def test_a_product_page_says_all_of_it(url: str) -> None:
         assert part in page
     assert '<svg xmlns="http://www.w3.org/2000/svg" class="lineage"' in page
     assert 'href="/catalogue/claims"' in page  # who reads it
+    kept = re.search(r'<tr class="normal">.*?>fresh<.*?</tr>', page, re.DOTALL)
+    assert kept is not None, "how the promise stands"
+    assert "98.33 %" in html.unescape(kept[0]).replace("\u202f", " ").replace("\xa0", " ")
 
 
 def test_personal_columns_are_masked_in_samples_also_those_made_of_them(

@@ -79,15 +79,22 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     backfill.add_argument("--since", required=True, help="a moment; in")
     backfill.add_argument("--until", required=True, help="a moment; out")
     backfill.add_argument("--because", default="", help="kept in the history")
-    export = word("export", "write a table as Apache Iceberg, for tools that read that")
-    export.add_argument("to", type=Path, help="the folder of the Iceberg table")
+    export = word("export", "write a table as Apache Iceberg, or a version of it as files with checksums")
+    export.add_argument(
+        "to", type=Path, help="the folder of the Iceberg table, or for TABLE/VERSION with files"
+    )
+    export.add_argument(
+        "--as", dest="form", choices=("iceberg", "parquet", "csv"), default="iceberg", help="default: iceberg"
+    )
+    export.add_argument("--when", help="a version or moment, for files (default: the newest)")
     parser.epilog = (
         "examples:\n  boucle lake list --json\n  boucle lake history maintenance_summary\n"
         "  boucle lake at vibration_events 2026-11-21T10:00:00Z --limit 5\n"
         "  boucle lake changes events --since 12\n  boucle lake optimize vibration_events --by at value\n"
         "  boucle lake vacuum vibration_events --keep 30d --dry-run\n"
         "  boucle lake backfill vibration_events run/replayed --since 2026-11-20 --until 2026-11-21\n"
-        "  boucle lake export maintenance_summary out/maintenance_summary"
+        "  boucle lake export maintenance_summary out/maintenance_summary\n"
+        "  boucle lake export maintenance_summary out --as csv --when 12"
     )
 
 
@@ -216,9 +223,31 @@ def _export(lake: "Lake", options: argparse.Namespace) -> None:
     from boucle.lake.iceberg import export
 
     table = lake.find(options.table)
+    if options.form != "iceberg":
+        _export_files(lake, table, options)
+        return
     done = export(table, options.to)
     says = f"{table.name}: version {done.version} is Iceberg now, {done.rows} rows: {done.metadata}"
     _say(options, says, version=done.version, rows=done.rows, files=done.files, metadata=done.metadata)
+
+
+def _export_files(lake: "Lake", table: "LakeTable", options: argparse.Namespace) -> None:
+    from boucle.lake.history import version_of
+    from boucle.lake.sql import Sql
+    from boucle.outlet.export import export
+
+    if lake.where.startswith("s3:"):
+        raise BoucleError(
+            "B855", "files are written from a lake in a folder", fix="--as iceberg, or copy the table"
+        )
+    version = table.version if options.when is None else version_of(table, options.when)
+    sql = Sql(lake.where)
+    try:
+        done = export(sql, table, options.to, options.form, version)
+    finally:
+        sql.close()
+    place = options.to / table.name / str(version)
+    _say(options, f"{table.name}: version {version}, {done['rows']} rows: {place}", **done, folder=str(place))
 
 
 def _say(options: argparse.Namespace, text: str, **told: Any) -> None:

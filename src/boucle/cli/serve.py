@@ -4,7 +4,7 @@ import argparse
 import getpass
 import json
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,9 +65,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Serve until Ctrl-C."""
+    from boucle.catalog.usage import Usage
     from boucle.cli.session import interruptible
     from boucle.lake.sql import Sql
     from boucle.outlet.users import Users
+    from boucle.outlet.uses import Uses
 
     if options.add_user:
         return _add_user(options)
@@ -83,7 +85,9 @@ def run(options: argparse.Namespace) -> int:
     with interruptible() as stop, ExitStack() as stack:
         stack.callback(sql.close)
         _check_tables(sql, about)
-        told = _serve(options, stack, sql, product, about, ports, users)
+        usage = stack.enter_context(closing(Usage(lake.parent / "usage.sqlite")))
+        uses = Uses(usage, str(product["id"]), sql)
+        told = _serve(options, stack, sql, product, about, ports, users, uses)
         _say(told, options.json)
         stop.wait()
     return 0
@@ -149,7 +153,7 @@ def _check_tables(sql: Any, about: "dict[str, TableNote]") -> None:
 
 def _serve(
     options: argparse.Namespace, stack: ExitStack, sql: Any, product: dict[str, Any], about: "dict[str, TableNote]",
-    ports: "list[OutputPort]", users: Any,
+    ports: "list[OutputPort]", users: Any, uses: Any,
 ) -> dict[str, str]:  # fmt: skip
     from boucle.outlet.endpoint import SqlEndpoint, check_exposed, tls_context
     from boucle.outlet.session import Limits
@@ -169,6 +173,7 @@ def _serve(
             tls=options.tls,
             about=about,
             limits=limits,
+            uses=uses,
         )
         endpoint.start()
         stack.callback(endpoint.stop)
@@ -177,7 +182,9 @@ def _serve(
         from boucle.outlet.flight import FlightEndpoint
 
         host, port = _address(options.flight)
-        flight = FlightEndpoint(sql, host=host, port=port, users=users, certificate=pair, about=about)
+        flight = FlightEndpoint(
+            sql, host=host, port=port, users=users, certificate=pair, about=about, uses=uses
+        )
         stack.callback(flight.stop)
         told["flight"] = flight.uri
     if options.http:
@@ -189,7 +196,7 @@ def _serve(
         shown = [one.table for one in ports if one.kind in {"rest", "events"}]
         app = create_rest(
             sql, str(product["id"]), title=str(product.get("name", "")), version=str(product.get("version", "")),
-            about=about, shown=shown, users=users,
+            about=about, shown=shown, users=users, uses=uses,
         )  # fmt: skip
         told["http"] = stack.enter_context(serve(app, host, port)).url
     return told

@@ -34,8 +34,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _told(folder: Path) -> dict[str, Any]:
-    from boucle.loop.slo import view_of
-    from boucle.quality.slo.counts import MINUTE_MS
+    from boucle.loop.slo import views_of
     from boucle.quality.slo.history import read_past
 
     past = read_past(folder)
@@ -43,13 +42,10 @@ def _told(folder: Path) -> dict[str, Any]:
         why = "its product promises nothing of its service, or it never ran"
         fix = "declare slaProperties in the DataContract, and give the folder of a run"
         raise BoucleError("B472", "there are no objectives", where=str(folder), why=why, fix=fix)
-    minute = past.at // (MINUTE_MS * 10**6)
     return {
         "product": past.product,
         "at": _moment(past.at),
-        "objectives": [
-            _plain(view_of(one, past.minutes[one.id], minute, past.firing)) for one in past.sla.objectives
-        ],
+        "objectives": [_plain(one) for one in views_of(past)],
         "lifetimes": [{"name": one.name, "at": _moment(one.at)} for one in past.sla.lifetimes],
     }
 

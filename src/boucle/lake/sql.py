@@ -117,6 +117,10 @@ class Sql:
             self._find()
             return list(self._tables.values())
 
+    def known(self) -> list[str]:
+        """The names of the tables there were when somebody last asked."""
+        return list({table.name for table in self._tables.values()})
+
     def at(self, table: LakeTable, version: int) -> str:
         """A relation to ask FROM: the table as it was at a version, with `_file` and `_row` that tell each row apart.
 

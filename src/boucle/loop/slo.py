@@ -21,11 +21,11 @@ from boucle.product.project import Project
 from boucle.product.sla import Objective, Sla, compile_sla
 from boucle.quality.slo.budget import Burn, Rule, rules_for, standing
 from boucle.quality.slo.counts import MINUTE_MS, Cell, Minutes
-from boucle.quality.slo.history import Counted, History, history_cells, minutes_of
+from boucle.quality.slo.history import Counted, History, Past, history_cells, minutes_of
 from boucle.quality.slo.measures import Measure, measure_of
 from boucle.quality.slo.truth import Truth
 
-__all__ = ["Objectives", "in_words", "sla_of", "view_of"]
+__all__ = ["Objectives", "in_words", "sla_of", "view_of", "views_of"]
 
 _MINUTE = MINUTE_MS * SECOND // 1000
 _KEEP_EVERY = 10 * SECOND
@@ -270,6 +270,12 @@ def _put_back(fresh: dict[int, list[int]], cells: Iterable[Cell]) -> None:
         held = fresh.setdefault(minute, [0, 0])
         held[0] += good
         held[1] += total
+
+
+def views_of(past: Past) -> list[ObjectiveView]:
+    """The objectives of a run as they stood when it last said so."""
+    minute = past.at // (MINUTE_MS * 10**6)
+    return [view_of(one, past.minutes[one.id], minute, past.firing) for one in past.sla.objectives]
 
 
 def view_of(

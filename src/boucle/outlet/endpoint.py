@@ -27,6 +27,7 @@ from boucle.outlet.scram import Exchange
 from boucle.outlet.session import Limits, Session
 from boucle.outlet.settings import DEFAULTS
 from boucle.outlet.users import Users
+from boucle.outlet.uses import Uses
 
 __all__ = ["SqlEndpoint", "Tls", "check_exposed", "tls_context"]
 
@@ -88,8 +89,9 @@ class SqlEndpoint:
         tls: Tls = "required",
         about: Mapping[str, TableNote] | None = None,
         limits: Limits | None = None,
+        uses: Uses | None = None,
     ) -> None:
-        self.host, self.port = host, port
+        self.host, self.port, self._uses = host, port, uses
         self._sql, self._users, self._context = sql, users, certificate
         self._tls: Tls = tls if certificate is not None else "off"
         check_exposed(host, users, self._tls == "required")
@@ -261,7 +263,7 @@ class SqlEndpoint:
         return data
 
     def _run(self, channel: Channel, user: str, parameters: dict[str, str]) -> None:
-        session = Session(channel, self._sql, self._catalogue, user, self._limits, parameters)
+        session = Session(channel, self._sql, self._catalogue, user, self._limits, parameters, self._uses)
         secret = secrets.randbelow(1 << 31)
         with self._lock:
             self._count += 1

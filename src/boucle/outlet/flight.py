@@ -26,6 +26,7 @@ from boucle.outlet.flight_messages import Fields, pack, packed, text, texts, unp
 from boucle.outlet.notes import TableNote
 from boucle.outlet.tokens import Tokens
 from boucle.outlet.users import Users
+from boucle.outlet.uses import Uses
 
 __all__ = ["FlightEndpoint"]
 
@@ -98,6 +99,7 @@ class FlightEndpoint:
         users: Users | None = None,
         certificate: tuple[str | Path, str | Path] | None = None,
         about: Mapping[str, TableNote] | None = None,
+        uses: Uses | None = None,
     ) -> None:
         check_exposed(host, users, certificate is not None)
         self.host = host
@@ -109,7 +111,7 @@ class FlightEndpoint:
             extra |= {"auth_handler": _NoHandshake(), "middleware": {"login": _Login(users)}}
         scheme = "grpc+tls" if certificate else "grpc+tcp"
         try:
-            self._server = _Server(Questions(sql, about or {}), f"{scheme}://{host}:{port}", **extra)
+            self._server = _Server(Questions(sql, about or {}, uses), f"{scheme}://{host}:{port}", **extra)
         except (OSError, pa.ArrowException) as error:
             raise BoucleError(
                 "B842",
@@ -186,8 +188,8 @@ class _Told(flight.ServerMiddleware):  # type: ignore[misc]
 class Questions:
     """What a Flight SQL client may ask, apart from how it asks."""
 
-    def __init__(self, sql: Sql, about: Mapping[str, TableNote]) -> None:
-        self._sql, self._about = sql, about
+    def __init__(self, sql: Sql, about: Mapping[str, TableNote], uses: Uses | None = None) -> None:
+        self._sql, self._about, self._uses = sql, about, uses
         self._lock = threading.Lock()
         self._prepared: OrderedDict[bytes, _Prepared] = OrderedDict()
 
@@ -212,7 +214,9 @@ class Questions:
 
         def rows() -> Iterator[pa.RecordBatch]:
             with closing(place):
-                yield from answer.rows
+                yield from (
+                    answer.rows if self._uses is None else self._uses.counted(query, "flight", answer.rows)
+                )
 
         return answer, rows()
 

@@ -34,6 +34,7 @@ from boucle.outlet.notes import TableNote
 from boucle.outlet.openapi import MEDIA, document
 from boucle.outlet.tokens import VALID_S, Tokens
 from boucle.outlet.users import Users
+from boucle.outlet.uses import Uses
 
 __all__ = ["create_rest"]
 
@@ -58,10 +59,11 @@ def create_rest(
     about: Mapping[str, TableNote] | None = None,
     shown: Sequence[str] = (),
     users: Users | None = None,
+    uses: Uses | None = None,
 ) -> Starlette:
     """The interface of one product. `shown` are the tables to be seen (none: all); `users` who may ask (None: all)."""
     pages = _Pages(
-        sql, product, title, version, dict(about or {}), tuple(shown), Tokens(users) if users else None
+        sql, product, title, version, dict(about or {}), tuple(shown), Tokens(users) if users else None, uses
     )
     home = f"/products/{product}"
     return Starlette(
@@ -81,8 +83,9 @@ def create_rest(
 class _Pages:
     def __init__(
         self, sql: Sql, product: str, title: str, version: str, about: dict[str, TableNote], shown: tuple[str, ...],
-        tokens: Tokens | None,
+        tokens: Tokens | None, uses: Uses | None,
     ) -> None:  # fmt: skip
+        self.uses = uses
         self.sql, self.id, self.title, self.version = sql, product, title, version
         self.about, self.shown, self.tokens = about, shown, tokens
 
@@ -202,6 +205,8 @@ class _Pages:
             ]
             cursor = cursor_of(Page(version, asked.order, after))
             following = f"{request.url.path}?{urlencode([*kept, ('cursor', cursor)])}"
+        if self.uses is not None:
+            self.uses.table(request.path_params["name"], "", "rest", len(found))
         rows = found.select(range(len(asked.columns))).rename_columns(list(asked.columns))
         headers = {"x-table-version": str(version), "vary": "Accept, Authorization"}
         if following:
@@ -217,6 +222,8 @@ class _Pages:
             "since", ""
         )
         start = _version(since, table) if since else table.version
+        if self.uses is not None:
+            self.uses.table(table.name, "", "events", 0)
         return StreamingResponse(
             live(table, self.id, start, request.is_disconnected), media_type="text/event-stream"
         )

@@ -25,6 +25,7 @@ from boucle.outlet.parameters import parameter
 from boucle.outlet.pgtype import TYPES, duckdb_name, pg_type
 from boucle.outlet.refused import Refused, broken_protocol, refusal
 from boucle.outlet.settings import DEFAULTS, REPORTED, SessionSettings, startup_settings
+from boucle.outlet.uses import Uses
 
 __all__ = ["Limits", "Session"]
 
@@ -60,7 +61,9 @@ class Session:
         user: str,
         limits: Limits,
         startup: dict[str, str],
+        uses: Uses | None = None,
     ) -> None:
+        self._uses = uses
         self._channel, self._sql, self._catalogue, self._user, self._limits = (
             channel,
             sql,
@@ -397,6 +400,8 @@ class Session:
                     self._channel.send(data)
                     count += rows
         if portal.done:
+            if self._uses is not None:
+                self._uses.statement(portal.statement.text, self._user, "sql", count)
             self._channel.send(wire.complete(f"{tag} {count}" if tag != "EXPLAIN" else tag))
         else:
             self._channel.send(wire.message("s"))

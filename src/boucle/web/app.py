@@ -137,7 +137,7 @@ class Pages(Drawn):
         """What is promised of the service, and how it stands."""
         view = self.loop.view()
         told = events_of_objectives(panel.events_of(view))
-        rows = rows_of_objectives(view, self.speech(request))
+        rows = rows_of_objectives(view.objectives, self.speech(request))
         size = {"width": COURSE_WIDTH, "height": COURSE_HEIGHT}
         return self.draw(request, "slo.html", view=view, live="", rows=rows, events=told, **size)
 

@@ -36,8 +36,12 @@ from boucle.catalog.usage import Usage
 from boucle.errors import BoucleError
 from boucle.loop.columns import trace_product
 from boucle.loop.showcase import Held, Sample, find_run, held_by, refused_by, sample_of
+from boucle.loop.slo import views_of
+from boucle.loop.view import ObjectiveView
+from boucle.quality.slo.history import read_past
 from boucle.web.drawn import HERE, Drawn
 from boucle.web.guard import LOOPBACK, Guard
+from boucle.web.slo import rows_of_objectives
 
 __all__ = ["CataloguePages", "create_catalogue"]
 
@@ -126,6 +130,7 @@ class CataloguePages(Drawn):
             held=held,
             run=run,
             refused=refused_by(run) if run else [],
+            objectives=rows_of_objectives(_objectives(run), self.speech(request)),
             drawing=draw_things(entry.name, links, alone=False, titles=titles, kinds=self._words(request)),
             suppliers=self._index.suppliers(entry.id),
             consumers=self._index.consumers(entry.id),
@@ -368,6 +373,11 @@ def _changes(folder: Path) -> str:
         if file.is_file():
             return file.read_text(encoding="utf-8", errors="replace")[:8000]
     return ""
+
+
+def _objectives(run: Path | None) -> list[ObjectiveView]:
+    past = None if run is None else read_past(run)
+    return [] if past is None else views_of(past)
 
 
 def _used(run: Path | None, product: str, table: str = "") -> list[Any]:

@@ -1,4 +1,4 @@
-"""What the page of objectives shows, made from the LoopView: state, promise in words, budget, and its course."""
+"""What the page of objectives shows, made from ObjectiveViews: state, promise in words, budget, and its course."""
 
 import math
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from boucle.event import Event
-from boucle.loop.view import LoopView, ObjectiveView
+from boucle.loop.view import ObjectiveView
 from boucle.web.speech import NONE, Speech
 
 __all__ = ["COURSE_HEIGHT", "COURSE_WIDTH", "Row", "events_of_objectives", "rows_of_objectives"]
@@ -40,10 +40,10 @@ class Row(Struct, frozen=True):
     description: str
 
 
-def rows_of_objectives(view: LoopView, speech: Speech) -> list[Row]:
+def rows_of_objectives(objectives: Sequence[ObjectiveView], speech: Speech) -> list[Row]:
     """Every objective, the worst first."""
     order = ("alarm", "attention", "unknown", "normal")
-    rows = [_row(one, speech) for one in view.objectives]
+    rows = [_row(one, speech) for one in objectives]
     return sorted(rows, key=lambda row: (order.index(row.state), row.id))
 
 
