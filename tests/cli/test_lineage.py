@@ -28,7 +28,7 @@ def said(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
 def test_what_breaks(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = said(capsys, "lineage", "impact", "payments.amount", "--root", root)
     assert "3 tables" in text
-    assert "of 2 other products" in text
+    assert "change, in cards, claims\n" in text
     assert "cards/burst" in text
     assert "claims/per_card.{" in text
     told = json.loads(said(capsys, "lineage", "impact", "payments.amount", "--root", root, "--json"))

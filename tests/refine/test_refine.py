@@ -83,6 +83,30 @@ def test_a_warning_holds_nothing_back(lake: Lake, tmp_path: Path) -> None:
     assert "spreads" in verdict.says
 
 
+@pytest.mark.parametrize(("mode", "severity", "state"), [
+    ("full", "error", "held"), ("full", "warning", "published"), ("merge", "error", "published"),
+])  # fmt: skip
+def test_rules_about_many_rows_are_a_gate_too(
+    lake: Lake, tmp_path: Path, mode: str, severity: str, state: str
+) -> None:
+    text = (SHOP / "product.yaml").read_text(encoding="utf-8")
+    rule = f"{{id: two-cards, metric: rowCount, mustBeGreaterThan: 1, severity: {severity}}}"
+    text = text.replace("  - name: spent\n", f"  - name: spent\n    quality: [{rule}]\n")
+    if mode == "full":
+        text = text.replace("    mode: merge\n    key: [card, since]\n", "    mode: full\n")
+    changed = tmp_path / "shop"
+    shutil.copytree(SHOP, changed)
+    (changed / "product.yaml").write_text(text, encoding="utf-8")
+    if mode == "full":
+        sql = 'SELECT card, min("at") AS since, count(*) AS payments, sum(amount) AS spent FROM accepted GROUP BY card'
+        (changed / "sql" / "spent.sql").write_text(sql, encoding="utf-8")
+    arrived(lake, (1, 0, "a", 5.0))
+    made = {one.name: refine(one, lake, tmp_path) for one in transforms_of(shop(changed))}
+    assert made["spent"].state == state
+    told = [(one.gate, one.holds, one.severity) for one in made["spent"].verdicts if "two-cards" in one.gate]
+    assert told == ([("schema spent: two-cards", False, severity)] if mode == "full" else [])
+
+
 def test_joined_files_are_nothing_new(lake: Lake, tmp_path: Path) -> None:
     for number in range(4):
         arrived(lake, (number, 0, "a", 1.0))

@@ -9,6 +9,8 @@ from boucle.errors import BoucleError
 
 __all__ = ["arguments", "open_index", "run"]
 
+_NAMED = 5
+"""Products that are named; the others are counted."""
 _HEADS = {"table": "tables", "model": "models", "rule": "rules", "event": "events", "command": "commands"}
 
 
@@ -142,7 +144,8 @@ def _impact(answer: Any, ways: bool) -> list[str]:
     others = answer.products()
     lines = [
         f"without {answer.asked}, {', '.join(counted)} change"
-        + (f", of {len(others)} other products" if others else "")
+        + (f", in {', '.join(others[:_NAMED])}" if others else "")
+        + (f" and {len(others) - _NAMED} more" if len(others) > _NAMED else "")
     ]
     for kind, found in groups.items():
         if not found:

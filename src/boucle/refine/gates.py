@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +15,8 @@ from boucle.lake.duck import DuckError, name
 from boucle.product.contract import StreamContract
 from boucle.product.transforms import DriftSpec, GateSpec, RowsSpec
 from boucle.quality.check import Checker
+from boucle.quality.state import TableState
+from boucle.quality.verdict import Outcome, judge
 from boucle.refine.transform import Transform
 
 __all__ = ["Verdict", "audit"]
@@ -43,7 +47,9 @@ def audit(duck: Any, transform: Transform, before: int | None, clock: Clock | No
     for number, gate in enumerate(transform.spec.gates):
         if gate.schema:
             contract = transform.contracts[gate.schema]
-            verdicts.append(_contract(duck, gate, contract, rows, clock or SystemClock()))
+            verdicts += _contract(
+                duck, gate, contract, rows, clock or SystemClock(), whole=transform.spec.mode == "full"
+            )
         elif gate.sql:
             verdicts.append(_sql(duck, gate, rows, number))
         elif gate.rows is not None:
@@ -83,12 +89,47 @@ def _keys(duck: Any, key: Sequence[str], rows: int) -> Verdict:
     return Verdict("key", not failed, "error", rows, failed, says, sample)
 
 
-def _contract(duck: Any, gate: GateSpec, contract: StreamContract, rows: int, clock: Clock) -> Verdict:
+def _contract(
+    duck: Any, gate: GateSpec, contract: StreamContract, rows: int, clock: Clock, *, whole: bool
+) -> list[Verdict]:
+    """What one value can break, row by row; then the rules about many rows, each with a verdict unless it is kept.
+
+    Where the batch is not the whole table, only those that a part of it can break: what is there twice.
+    """
     schema = contract.schema()
     named = f"schema {contract.name}"
     present = {row[0]: None for row in duck.execute(f"DESCRIBE {_STAGED}").fetchall()}
     if missing := [one.name for one in schema if one.name not in present]:
-        return _verdict(gate, named, rows, max(rows, 1), f"there is no column {', '.join(missing)}")
+        return [_verdict(gate, named, rows, max(rows, 1), f"there is no column {', '.join(missing)}")]
+    many = [rule for rule in contract.rules if not rule.refuses and rule.kind != "type"]
+    counted = [rule for rule in many if whole or rule.kind == "duplicate"]
+    with TemporaryDirectory(prefix="boucle-gate-") as spill:
+        state = TableState(counted, Path(spill))
+        first = _rows_of(duck, gate, named, contract, rows, clock, state)
+        outcomes = judge(counted, state.measured({contract.name: state}), (), clock.now())
+    return [first, *(_of_rule(gate, named, one) for one in outcomes if one.state != "kept")]
+
+
+def _of_rule(gate: GateSpec, named: str, outcome: Outcome) -> Verdict:
+    """A rule that is broken, as gravely as the lesser of rule and gate; or one that cannot be judged here, said."""
+    measured = "" if outcome.measured is None else f"{outcome.measured:g}, {outcome.wanted} was promised"
+    broken = outcome.state == "broken"
+    grave = gate.severity if broken and outcome.severity == "error" else "warning"
+    says = measured if broken else f"cannot be judged: {outcome.why}"
+    place = f"{gate.name or named}: {outcome.rule}"
+    return Verdict(place, not broken, grave, outcome.checked, outcome.failed, says)
+
+
+def _rows_of(
+    duck: Any,
+    gate: GateSpec,
+    named: str,
+    contract: StreamContract,
+    rows: int,
+    clock: Clock,
+    state: TableState,
+) -> Verdict:
+    schema = contract.schema()
     checker = Checker(contract, clock=clock)
     failed, reasons, sample = 0, dict[str, int](), list[dict[str, Any]]()
     columns = ", ".join(name(one.name) for one in schema)
@@ -101,6 +142,7 @@ def _contract(duck: Any, gate: GateSpec, contract: StreamContract, rows: int, cl
                 gate, named, rows, rows, f"a column cannot have its promised type: {_first(error)}"
             )
         for one in rows_:
+            state.update(one)
             _, rejects = checker.check(Block(contract.name, one, 0, Position(contract.name, 0)))
             failed += len(rejects)
             for reject in rejects:
