@@ -5,10 +5,6 @@ a span by itself, brings late rows home and vacuums, round and round, until it i
 milliseconds; the last one does three rounds and ends. It prints how many kills met a child at work.
 """
 
-import os
-import random
-import signal
-import sys
 import time
 from pathlib import Path
 
@@ -17,6 +13,7 @@ from boucle.lake.delta import LakeTable
 from boucle.lake.span import backfill, merge_late
 from boucle.lake.upkeep import compact, order, vacuum
 from boucle.testing.conformance.table import START, readings
+from tests.killed_children import main
 
 STEP = SECOND + 1
 LATE = 1_000_000
@@ -41,30 +38,5 @@ def work(folder: Path, rounds: int) -> None:
         vacuum(table, 0, now=time.time() + 3600)
 
 
-def child(folder: Path, rounds: int) -> int:
-    """The process id of one that works."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            work(folder, rounds)
-            status = 0
-        finally:
-            os._exit(status)
-    return pid
-
-
-def main(folder: Path, kills: int, seed: int) -> None:
-    chance, met = random.Random(seed), 0
-    for _ in range(kills):
-        pid = child(folder, 10_000)
-        time.sleep(chance.uniform(0.02, 0.6))
-        os.kill(pid, signal.SIGKILL)
-        met += os.WIFSIGNALED(os.waitpid(pid, 0)[1])
-    _, status = os.waitpid(child(folder, 3), 0)
-    assert status == 0
-    print(met)
-
-
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    main(work, alive=(0.02, 0.6), last=3)

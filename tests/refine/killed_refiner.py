@@ -4,11 +4,6 @@ One child after the other brings payments in, refines all that was declared, joi
 until it is killed (SIGKILL) after some milliseconds; the last one does two rounds and ends.
 """
 
-import os
-import random
-import signal
-import sys
-import time
 from pathlib import Path
 
 from boucle.lake.delta import LakeTable
@@ -16,6 +11,7 @@ from boucle.lake.upkeep import compact
 from boucle.lake.whole import Lake
 from boucle.refine.run import refine
 from boucle.refine.transform import transforms_of
+from tests.killed_children import main
 from tests.refine.payments import payments, shop
 
 
@@ -33,29 +29,5 @@ def work(folder: Path, rounds: int) -> None:
         compact(lake.find("accepted"))
 
 
-def child(folder: Path, rounds: int) -> int:
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            work(folder, rounds)
-            status = 0
-        finally:
-            os._exit(status)
-    return pid
-
-
-def main(folder: Path, kills: int, seed: int) -> None:
-    chance, met = random.Random(seed), 0
-    for _ in range(kills):
-        pid = child(folder, 10_000)
-        time.sleep(chance.uniform(0.05, 0.8))
-        os.kill(pid, signal.SIGKILL)
-        met += os.WIFSIGNALED(os.waitpid(pid, 0)[1])
-    _, status = os.waitpid(child(folder, 2), 0)
-    assert status == 0
-    print(met)
-
-
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    main(work, alive=(0.05, 0.8), last=2)

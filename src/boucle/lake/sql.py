@@ -22,6 +22,8 @@ from msgspec import Struct
 
 from boucle.errors import BoucleError
 from boucle.lake.delta import LakeTable
+from boucle.lake.duck import literal
+from boucle.lake.duck import name as quoted
 from boucle.lake.stored import DAY
 from boucle.lake.then import as_it_was
 
@@ -127,14 +129,14 @@ class Sql:
         Their order stays the same as long as the version can be read. Raises B505 when it cannot.
         """
         files, schema = table.files(version), table.schema_at(version)
-        columns = ", ".join(_name(column) for column in _shown_columns(schema))
+        columns = ", ".join(quoted(column) for column in _shown_columns(schema))
         if not files:
             empty = (
-                ", ".join(f"NULL AS {_name(column)}" for column in _shown_columns(schema))
+                ", ".join(f"NULL AS {quoted(column)}" for column in _shown_columns(schema))
                 or "NULL AS nothing"
             )
             return f"(SELECT {empty}, '' AS _file, 0::BIGINT AS _row WHERE false)"
-        paths = ", ".join(_literal(file.path) for file in files)
+        paths = ", ".join(literal(file.path) for file in files)
         start = len(str(table.folder)) + 2
         return (
             f"(SELECT {columns}, substr(filename, {start}) AS _file, file_row_number AS _row "  # noqa: S608
@@ -215,32 +217,34 @@ class Sql:
 
     def _view(self, table: LakeTable) -> None:
         body = self._body(table)
-        self._connection.execute(f"CREATE SCHEMA IF NOT EXISTS {_name(table.zone)}")
-        self._connection.execute(f"CREATE OR REPLACE VIEW {_name(table.zone)}.{_name(table.name)} AS {body}")
+        self._connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(table.zone)}")
+        self._connection.execute(
+            f"CREATE OR REPLACE VIEW {quoted(table.zone)}.{quoted(table.name)} AS {body}"
+        )
         same = [other for other in self._tables.values() if other.name == table.name]
         if same[-1] is table:
-            self._connection.execute(f"CREATE OR REPLACE VIEW {_BARE}.{_name(table.name)} AS {body}")
+            self._connection.execute(f"CREATE OR REPLACE VIEW {_BARE}.{quoted(table.name)} AS {body}")
 
     def _drop(self, table: LakeTable) -> None:
         self._shown.pop(table.folder, None)
-        self._connection.execute(f"DROP VIEW IF EXISTS {_name(table.zone)}.{_name(table.name)}")
-        self._connection.execute(f"DROP VIEW IF EXISTS {_BARE}.{_name(table.name)}")
+        self._connection.execute(f"DROP VIEW IF EXISTS {quoted(table.zone)}.{quoted(table.name)}")
+        self._connection.execute(f"DROP VIEW IF EXISTS {_BARE}.{quoted(table.name)}")
         for other in self._tables.values():
             if other.name == table.name:  # the bare name may now mean another zone
                 self._shown.pop(other.folder, None)
 
     def _body(self, table: LakeTable) -> str:
         schema, files = table.schema, table.files()
-        columns = ", ".join(_name(column) for column in _shown_columns(schema))
+        columns = ", ".join(quoted(column) for column in _shown_columns(schema))
         if not files:
             empty = f"empty {table.zone} {table.name}"
             self._connection.register("boucle empty", schema.empty_table())
             self._connection.execute(
-                f"CREATE OR REPLACE TABLE {_DATABASE}.main.{_name(empty)} AS FROM {_name('boucle empty')}"
+                f"CREATE OR REPLACE TABLE {_DATABASE}.main.{quoted(empty)} AS FROM {quoted('boucle empty')}"
             )
             self._connection.unregister("boucle empty")
-            return f"SELECT {columns} FROM {_DATABASE}.main.{_name(empty)}"  # noqa: S608 - quoted names, not values
-        paths = ", ".join(_literal(file.path) for file in files)
+            return f"SELECT {columns} FROM {_DATABASE}.main.{quoted(empty)}"  # noqa: S608 - quoted names, not values
+        paths = ", ".join(literal(file.path) for file in files)
         return (
             f"SELECT {columns} FROM read_parquet([{paths}], "  # noqa: S608 - quoted names and literals
             "union_by_name = true, hive_partitioning = true, hive_types_autocast = false)"
@@ -284,7 +288,7 @@ class SqlSession:
     def set(self, name: str, value: str) -> None:
         """Set `timezone` or `search_path` for this session alone; DuckDB refuses every other setting."""
         try:
-            self._cursor.execute(f"SET {name} = {_literal(value)}")
+            self._cursor.execute(f"SET {name} = {literal(value)}")
         except duckdb.Error as error:
             raise self._sql._explained("", error) from error  # noqa: SLF001 - of the same file
 
@@ -374,10 +378,10 @@ def _confined(lake: Path, memory: str, postgres: bool) -> Any:
         connection.execute(f"CREATE SCHEMA {schema}")
     connection.execute(f"SET search_path = '{_DATABASE}.{_BARE}'")
     for setting in (
-        f"allowed_directories = [{_literal(str(lake))}]",
+        f"allowed_directories = [{literal(str(lake))}]",
         "TimeZone = 'UTC'",
         *(_POSTGRES if postgres else ()),
-        *([f"memory_limit = {_literal(memory)}"] if memory else []),
+        *([f"memory_limit = {literal(memory)}"] if memory else []),
         "temp_directory = ''",
         "python_enable_replacements = false",
         "autoinstall_known_extensions = false",
@@ -431,11 +435,3 @@ def _unknown(code: str, what: str, name: str, known: Iterable[str], where: str) 
     none = "run the loop first: there is none yet" if what == "table" else ""
     fix = f"{hint}Known: {', '.join(names)}" if names else none
     return BoucleError(code, f'there is no {what} "{name}"', where=where, fix=fix)
-
-
-def _name(text: str) -> str:
-    return '"' + text.replace('"', '""') + '"'
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from boucle.errors import BoucleError
+from boucle.lake.duck import name as quoted
 
 __all__ = ["Page", "Question", "cursor_of", "question", "read_cursor"]
 
@@ -85,12 +86,13 @@ def question(asked: Sequence[tuple[str, str]], kinds: Mapping[str, str], page: P
             raise bad("the cursor is of another question", "take the `next` of the page before, as it is")
         wanted.append(_behind(sort, page.after, {**kinds, "_file": "VARCHAR", "_row": "BIGINT"}, values))
     marks = [
-        f"CAST({_name(name)} AS VARCHAR) AS {_name(f'_sort{index}')}" for index, (name, _) in enumerate(sort)
+        f"CAST({quoted(name)} AS VARCHAR) AS {quoted(f'_sort{index}')}"
+        for index, (name, _) in enumerate(sort)
     ]
     return Question(
-        select=", ".join([*map(_name, columns), *marks]),
+        select=", ".join([*map(quoted, columns), *marks]),
         where=" AND ".join(wanted) or "true",
-        order_by=", ".join(f"{_name(name)} {'DESC' if down else 'ASC'} NULLS LAST" for name, down in sort),
+        order_by=", ".join(f"{quoted(name)} {'DESC' if down else 'ASC'} NULLS LAST" for name, down in sort),
         values=values,
         limit=_limit(given.get("limit", "")),
         columns=columns,
@@ -125,7 +127,7 @@ def _order(text: str, kinds: Mapping[str, str]) -> tuple[str, bool]:
 
 
 def _filter(name: str, text: str, kinds: Mapping[str, str], values: list[str]) -> str:
-    column, kind = _name(_column(name, kinds)), kinds[name]
+    column, kind = quoted(_column(name, kinds)), kinds[name]
     found = _FILTER.fullmatch(text)
     if found is None:
         raise bad(
@@ -170,13 +172,9 @@ def _behind(
         if after[index] is None:
             continue  # nothing comes after null but a null that is further elsewhere
         same = [
-            f"{_name(other)} IS NULL" if after[place] is None else f"{_name(other)} = {value(place)}"
+            f"{quoted(other)} IS NULL" if after[place] is None else f"{quoted(other)} = {value(place)}"
             for place, (other, _) in enumerate(sort[:index])
         ]
-        further = f"({_name(name)} {'<' if down else '>'} {value(index)} OR {_name(name)} IS NULL)"
+        further = f"({quoted(name)} {'<' if down else '>'} {value(index)} OR {quoted(name)} IS NULL)"
         ways.append(" AND ".join([*same, further]))
     return "(" + " OR ".join(f"({way})" for way in ways) + ")"
-
-
-def _name(text: str) -> str:
-    return '"' + text.replace('"', '""') + '"'

@@ -288,8 +288,8 @@ class Session:
 
     # --- statements
 
-    def _prepared(self, text: str, kinds: Sequence[int]) -> Prepared:
-        command = commands.command(text)
+    def _check_alive(self, command: commands.Command | None) -> None:
+        """In a failed transaction only its end is listened to."""
         if self._status == "E" and not isinstance(command, commands.End | commands.Savepoint):
             raise Refused(
                 "B836",
@@ -297,6 +297,10 @@ class Session:
                 sqlstate="25P02",
                 fix="ROLLBACK",
             )
+
+    def _prepared(self, text: str, kinds: Sequence[int]) -> Prepared:
+        command = commands.command(text)
+        self._check_alive(command)
         if isinstance(command, commands.CopyOut | commands.Declare):
             inner = self._question(command.query, kinds)
             return Prepared(text, command, inner.sql, inner.bound, inner.parameters)
@@ -339,13 +343,7 @@ class Session:
 
     def _answer(self, portal: Portal, limit: int, *, described: bool) -> None:
         command = portal.statement.command
-        if self._status == "E" and not isinstance(command, commands.End | commands.Savepoint):
-            raise Refused(
-                "B836",
-                "the transaction failed, nothing is answered in it any more",
-                sqlstate="25P02",
-                fix="ROLLBACK",
-            )
+        self._check_alive(command)
         if isinstance(command, commands.CopyOut):
             self._copy(portal, command)
         elif isinstance(command, commands.Fetch):

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from boucle.bus.log_disk import sync_folder
 from boucle.errors import Unavailable
 
 __all__ = ["Ledger", "lines_of"]
@@ -37,7 +38,7 @@ class Ledger:
             self._out: BinaryIO = file.open("ab")
             self._cut_tail()
             if new:
-                _sync_folder(file.parent)
+                sync_folder(file.parent)
         except OSError as error:
             raise self._broken(error) from error
 
@@ -116,11 +117,3 @@ def _end_of_last_line(file: Path, size: int) -> int:
                 return start + found + 1
             at = start
     return 0
-
-
-def _sync_folder(folder: Path) -> None:
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

@@ -6,7 +6,6 @@ when the file is opened.
 """
 
 import logging
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from boucle.bus.log_disk import sync_folder
 from boucle.clock import Nanos
 from boucle.product.sla import Objective, Sla
 from boucle.quality.ledger import Ledger, lines_of
@@ -136,11 +136,7 @@ class History:
         ledger.append(msgspec.json.encode(Counted(past.at, cells, past.marks, past.firing)))
         ledger.close()
         beside.replace(self._path)
-        handle = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        sync_folder(self._path.parent)
         self._ledger = Ledger(self._path)
         self._room = max(self._least_room, 2 * self._ledger.size())
 
