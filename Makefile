@@ -17,8 +17,8 @@ $(READY): pyproject.toml uv.lock package-lock.json build_web.py .ci/setup
 	@sh .ci/setup
 	@touch $@
 
-system: ## Install what the tests use from the system: mosquitto, chromium, postgresql (as root, when missing)
-	@sh .ci/system mosquitto chromium postgresql
+system: ## Install what the tests use from the system: mosquitto, chromium, postgresql, redis (as root, when missing)
+	@sh .ci/system mosquitto chromium postgresql redis-server
 
 check: setup ## Style, types and floors
 	$(PYTHON_ENV)/ruff check .
