@@ -98,10 +98,14 @@ class ModelFile(Struct, frozen=True):
         """A model and its manifest; `told` are the Manifest's fields but for `sha256`."""
         return cls(Manifest(sha256=hashlib.sha256(content).hexdigest(), **told), content)
 
+    def files(self) -> dict[str, bytes]:
+        """Both files as they are written, the manifest last."""
+        return {_MODEL: self.content, _MANIFEST: _pretty(self.manifest)}
+
     def save(self, folder: Path) -> None:
         """Write both files; the manifest last, so that an interrupted save is refused by `load`."""
         folder.mkdir(parents=True, exist_ok=True)
-        for name, content in ((_MODEL, self.content), (_MANIFEST, _pretty(self.manifest))):
+        for name, content in self.files().items():
             beside = folder / f"{name}.new"
             beside.write_bytes(content)
             beside.replace(folder / name)

@@ -33,6 +33,9 @@ _DEFAULTS: dict[str, Any] = {
     "run.lake": "",
     "run.lake_every": "5s",
     "run.checkpoint_every": "5s",
+    "models.registry": "registry",
+    "models.keys": "keys",
+    "models.unsigned": "refuse",
 }
 
 

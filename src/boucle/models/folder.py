@@ -1,0 +1,328 @@
+"""A registry as a folder: content under its digest, signed versions, roles replaced in one step.
+
+    objects/<sha256 of SHA256SUMS>/   model.onnx, manifest.json, what training told of it, SHA256SUMS
+    <name>/versions/<n>.json          signed; written once
+    <name>/roles.json                 who is champion; replaced atomically
+
+Everything is written beside and renamed into place, so that a process killed anywhere leaves a registry that is
+valid: at worst an object that no version names, which `keep` takes away. Writers wait for each other by a file lock
+that a killed process lets go of. `sha256sum -c SHA256SUMS` checks an object without us.
+"""
+
+import datetime as dt
+import fcntl
+import getpass
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from boucle.errors import BoucleError
+from boucle.lake.place import fsync
+from boucle.models.file import ModelFile
+from boucle.models.registry import (
+    Change,
+    Reference,
+    Registry,
+    Roles,
+    Version,
+    check_name,
+    newest,
+    no_such_name,
+)
+from boucle.models.signing import Keys, Unsigned
+
+__all__ = ["FolderRegistry"]
+
+_SUMS = "SHA256SUMS"
+
+
+class FolderRegistry(Registry):
+    """Models in a folder of this machine."""
+
+    def __init__(self, folder: Path, *, unsigned: Unsigned = "refuse", keys: Path | None = None) -> None:
+        self.folder = folder
+        self.address = str(folder)
+        self.unsigned = unsigned
+        self.keys = Keys(keys or folder.parent / "keys")
+        self._seen: dict[str, tuple[tuple[int, int, int], Roles]] = {}
+
+    def add(
+        self, model: ModelFile, *, by: str = "", note: str = "", files: Mapping[str, bytes] | None = None
+    ) -> Version:
+        """Register a model as the next version of its name; B620 when a file of it has no plain name."""
+        name = check_name(model.manifest.name)
+        with self._alone(name) as home:
+            digest = self._keep({**(files or {}), **model.files()})
+            version = Version(
+                name=name,
+                number=newest(self.versions(name)) + 1,
+                object=digest,
+                sha256=model.manifest.sha256,
+                created=_now(),
+                by=by or _user(),
+                note=note,
+            )
+            (home / "versions").mkdir(exist_ok=True)
+            signed = self.keys.sign(msgspec.json.encode(version))
+            _replace(home / "versions" / f"{version.number}.json", signed)
+        return version
+
+    def names(self) -> list[str]:
+        """Every name that has a version, in order."""
+        return sorted({file.parents[1].name for file in self.folder.glob("*/versions/*.json")})
+
+    def versions(self, name: str) -> list[Version]:
+        """Every version of a name, oldest first, its signature verified (B613 to B616)."""
+        files = (self.folder / check_name(name) / "versions").glob("*.json")
+        numbered = sorted((int(file.stem), file) for file in files if file.stem.isdecimal())
+        return [self._version(name, number, file) for number, file in numbered]
+
+    def roles(self, name: str) -> Roles:
+        """Who plays which role now; B621 when the file cannot be read."""
+        return self._roles(check_name(name))
+
+    def generation(self, name: str) -> int:
+        """The number of changes so far: one `stat` while nothing changes."""
+        return self._roles(name).generation
+
+    def load(self, reference: str | Reference) -> ModelFile:
+        """The model, verified: signature, digest, ONNX bytes; B622 when an object is not what was signed."""
+        version = self.resolve(reference)
+        model = ModelFile.load(self._object(version))
+        sums = self._sums(version)
+        for name, content in model.files().items():
+            _same(name, content, sums, str(self._object(version)))
+        return model
+
+    def files(self, reference: str | Reference) -> dict[str, bytes]:
+        """Every file of a version; B622 when one is missing, changed or too many."""
+        version = self.resolve(reference)
+        folder = self._object(version)
+        sums = self._sums(version)
+        found = {}
+        for name in sums:
+            try:
+                found[name] = (folder / name).read_bytes()
+            except OSError as error:
+                raise _altered(str(folder), f"{name}: {error.strerror}") from error
+            _same(name, found[name], sums, str(folder))
+        return found
+
+    def promote(
+        self,
+        name: str,
+        version: int,
+        role: str = "champion",
+        *,
+        evidence: Mapping[str, Any] | None = None,
+        by: str = "",
+        why: str = "",
+    ) -> Roles:
+        """Give a role to a version that can be loaded; who was champion becomes `previous`."""
+        self.load(Reference(name, number=version))
+        Reference.parse(f"{name}@{role}")
+        with self._alone(name):
+            now = self._roles(name)
+            before = now.roles.get(role)
+            roles = {**now.roles, role: version}
+            if role == "champion":
+                if before is not None and before != version:
+                    roles["previous"] = before
+                if roles.get("challenger") == version:
+                    del roles["challenger"]
+            change = Change(
+                at=_now(),
+                verb="promote",
+                role=role,
+                version=version,
+                before=before,
+                by=by or _user(),
+                why=why,
+                evidence=dict(evidence or {}),
+            )
+            return self._change(name, now, roles, change)
+
+    def rollback(self, name: str, *, by: str = "", why: str = "", role: str = "champion") -> Roles:
+        """The champion before this one again; the one rolled back becomes `previous`. B623 when there is none.
+
+        Rolling back the challenger ends its trial.
+        """
+        if not self.versions(name):
+            raise no_such_name(self, name)
+        with self._alone(name):
+            now = self._roles(name)
+            before, roles = now.roles.get(role), dict(now.roles)
+            again = roles.get("previous") if role == "champion" else None
+            if before is None or (role == "champion" and again is None):
+                raise BoucleError(
+                    "B623",
+                    f"{name} has no {role} to go back {'to' if before else 'from'}",
+                    where=self.address,
+                    why="it was promoted once at most",
+                    fix=f"boucle promote {name} VERSION --role {role}",
+                )
+            if again is None:
+                del roles[role]
+            else:
+                self.load(Reference(name, number=again))
+                roles |= {"champion": again, "previous": before}
+            change = Change(
+                at=_now(), verb="rollback", role=role, version=again, before=before, by=by or _user(), why=why
+            )
+            return self._change(name, now, roles, change)
+
+    def keep(self, name: str, last: int) -> list[int]:
+        """Forget all but the `last` versions and those that play a role; returns what is gone.
+
+        Objects that no version names any more go too. The newest stays always, so that no number is given twice.
+        """
+        with self._alone(name) as home:
+            known = self.versions(name)
+            stay = {one.number for one in known[-max(1, last) :]} | set(self._roles(name).roles.values())
+            gone = [one for one in known if one.number not in stay]
+            for one in gone:
+                (home / "versions" / f"{one.number}.json").unlink()
+            fsync(home / "versions")
+            self._sweep()
+        return [one.number for one in gone]
+
+    def _sweep(self) -> None:
+        named = {one.object for name in self.names() for one in self.versions(name)}
+        objects = self.folder / "objects"
+        for folder in objects.iterdir() if objects.exists() else ():
+            if folder.name not in named:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _keep(self, content: Mapping[str, bytes]) -> str:
+        """Write the files under their digest, once."""
+        for name in content:
+            if Path(name).name != name or name.startswith(".") or name == _SUMS or "\n" in name:
+                what = f"a version cannot keep a file called {name!r}"
+                raise BoucleError("B620", what, fix="give it a plain file name")
+        sums = "".join(
+            f"{hashlib.sha256(content[name]).hexdigest()}  {name}\n" for name in sorted(content)
+        ).encode()
+        digest = hashlib.sha256(sums).hexdigest()
+        place = self.folder / "objects" / digest
+        if place.exists():
+            return digest
+        beside = place.with_name(f".{digest[:16]}.{os.getpid()}")
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        for name, bytes_ in {**content, _SUMS: sums}.items():
+            (beside / name).write_bytes(bytes_)
+            fsync(beside / name)
+        fsync(beside)
+        try:
+            beside.rename(place)
+        except OSError:  # somebody wrote the same meanwhile
+            shutil.rmtree(beside, ignore_errors=True)
+        fsync(place.parent)
+        return digest
+
+    def _object(self, version: Version) -> Path:
+        return self.folder / "objects" / version.object
+
+    def _sums(self, version: Version) -> dict[str, str]:
+        """File → SHA-256 of an object whose list is the one that was signed."""
+        folder = self._object(version)
+        try:
+            told = (folder / _SUMS).read_bytes()
+        except OSError as error:
+            raise _altered(str(folder), f"{_SUMS}: {error.strerror}") from error
+        if hashlib.sha256(told).hexdigest() != version.object:
+            raise _altered(str(folder), f"{_SUMS} is not the list that was signed")
+        return {line[66:]: line[:64] for line in told.decode().splitlines()}
+
+    def _version(self, name: str, number: int, file: Path) -> Version:
+        payload, key = self.keys.open(file.read_bytes(), str(file), self.unsigned)
+        try:
+            version = msgspec.json.decode(payload, type=Version)
+        except msgspec.DecodeError as error:
+            fix = "restore the file; a version is written once and never changed"
+            what = "this is no version of a model"
+            raise BoucleError("B613", what, where=str(file), why=str(error), fix=fix) from error
+        digests = (version.object, version.sha256)
+        told = version.name == name and version.number == number
+        if not told or any(len(one) != 64 or not one.isalnum() for one in digests):
+            raise BoucleError(
+                "B615",
+                f"this file says it is {version}",
+                where=str(file),
+                why=f"it lies where {name}/{number} should be",
+                fix="restore the version from where it was made; somebody moved it",
+            )
+        return msgspec.structs.replace(version, key=key)
+
+    def _roles(self, name: str) -> Roles:
+        file = self.folder / name / "roles.json"
+        try:
+            told = file.stat()
+        except FileNotFoundError:
+            return Roles()
+        # A change always makes the history longer, so the size alone would tell; the rest guards against copies.
+        mark = (told.st_size, told.st_mtime_ns, told.st_ino)
+        seen = self._seen.get(name)
+        if seen is None or seen[0] != mark:
+            try:
+                roles = msgspec.json.decode(file.read_bytes(), type=Roles)
+            except msgspec.DecodeError as error:
+                fix = "restore the file, or remove it and promote again"
+                what = "the roles of this model cannot be read"
+                raise BoucleError("B621", what, where=str(file), why=str(error), fix=fix) from error
+            seen = self._seen[name] = (mark, roles)
+        return seen[1]
+
+    def _change(self, name: str, now: Roles, roles: dict[str, int], change: Change) -> Roles:
+        after = Roles(generation=now.generation + 1, roles=roles, history=(*now.history, change))
+        told = msgspec.json.format(msgspec.json.encode(after), indent=1)
+        _replace(self.folder / name / "roles.json", told + b"\n")
+        return after
+
+    @contextmanager
+    def _alone(self, name: str) -> Iterator[Path]:
+        """No other process changes this registry meanwhile. A killed one lets go."""
+        home = self.folder / check_name(name)
+        home.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("ab") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            yield home
+
+
+def _replace(file: Path, content: bytes) -> None:
+    """The whole new content or the old, never a part; it stays after a power cut."""
+    beside = file.with_name(f".{file.name}.new")
+    beside.write_bytes(content)
+    fsync(beside)
+    beside.replace(file)
+    fsync(file.parent)
+
+
+def _same(name: str, content: bytes, sums: Mapping[str, str], where: str) -> None:
+    found = hashlib.sha256(content).hexdigest()
+    if sums.get(name) != found:
+        raise _altered(
+            where, f"{name} has SHA-256 {found[:12]}…, {sums.get(name, 'nothing')[:12]}… was signed"
+        )
+
+
+def _altered(where: str, why: str) -> BoucleError:
+    fix = "restore the files, or train the version again: boucle models reproduce"
+    return BoucleError("B622", "these are not the files that were signed", where=where, why=why, fix=fix)
+
+
+def _now() -> str:
+    return dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
