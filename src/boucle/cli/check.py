@@ -53,6 +53,7 @@ def _product(
     folder: Path, environment: str | None, shown: str | None = None
 ) -> tuple[str, list[Problem], Any]:
     """What is said of a sound product, its problems, and the product as far as it can be read."""
+    from boucle.loop.personal import personal_features
     from boucle.loop.plan import build_plan
     from boucle.outlet.notes import notes
     from boucle.outlet.ports import port_problems
@@ -67,6 +68,7 @@ def _product(
     except DeclarationError as error:
         # Both looks see the same mistake now and then; it is told once.
         return "", problems + [one for one in error.problems if one not in problems], project
+    problems += personal_features(project)
     loop = project.loop
     sound = (
         f"{project.id}: sound. {len(loop.sources)} sources, {len(plan.steps)} steps, "
