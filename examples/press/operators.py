@@ -2,6 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -18,6 +19,7 @@ __all__ = ["AXES", "FEATURES", "PressFeatures"]
 
 AXES = ("x", "y", "z")
 _SLOW = ("bearing_temperature", "oil_temperature", "hydraulic_pressure", "motor_current")
+_OF_SLOW = ("", "_noise", "_count")
 _SPEEDS = {"speed": "speed_actual", "setpoint": "speed_setpoint"}
 _AXIS = {
     "mean": "mean",
@@ -39,11 +41,16 @@ FEATURES = pa.schema(
     [
         pa.field("machine", pa.string(), nullable=False),
         pa.field("at", _TIME, nullable=False),
-        *(pa.field(name, pa.float64()) for name in (*_SPEEDS, *_SLOW)),
+        *(pa.field(name, pa.float64()) for name in _SPEEDS),
+        *(pa.field(f"{name}{of}", pa.float64()) for of in _OF_SLOW for name in _SLOW),
         *(pa.field(f"{axis}_{name}", _TYPES.get(name, pa.float64())) for axis in AXES for name in _AXIS),
     ]
 )
-"""strokes/min, °C, bar, A; per axis g, mm/s, g², ratios. Null: not measured in this second."""
+"""strokes/min, °C, bar, A; per axis g, mm/s, g², ratios. Null: not measured in this second.
+
+`_noise` of a slow value is the median step from one reading to the next within the second, in its unit: the stroke's
+pulse does not show in it, and 0 is a value that stands still. `_count` is how many readings there were.
+"""
 
 
 class _State(Struct, frozen=True):
@@ -85,6 +92,9 @@ class PressFeatures:
         for name, sensor in {**_SPEEDS, **{name: name for name in _SLOW}}.items():
             how = ("TRANSFORMATION", "in force") if name in _SPEEDS else ("AGGREGATION", "mean of a second")
             columns[name] = (From(slow, "value", how[0], f"{sensor}, {how[1]} in mid-window"), *chosen)
+        for name in _SLOW:
+            steps = From(slow, "value", "AGGREGATION", f"{name}, median step between readings")
+            columns |= {f"{name}_noise": (steps, *chosen), f"{name}_count": chosen}
         for axis in AXES:
             for name, source in _AXIS.items():
                 made = From(fast, source, "TRANSFORMATION", f"of sensor vib_{axis}")
@@ -164,7 +174,8 @@ class PressFeatures:
         for name, sensor in _SPEEDS.items():
             row[name] = self._at(machine, sensor, middle)[1] if fresh else None
         for sensor in _SLOW:
-            row[sensor] = self._mean(machine, sensor, middle) if fresh else None
+            told = self._second(machine, sensor, middle) if fresh else (None, None, None)
+            row |= {f"{sensor}{of}": value for of, value in zip(_OF_SLOW, told, strict=True)}
         for axis, values in axes.items():
             row |= {f"{axis}_{name}": value for name, value in values.items()}
         return row
@@ -175,12 +186,19 @@ class PressFeatures:
         index = bisect_right(known, at, key=lambda item: item[0])
         return known[index - 1] if index else (0, None)
 
-    def _mean(self, machine: str, sensor: str, until: Nanos) -> float | None:
+    def _second(
+        self, machine: str, sensor: str, until: Nanos
+    ) -> tuple[float | None, float | None, float | None]:
+        """Mean of the readings of a second, the median step between them, and how many there were."""
         known = self._slow.get((machine, sensor), [])
         last = bisect_right(known, until, key=lambda item: item[0])
         first = bisect_right(known, until - self._window, key=lambda item: item[0])
         values = [value for _, value in known[first:last] if value is not None]
-        return sum(values) / len(values) if values else self._at(machine, sensor, until)[1]
+        if not values:
+            return self._at(machine, sensor, until)[1], None, 0.0
+        steps = sorted(abs(after - before) for before, after in pairwise(values))
+        noise = steps[len(steps) // 2] if len(steps) > 1 else None
+        return sum(values) / len(values), noise, float(len(values))
 
     def _forget(self) -> None:
         # Slow values older than a window before the oldest row still possible; the one in force stays.

@@ -20,7 +20,7 @@ from boucle.stream.origin import Inputs, made_of, one_of
 
 __all__ = ["VERDICT", "Attribute"]
 
-_VERSION = 1
+_VERSION = 2
 _TIME = pa.timestamp("ns", tz="UTC")
 
 WHOLE_MACHINE = "machine"
@@ -171,8 +171,8 @@ class Attribute:
             }
         else:
             cause = standing.hypothesis
-            sensor = "" if cause.axis is None else self._prefix + self._axes[cause.axis]
-            every = cause.family == "sensor" and cause.axis is None
+            sensor = cause.sensor if cause.axis is None else self._prefix + self._axes[cause.axis]
+            every = cause.family == "sensor" and not sensor
             says = say(cause.cause, machine, sensor=sensor, size=cause.size, every=every)
             told = {
                 "cause": cause.cause,
@@ -180,11 +180,14 @@ class Attribute:
                 "confidence": self._judge.confidence(standing),
                 "onset": standing.onset,
             }
+            if cause.family == "sensor":
+                numbers["candidates"] = list(cause.candidates or (sensor or "all",))
             numbers |= {"held_s": standing.held, "strength": round(cause.strength, 2)}
             numbers |= {"size": round(cause.size, 4) if math.isfinite(cause.size) else None}
         if course.pending:
             numbers["pending"] = [
-                {"cause": item.hypothesis.cause, "held_s": item.held, "axis": item.hypothesis.axis}
+                {"cause": item.hypothesis.cause, "held_s": item.held, "axis": item.hypothesis.axis,
+                 "sensor": item.hypothesis.sensor}
                 for item in course.pending
             ]
         shown = {

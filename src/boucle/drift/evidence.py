@@ -47,6 +47,12 @@ class Evidence(Struct, frozen=True):
     slow: dict[str, float]
     """Change of each slow value in its unit; NaN when it is not measured."""
     slow_limit: dict[str, float]
+    slow_before: dict[str, float]
+    """Each slow value in the reference, in its unit."""
+    rough: dict[str, float]
+    """The noise of each slow value over that of the reference; 0 for one that stands still."""
+    unheard: dict[str, float]
+    """Share of the readings of each slow value that did not come, 0-1."""
 
     def moved(self, name: str) -> bool:
         """Whether a slow value changed by more than chance."""
@@ -71,8 +77,8 @@ class Evidence(Struct, frozen=True):
 
 
 _LEAST_SLOW = {
-    "bearing_temperature": 0.5,
-    "oil_temperature": 0.5,
+    "bearing_temperature": 0.8,
+    "oil_temperature": 0.8,
     "hydraulic_pressure": 4.0,
     "motor_current": 0.4,
 }
@@ -91,6 +97,11 @@ def weigh(readings: Sequence[Reading], reference: Reference) -> Evidence:
     mean_limit = np.maximum(8 * np.array(reference.mean_spread), np.exp(before).max(axis=1) / 6)
     slow = _recent([reading.slow for reading in recent]) - np.array(reference.slow)
     chance = 5 * np.array(reference.slow_spread) / np.sqrt(SMOOTH)
+    noise_before, heard_before = np.array(reference.noise), np.array(reference.heard)
+    heard = _recent([reading.heard for reading in readings])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rough = _recent([reading.noise for reading in recent]) / noise_before
+        unheard = np.maximum(0, 1 - heard / heard_before)
     last = np.array([reading.bands for reading in readings[-2:]]).sum(axis=2).max(axis=0)
     return Evidence(
         shift=levels(energy) - before,
@@ -108,6 +119,9 @@ def weigh(readings: Sequence[Reading], reference: Reference) -> Evidence:
         slow_limit={
             name: max(_LEAST_SLOW[name], float(limit)) for name, limit in zip(SLOW, chance, strict=True)
         },
+        slow_before=dict(zip(SLOW, reference.slow, strict=True)),
+        rough=dict(zip(SLOW, rough.tolist(), strict=True)),
+        unheard=dict(zip(SLOW, unheard.tolist(), strict=True)),
     )
 
 

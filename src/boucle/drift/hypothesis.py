@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from boucle.drift.evidence import Evidence
 
-__all__ = ["Hypothesis", "hypotheses"]
+__all__ = ["Hypothesis", "hypotheses", "mesh_shift"]
 
 Wide = NDArray[np.float64]
 
@@ -49,6 +49,10 @@ class Hypothesis(Struct, frozen=True):
     strength: float
     size: float
     """How big, in the cause's own unit: factor, g, share, ppm, line ratio."""
+    sensor: str = ""
+    """The slow value that is suspected, when no axis is."""
+    candidates: tuple[str, ...] = ()
+    """Sensors that cannot be told from the suspect by the witnesses at hand; empty: no other."""
     needs_operation: bool = False
     """Rests on shifts of level, which only mean something at a known operating point."""
 
@@ -143,11 +147,11 @@ def _gain(e: Evidence) -> list[Hypothesis]:
     factor = np.exp(common)
     if fits.all() and np.ptp(common) < 0.25 * np.abs(common).max() and not _heat_or_current(e):
         worst = int(np.argmin(strength))
-        return [Hypothesis("sensor", "gain", None, float(strength[worst]), float(factor[worst]), True)]
+        return [Hypothesis("sensor", "gain", None, float(strength[worst]), float(factor[worst]), needs_operation=True)]
     suspect = _alone(e)
     if suspect is None or not fits[suspect]:
         return []
-    return [Hypothesis("sensor", "gain", suspect, float(strength[suspect]), float(factor[suspect]), True)]
+    return [Hypothesis("sensor", "gain", suspect, float(strength[suspect]), float(factor[suspect]), needs_operation=True)]
 
 
 def _imbalance(e: Evidence) -> list[Hypothesis]:
@@ -155,7 +159,7 @@ def _imbalance(e: Evidence) -> list[Hypothesis]:
     least = float(np.min(shaft))
     if not (least > _LEAST_SHIFT and (others < _STILL * shaft).all()):
         return []
-    return [Hypothesis("machine", "imbalance", None, least / _LEAST_SHIFT, float(np.exp(least)), True)]
+    return [Hypothesis("machine", "imbalance", None, least / _LEAST_SHIFT, float(np.exp(least)), needs_operation=True)]
 
 
 def _heat_or_current(e: Evidence) -> bool:
@@ -169,7 +173,7 @@ def _lubrication(e: Evidence) -> list[Hypothesis]:
     hotter = hotter or e.slow["bearing_temperature"] > e.slow_limit["bearing_temperature"]
     if not (least > _LEAST_SHIFT and hotter):
         return []
-    return [Hypothesis("machine", "lubrication", None, least / _LEAST_SHIFT, float(np.exp(least)), True)]
+    return [Hypothesis("machine", "lubrication", None, least / _LEAST_SHIFT, float(np.exp(least)), needs_operation=True)]
 
 
 def _suspects(e: Evidence, fits: NDArray[np.bool_]) -> list[int | None]:
@@ -185,7 +189,7 @@ def _shape(
 ) -> Iterator[Hypothesis]:
     for suspect in _suspects(e, fits):
         index = int(np.argmin(strength)) if suspect is None else suspect
-        yield Hypothesis("sensor", cause, suspect, float(strength[index]), float(size[index]), True)
+        yield Hypothesis("sensor", cause, suspect, float(strength[index]), float(size[index]), needs_operation=True)
 
 
 def _loose(e: Evidence) -> Iterator[Hypothesis]:
@@ -221,3 +225,14 @@ def _mesh(e: Evidence) -> Wide:
     loudest = np.argmax(e.before[:, list(_MESH)], axis=1)
     moved: Wide = np.abs(e.shift[np.arange(len(loudest)), np.array(_MESH)[loudest]])
     return moved
+
+
+def mesh_shift(e: Evidence) -> tuple[float, float]:
+    """How far the gear mesh moved on the middle axis, and its standard deviation; one lying axis changes nothing."""
+    loudest = np.argmax(e.before[:, list(_MESH)], axis=1)
+    rows, bands = np.arange(len(loudest)), np.array(_MESH)[loudest]
+    moved = e.shift[rows, bands]
+    known = np.isfinite(moved)
+    if not known.any():
+        return float("nan"), float("nan")
+    return float(np.median(moved[known])), float(np.median(e.noise[rows, bands][known]))

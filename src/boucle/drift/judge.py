@@ -14,6 +14,7 @@ from boucle.clock import Nanos
 from boucle.drift.evidence import SMOOTH, Evidence, weigh
 from boucle.drift.hypothesis import Hypothesis, hypotheses
 from boucle.drift.reading import SLOW, Reading, Reference, learn
+from boucle.drift.slow import Account, account
 
 __all__ = ["Course", "Judge", "Standing"]
 
@@ -24,7 +25,7 @@ _UNKNOWN_AFTER = 3
 
 _HEAT = ("bearing_temperature", "oil_temperature")
 
-_Key = tuple[str, str, int | None]
+_Key = tuple[str, str, int | None, str]
 
 
 class Standing(Struct):
@@ -57,6 +58,8 @@ class Course(Struct):
     """Seconds in a row with pressure and current both off: another load."""
     calm: int = 0
     """Seconds since the operating point last moved; temperatures follow it slowly."""
+    hall: int = 0
+    """Seconds in a row in which both temperatures moved and nothing else did."""
     relearning: bool = False
     """A first reference is learned again, because the load was changed."""
 
@@ -90,9 +93,12 @@ class Judge(Struct, frozen=True):
             # Without a speed, one axis can still be held against the others.
             if comparable or not h.needs_operation or (blind and h.axis is not None)
         ]
+        told = account(evidence, comparable=comparable, warm=course.calm > self.thermal)
+        found += told.found
         self._wait(course, found, reading.at)
         self._settle(course, comparable)
-        self._unexplained(course, evidence, comparable and not found, reading.at)
+        self._follow_hall(course, evidence, told)
+        self._unexplained(course, evidence, told, comparable and not found, reading.at)
         return evidence
 
     def confidence(self, standing: Standing) -> float:
@@ -104,7 +110,7 @@ class Judge(Struct, frozen=True):
         """none, machine, sensor, operation or unknown."""
         if course.verdict is not None:
             return course.verdict.hypothesis.family
-        if course.relearning or (course.points and course.steady == 0):
+        if course.relearning or (course.points and course.steady == 0) or course.hall >= self.hold:
             return "operation"
         return "unknown" if course.unexplained >= _UNKNOWN_AFTER * self.hold else "none"
 
@@ -159,6 +165,9 @@ class Judge(Struct, frozen=True):
         course.calm += 1
         if course.calm != self.thermal + 1 or course.verdict is not None or course.pending:
             return
+        self._learn_heat(course, evidence)
+
+    def _learn_heat(self, course: Course, evidence: Evidence) -> None:
         point = course.points[course.point]
         slow = [
             level + evidence.slow[name] if name in _HEAT and math.isfinite(evidence.slow[name]) else level
@@ -201,9 +210,22 @@ class Judge(Struct, frozen=True):
         course.point = next((i for i, point in enumerate(kept) if point is course.points[course.point]), 0)
         course.points = kept
 
-    def _unexplained(self, course: Course, evidence: Evidence, unexplained: bool, at: Nanos) -> None:
+    def _follow_hall(self, course: Course, evidence: Evidence, told: Account) -> None:
+        """Both temperatures moved and nothing else did: the hall did, and its temperature is normal from now on."""
+        course.hall = course.hall + 1 if told.hall and course.verdict is None and not course.pending else 0
+        if course.hall >= self.hold:
+            course.onset = course.history[-1].at if course.hall == self.hold else course.onset
+            self._learn_heat(course, evidence)
+
+    def _unexplained(
+        self, course: Course, evidence: Evidence, told: Account, unexplained: bool, at: Nanos
+    ) -> None:
         following = course.calm <= self.thermal
-        alone = [name for name in evidence.slow if evidence.moved(name) and not (following and name in _HEAT)]
+        alone = [
+            name
+            for name in evidence.slow
+            if evidence.moved(name) and name not in told.explained and not (following and name in _HEAT)
+        ]
         moved = evidence.has_moved()
         if course.verdict is not None or not unexplained or not (moved or alone):
             course.unexplained, course.alone = 0, ""
@@ -215,7 +237,7 @@ class Judge(Struct, frozen=True):
 
 
 def _key(hypothesis: Hypothesis) -> _Key:
-    return hypothesis.family, hypothesis.cause, hypothesis.axis
+    return hypothesis.family, hypothesis.cause, hypothesis.axis, hypothesis.sensor
 
 
 def _fading_sensor(verdict: Standing, hold: int) -> bool:

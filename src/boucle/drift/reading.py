@@ -27,6 +27,10 @@ class Reading(Struct, frozen=True):
     speed: float
     setpoint: float
     slow: tuple[float, ...]
+    noise: tuple[float, ...]
+    """Per slow value the median step from reading to reading; 0: it stands still."""
+    heard: tuple[float, ...]
+    """Per slow value the number of readings."""
     bands: tuple[tuple[float, ...], ...]
     """g²."""
     lines: tuple[tuple[float, float], ...]
@@ -47,6 +51,8 @@ class Reading(Struct, frozen=True):
             speed=number("speed"),
             setpoint=number("setpoint"),
             slow=tuple(number(name) for name in SLOW),
+            noise=tuple(number(f"{name}_noise") for name in SLOW),
+            heard=tuple(number(f"{name}_count") for name in SLOW),
             bands=tuple(tuple(number(f"{axis}_band_{band}") for band in range(BANDS)) for axis in axes),
             lines=tuple((number(f"{axis}_bpfo"), number(f"{axis}_bpfi")) for axis in axes),
             mean=tuple(number(f"{axis}_mean") for axis in axes),
@@ -70,6 +76,8 @@ class Reference(Struct, frozen=True):
     mean_spread: list[float]
     slow: list[float]
     slow_spread: list[float]
+    noise: list[float]
+    heard: list[float]
     tainted: bool = False
     """Learned while a verdict stood: shifts against it would hide the fault."""
 
@@ -114,6 +122,8 @@ def learn(readings: Sequence[Reading], *, tainted: bool = False) -> Reference:
         mean_spread=_spread(means).tolist(),
         slow=_mean(slow).tolist(),
         slow_spread=_spread(slow).tolist(),
+        noise=_mean(np.array([reading.noise for reading in readings])).tolist(),
+        heard=_mean(np.array([reading.heard for reading in readings])).tolist(),
         tainted=tainted,
     )
 

@@ -198,6 +198,7 @@ class PressLine:
             press = self._presses[operation.machine]
             press.setpoint = press.setpoint if operation.speed is None else operation.speed
             press.load = press.load if operation.load is None else operation.load
+            press.warmer = press.warmer if operation.ambient is None else operation.ambient
 
     def _chunk_of(self, name: str, waves: Array, at: Nanos) -> pa.RecordBatch:
         read: list[tuple[str, Reading]] = []

@@ -81,6 +81,8 @@ class Machine:
         self.nominal = scenario.speed
         self.setpoint = scenario.speed
         self.load = scenario.load
+        self.warmer = 0.0
+        """How much warmer the hall is than at the start, °C."""
         self.time = 0.0
         """Simulated seconds since the start."""
         self._aging = scenario.aging
@@ -130,6 +132,7 @@ class Machine:
             load=self.load,
             crank=self._crank,
             severities=self.severities,
+            warmer=self.warmer,
         )
         values["stroke_count"] = float(self.strokes)
         values["crank_angle"] = self._crank * 360

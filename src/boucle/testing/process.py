@@ -41,9 +41,13 @@ class Process:
         load: float,
         crank: float,
         severities: Mapping[str, float],
+        warmer: float = 0.0,
     ) -> dict[str, float]:
-        """The readings after `seconds` at this operating point; `crank` in turns, 0.5 bottom dead centre."""
-        bearing, oil = self._targets(relative_speed, load, severities)
+        """The readings after `seconds` at this operating point, in a hall `warmer` by so many °C.
+
+        `crank` in turns, 0.5 bottom dead centre.
+        """
+        bearing, oil = (warmer + target for target in self._targets(relative_speed, load, severities))
         self._bearing = bearing + (self._bearing - bearing) * math.exp(-seconds / _BEARING_LAG)
         self._oil = oil + (self._oil - oil) * math.exp(-seconds / _OIL_LAG)
         stroke = math.exp(-(((crank - 0.5) / 0.06) ** 2)) if relative_speed > 0 else 0.0

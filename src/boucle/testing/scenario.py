@@ -103,12 +103,16 @@ class Fault(Struct, frozen=True, kw_only=True):
 
 
 class Operation(Struct, frozen=True, kw_only=True):
-    """A change of operating point, made by people: another speed (strokes/min) or load (1 is nominal)."""
+    """A change of operating point: another speed (strokes/min), load (1 is nominal) or hall temperature.
+
+    `ambient` is how much warmer the hall is than when the line started, °C; machine and instruments are sound.
+    """
 
     machine: str
     at: float
     speed: float | None = None
     load: float | None = None
+    ambient: float | None = None
 
 
 class Disturbance(Struct, frozen=True, kw_only=True):
@@ -291,8 +295,8 @@ def _odd_operation(operation: Operation) -> _Oddities:
     odd: _Oddities = []
     if operation.at < 0:
         odd.append(("time does not run backwards", "at", "at: 0s or later"))
-    if operation.speed is None and operation.load is None:
-        odd.append(("nothing changes", "machine", "give speed, load or both"))
+    if operation.speed is None and operation.load is None and operation.ambient is None:
+        odd.append(("nothing changes", "machine", "give speed, load or ambient"))
     if (operation.speed is not None and operation.speed < 0) or (
         operation.load is not None and operation.load < 0
     ):

@@ -1,0 +1,151 @@
+"""Temperature, pressure and current: which of them is an instrument that lies, and which one tells the truth.
+
+No slow value moves alone on a sound or a worn press; each has witnesses that have to follow it:
+
+    what happens     bearing °C   oil °C      pressure   current   gear mesh   other bands
+    load changes     follows      -           moves      moves     moves       stroke
+    warmer hall      moves        moves       -          -         -           -
+    friction         moves        a third     -          moves     -           resonance or lines
+    instrument       one of the four moves, and its witnesses contradict it
+
+So a value is called a drifting instrument only when a witness *contradicts* the explanation by the machine: not when
+the witness is merely too coarse to say. What is too small for any witness stays unsaid. Noise, standstill and missing
+readings are seen within the second and need no witness.
+
+`LOAD` are the shares of pressure, current and gear mesh that go with the load (`boucle.testing.process`); the verdict only
+uses that they agree within a factor of two.
+"""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from msgspec import Struct
+
+from boucle.drift.evidence import Evidence
+from boucle.drift.hypothesis import Hypothesis, mesh_shift
+from boucle.drift.reading import SLOW
+
+__all__ = ["Account", "account"]
+
+LOAD = {"hydraulic_pressure": 0.4, "motor_current": 0.65, "mesh": 0.6}
+"""Relative change per unit of load."""
+
+_ROUGH = 2.0
+"""Times the noise of the reference; the mean of six medians scatters by about an eighth."""
+_UNHEARD = 0.05
+_CONTRADICTED = 0.45
+"""A witness that moved less than this share of what it should have contradicts."""
+_CHANCE = {"bearing_temperature": 0.12, "oil_temperature": 0.12, "hydraulic_pressure": 1.2, "motor_current": 0.15}
+"""°C, bar, A: a standard deviation of the mean of some seconds, the wandering speed included."""
+
+
+class Account(Struct, frozen=True):
+    """What the slow values say: instruments that drift, and what moved for a reason that is no fault."""
+
+    found: list[Hypothesis]
+    explained: frozenset[str]
+    """Values that moved as load or hall explain it, or by too little for their witnesses."""
+    hall: bool = False
+    """Both temperatures follow the hall."""
+
+
+def account(evidence: Evidence, *, comparable: bool, warm: bool) -> Account:
+    """Hold every slow value against its witnesses.
+
+    `comparable`: the operating point is one whose normal is known. `warm`: the temperatures have followed it.
+    """
+    found = [*_faulty_within(evidence)]
+    moved = {name for name in SLOW if evidence.moved(name)}
+    if not comparable or not moved:
+        return Account(found, frozenset())
+    broken = {hypothesis.sensor for hypothesis in found}
+    if worn(evidence):
+        return Account(found, frozenset(moved))
+    drifted, explained = _by_load(evidence, moved)
+    hall = False
+    if warm:
+        by_heat, calm, hall = _by_heat(evidence, moved)
+        drifted, explained = drifted + by_heat, explained | calm
+    else:
+        explained |= moved & {"bearing_temperature", "oil_temperature"}
+    found += [hypothesis for hypothesis in drifted if hypothesis.sensor not in broken]
+    return Account(found, frozenset(explained | broken), hall)
+
+
+def worn(e: Evidence) -> bool:
+    """Whether the vibration begins to show friction or a worn race on more than one axis: then heat is no surprise."""
+    with np.errstate(invalid="ignore"):
+        lines = np.sort(np.nan_to_num(e.lines, nan=0.0), axis=0)[-2]
+        before = np.nan_to_num(np.sort(e.lines_before, axis=0)[-2], nan=1.0)
+        rises = e.shift[:, 6] > np.maximum(4 * e.noise[:, 6], 0.06)
+    return bool((lines > np.maximum(2.5, 1.5 * before)).any() or rises.sum() >= 2)
+
+
+def _faulty_within(e: Evidence) -> Iterator[Hypothesis]:
+    """What shows within a second: a value that stands still, is noisy, or does not always come."""
+    silent = [name for name in SLOW if e.unheard[name] >= _UNHEARD]
+    for name in SLOW:
+        if e.rough[name] == 0:
+            yield Hypothesis("sensor", "stuck", None, 3.0, 0.0, sensor=name)
+        elif math.isfinite(e.rough[name]) and e.rough[name] > _ROUGH:
+            yield Hypothesis("sensor", "noise", None, e.rough[name] / _ROUGH, e.rough[name], sensor=name)
+        if name in silent and len(silent) < len(SLOW):  # all at once: the PLC is silent, not a sensor
+            yield Hypothesis("sensor", "dropout", None, e.unheard[name] / _UNHEARD, e.unheard[name], sensor=name)
+
+
+def _by_load(e: Evidence, moved: set[str]) -> tuple[list[Hypothesis], set[str]]:
+    """Pressure and current against each other and against the gear mesh."""
+    mesh, mesh_chance = mesh_shift(e)
+    says = {"mesh": (mesh / LOAD["mesh"], mesh_chance / LOAD["mesh"])}
+    for name in ("hydraulic_pressure", "motor_current"):
+        whole = e.slow_before[name] * LOAD[name]
+        says[name] = (e.slow[name] / whole, _CHANCE[name] / whole)
+    found, explained = [], set()
+    for name in ("hydraulic_pressure", "motor_current"):
+        if name not in moved:
+            continue
+        load = says[name][0]
+        others = [say for witness, say in says.items() if witness != name and math.isfinite(say[0])]
+        against = [abs(load - told) - 3 * chance > (1 - _CONTRADICTED) * abs(load) for told, chance in others]
+        agree = [told * load > 0 and abs(told) - 3 * chance > _CONTRADICTED * abs(load) for told, chance in others]
+        if any(against) and not any(agree):
+            found.append(_drift(e, name, moved))
+        else:
+            explained.add(name)
+    return found, explained
+
+
+def _by_heat(e: Evidence, moved: set[str]) -> tuple[list[Hypothesis], set[str], bool]:
+    """The temperatures against each other and against the current, which friction raises first."""
+    bearing, oil, current = (e.slow[name] for name in ("bearing_temperature", "oil_temperature", "motor_current"))
+    names = {"bearing_temperature": (bearing, oil), "oil_temperature": (oil, bearing)}
+    found, explained = [], set()
+    hall = False
+    for name, (own, other) in names.items():
+        if name not in moved:
+            continue
+        alone = abs(other) + 3 * _CHANCE[name] < _CONTRADICTED * abs(own) or own * other < 0
+        friction = name == "bearing_temperature" and own > 0 and current > 0.15 * own
+        if not math.isfinite(other) or friction or not alone:
+            explained.add(name)
+        else:
+            found.append(_drift(e, name, moved))
+        hall |= name in explained and own * other > 0 and not evidently(e, "motor_current")
+    return found, explained, hall
+
+
+def evidently(e: Evidence, name: str) -> bool:
+    """Whether a value that can be measured moved."""
+    return math.isfinite(e.slow[name]) and e.moved(name)
+
+
+def _drift(e: Evidence, name: str, moved: set[str]) -> Hypothesis:
+    """An instrument that drifts; at one operating point nobody can tell its zero from its gain."""
+    rivals = {"hydraulic_pressure": "motor_current", "motor_current": "hydraulic_pressure"}
+    rival = rivals.get(name, "")
+    candidates = (name, rival) if rival in moved else ()
+    strength = abs(e.slow[name]) / e.slow_limit[name]
+    return Hypothesis(
+        "sensor", "offset", None, strength, e.slow[name], sensor=name, candidates=candidates, needs_operation=True
+    )
