@@ -19,6 +19,16 @@ from boucle.stream.appended import Extended
 
 __all__ = ["OnnxModel"]
 
+_ROWS_APART = frozenset(
+    {
+        "Abs", "Add", "ArrayFeatureExtractor", "Cast", "Clip", "Concat", "Div", "Gather", "Greater", "Identity", "Less",
+        "Max", "Min", "Mul", "Neg", "Not", "Relu", "Reshape", "Scaler", "Slice", "Sqrt", "Squeeze", "Sub",
+        "TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor", "Unsqueeze", "Where",
+    }
+)  # fmt: skip
+"""Operators that give each row the same bits whatever rows are beside it, on one thread. Not among them: matrix
+products, and functions such as Exp that are taken several numbers at a time but for the last few."""
+
 
 class OnnxModel:
     """A model file ready to score: one float32 input (rows, inputs), one output (rows, outputs)."""
@@ -28,6 +38,7 @@ class OnnxModel:
         self.signature = file.manifest.signature()
         self._gives = file.manifest.gives()
         self._session = _session(file)
+        self._together = _rows_apart(file.content)
         self._input: str = self._session.get_inputs()[0].name
         self._outputs = [self._session.get_outputs()[0].name]
         self._checked: pa.Schema | None = None
@@ -74,9 +85,12 @@ class OnnxModel:
     def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
         """Outputs (rows, outputs) of inputs (rows, inputs).
 
-        Row by row: a matrix product may differ in its last bit with the number of rows, and a score
-        must not depend on how the stream was cut into Blocks.
+        Trees take all rows at once. Other models go row by row: a matrix product may differ in its last bit with
+        the number of rows, and a score must not depend on how the stream was cut into Blocks.
         """
+        if self._together:
+            together: NDArray[np.float32] = self._session.run(self._outputs, {self._input: matrix})[0]
+            return together
         given = [
             self._session.run(self._outputs, {self._input: matrix[row : row + 1]})[0]
             for row in range(len(matrix))
@@ -107,6 +121,14 @@ class OnnxModel:
         rows = Extended(schema, [(name, True) for name in self.signature.names], list(self._gives))
         doubles = all(pa.types.is_float64(field.type) for field in self._gives)
         self._rows = rows if doubles and all(rows.read) else None
+
+
+def _rows_apart(content: bytes) -> bool:
+    """Whether every operator of a model is known to keep rows apart to the last bit."""
+    import onnx
+
+    graph = onnx.load_from_string(content).graph
+    return all(node.op_type in _ROWS_APART for node in graph.node)
 
 
 def _session(file: ModelFile) -> Any:
