@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from boucle.clock import SECOND
+from boucle.lake.aside import set_aside
 from boucle.lake.delta import LakeTable
 from boucle.lake.span import backfill, merge_late
 from boucle.lake.upkeep import compact, order, vacuum
@@ -34,7 +35,7 @@ def work(folder: Path, rounds: int) -> None:
         first, last = START + STEP, START + (number + 1) * STEP
         backfill(table, [readings(1, number)], first, last)
         order(table, ["value"])
-        table.set_aside(last=12)
+        set_aside(table, last=12)
         vacuum(table, 0, now=time.time() + 3600)
 
 

@@ -17,6 +17,7 @@ from boucle.block import Block, Position
 from boucle.clock import SECOND
 from boucle.errors import BoucleError, Unavailable
 from boucle.lake.delta import LakeTable
+from boucle.lake.deltars import CHECKPOINT_EVERY
 from boucle.lake.upkeep import vacuum
 from boucle.testing.conformance.table import START, readings, rows_of
 
@@ -60,14 +61,14 @@ def test_machine_names_survive_folder_names(tmp_path: Path, name: str) -> None:
     table.sync()
 
 
-def test_checkpoints_come_every_ten_commits_and_deletion_vectors_never(tmp_path: Path) -> None:
+def test_checkpoints_come_now_and_then_and_deletion_vectors_never(tmp_path: Path) -> None:
     table = LakeTable(tmp_path / "silver" / "readings")
-    for first in range(12):
+    for first in range(CHECKPOINT_EVERY + 2):
         table.append(readings(first, 1))
-    assert (table.folder / "_delta_log" / f"{9:020d}.checkpoint.parquet").exists()
+    assert (table.folder / "_delta_log" / f"{CHECKPOINT_EVERY - 1:020d}.checkpoint.parquet").exists()
     metadata = next(action["metaData"] for action in commits(table) if "metaData" in action)
     assert isinstance(metadata, dict)
-    assert metadata["configuration"]["delta.checkpointInterval"] == "10"
+    assert metadata["configuration"]["delta.checkpointInterval"] == str(CHECKPOINT_EVERY)
     assert "delta.enableDeletionVectors" not in metadata["configuration"]
 
 
@@ -178,6 +179,7 @@ def test_losing_a_race_for_the_same_transaction_adds_nothing(tmp_path: Path) -> 
 RACING = """
 import sys
 from boucle.lake.delta import LakeTable
+from boucle.lake.deltars import CHECKPOINT_EVERY
 from boucle.lake.upkeep import vacuum
 from boucle.testing.conformance.table import readings
 
@@ -271,7 +273,7 @@ def test_sync_covers_every_file_of_every_commit(tmp_path: Path, monkeypatch: pyt
         if path.exists():
             synced.add(path)
 
-    monkeypatch.setattr("boucle.lake.delta.fsync", note)
+    monkeypatch.setattr("boucle.lake.durable.fsync", note)
     table = LakeTable(tmp_path / "silver" / "readings")
     assert table.sync() == -1
     for first in range(11):
@@ -310,6 +312,7 @@ def test_blocks_are_bounded_in_bytes(tmp_path: Path) -> None:
 READER = """
 import sys
 from boucle.lake.delta import LakeTable
+from boucle.lake.deltars import CHECKPOINT_EVERY
 table = LakeTable(sys.argv[1])
 print(sum(len(block) for block in table.scan()))
 """

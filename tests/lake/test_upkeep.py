@@ -5,6 +5,7 @@ import sys
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,6 +15,8 @@ from hypothesis import strategies as st
 
 from boucle.clock import SECOND
 from boucle.errors import BoucleError
+from boucle.lake.aside import is_aside, set_aside
+from boucle.lake.commit import Action
 from boucle.lake.delta import LakeTable
 from boucle.lake.history import changes, restore, version_at, version_of, versions
 from boucle.lake.span import backfill, from_file, merge_late
@@ -53,9 +56,9 @@ def test_joining_beside_an_appending_writer_waits_for_nobody(table: LakeTable) -
     other = LakeTable(table.folder)
 
     class Meanwhile(LakeTable):
-        def write_parts(self, *given: object, **named: object) -> list[object]:
+        def write_parts(self, *given: Any, **named: Any) -> list[Action]:
             other.append(readings(other.rows, 1))
-            return super().write_parts(*given, **named)  # type: ignore[arg-type]
+            return super().write_parts(*given, **named)
 
     compact(Meanwhile(table.folder))
     assert len(values(table)) > 5
@@ -68,9 +71,9 @@ def test_two_that_join_the_same_files_join_them_once(table: LakeTable) -> None:
     other = LakeTable(table.folder)
 
     class Overtaken(LakeTable):
-        def write_parts(self, *given: object, **named: object) -> list[object]:
+        def write_parts(self, *given: Any, **named: Any) -> list[Action]:
             compact(other)
-            return super().write_parts(*given, **named)  # type: ignore[arg-type]
+            return super().write_parts(*given, **named)
 
     compact(Overtaken(table.folder))
     assert values(table) == [0.0, 1.0, 2.0, 3.0, 4.0]
@@ -119,7 +122,7 @@ def test_whatever_is_done_kept_versions_read_the_same(
         elif deed == "order":
             order(table, ["value"])
         elif deed == "set aside":
-            table.set_aside(last=0)
+            set_aside(table, last=0)
         else:
             restore(table, max(1, table.version - 1))
         seen[table.version] = rows_of(table)
@@ -155,21 +158,21 @@ def test_a_log_set_aside_is_read_as_before(table: LakeTable) -> None:
         table.append(readings(number, 1), app="w", transaction=number)
     beside, told = LakeTable(table.folder), versions(table)
     assert beside.rows == 35
-    assert LakeTable(table.folder).set_aside(last=5) > 20
-    assert table.set_aside(last=5) == 0
+    assert set_aside(LakeTable(table.folder), last=5) > 20
+    assert set_aside(table, last=5) == 0
     assert len(list((table.folder / "_delta_log").glob("*.json"))) < 20
     for one in (table, beside, LakeTable(table.folder)):
         one.append(readings(one.rows, 1))
         assert versions(one)[-len(told) :] == told
         assert [len(values(one, version)) for version in (1, 12, 30)] == [1, 12, 30]
         assert len(list(changes(one, 0))) == one.rows
-    assert table.is_aside(4)
+    assert is_aside(table.place, 4)
     restore(table, 4, "back to the first")
     assert values(table) == [0.0, 1.0, 2.0, 3.0]
     assert table.transaction("w") == 34
     vacuum(table, 0, now=time.time() + 3600)
     assert values(table) == [0.0, 1.0, 2.0, 3.0]
-    assert not table.is_aside(4)
+    assert not is_aside(table.place, 4)
     with pytest.raises(BoucleError, match="B505"):
         values(table, 12)
 

@@ -15,6 +15,8 @@ __all__ = ["DataFile", "cut", "data_file", "overlaps", "read"]
 
 BLOCK_BYTES = 8_000_000
 MILLI: Nanos = 1_000_000
+_WIDE = 1_000_000
+"""Bytes from which several threads read a file sooner than one."""
 
 
 class DataFile(Struct, frozen=True):
@@ -29,6 +31,8 @@ class DataFile(Struct, frozen=True):
     inside: str = ""
     """The path within the table."""
     bytes: int = 0
+    logged: str = ""
+    """The path as the log writes it: URL-encoded, each writer in its own way."""
 
 
 def _nanos(moment: object) -> Nanos | None:
@@ -55,6 +59,7 @@ def data_file(action: dict[str, Any], place: Place, time: str) -> DataFile:
         partition={key: None if value is None else str(value) for key, value in partition.items()},
         inside=inside,
         bytes=action["size_bytes"] or 0,
+        logged=str(action["path"]),
     )
 
 
@@ -68,7 +73,7 @@ def read(file: DataFile, schema: pa.Schema, place: Place) -> pa.Table:
     """Every row of the file in the columns of `schema`; B505 when the file is gone."""
     try:
         # not read_table: it would read partition columns out of the folder names, with guessed types
-        rows = place.open(file.path).read()
+        rows = place.open(file.path).read(use_threads=file.bytes > _WIDE)
     except FileNotFoundError as error:
         raise BoucleError(
             "B505",

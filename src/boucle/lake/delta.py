@@ -1,24 +1,17 @@
-"""A table of the lake as a Delta Lake folder, written and read through delta-rs.
+"""A table of the lake: a Delta Lake folder, or a prefix of a bucket, that any tool that reads Delta reads.
 
-What delta-rs leaves to its caller, and this file does (measured on deltalake 1.6.6):
+What a commit is made of, and where each part lives: rows as they lie at rest (`stored`), in files of one partition
+each (`parts`), published as one version (`publish`); the newest version is kept in memory (`log`) and read in order of
+time (`scan`). Figures and decisions: docs/why/lake.md.
 
-- the same (app, transaction) written twice in sequence would be accepted twice: the table's own
-  transaction version is read first;
-- it retries a commit that lost a race by itself, and then two that take the same files away both succeed, rows and
-  all: no commit is ever retried there; who loses looks at the newest version and begins again;
-- data files are written here and only committed there: a third of the time, and any exchange of files is one commit;
-- commits slow down as the log grows unless `delta.checkpointInterval` is small: it is 10;
 - statistics hold milliseconds, cut off: a file's last row may lie up to 1 ms after its stated maximum;
 - `DeltaTable.to_pyarrow_table()` aborts short processes at exit: Parquet files are read one by one;
-- a full disk comes as a plain DeltaError, or as an OSError, or as a commit that failed: all mean "not now";
-- nothing is ever fsync'ed: `sync` does, and says up to which version the table survives a power cut;
+- `sync` says up to which version the table survives a power cut;
 - in a folder one process at a time commits, held apart by a lock on a file that a killed one lets go of;
-- a type is never widened: `append` rewrites the files that have the narrow one, in one commit;
-- deletion vectors are never enabled, because delta-rs itself then refuses to read the table.
+- a type is never widened in place: the files that have the narrow one are written again, in one commit.
 """
 
 import json
-import os
 import threading
 import time as wall
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,36 +21,25 @@ from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
-import pyarrow.compute as pc
-from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
-from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
-from deltalake.transaction import AddAction, PostCommitHookProperties, RemoveAction
 
-from boucle.block import Block, Position
+from boucle.block import Block
 from boucle.clock import Nanos
 from boucle.errors import BoucleError, Unavailable
-from boucle.lake.datafile import DataFile, cut, data_file, overlaps, read
-from boucle.lake.parts import new_name, parts, statistics
-from boucle.lake.place import Local, fsync, place_of
+from boucle.lake import deltars
+from boucle.lake.aside import OLDER, commit_text, is_aside
+from boucle.lake.commit import Action, Add, Remove, encoded
+from boucle.lake.datafile import DataFile, read
+from boucle.lake.durable import Durable
+from boucle.lake.log import TIMED, Log, files_of
+from boucle.lake.parts import Part, new_name, parts, statistics
+from boucle.lake.place import Local, place_of
+from boucle.lake.publish import publish
+from boucle.lake.scan import Scan
 from boucle.lake.stored import DAY, check_transaction, from_stored, stored_schema, to_stored, widened
 
 __all__ = ["LakeTable"]
 
 PARTITIONS = ("machine", "sensor", "day")
-_CONFIGURATION = {
-    "delta.checkpointInterval": "10",
-    # Checkpoints need not remember what was taken away: our vacuum asks the log, and they stay small.
-    "delta.deletedFileRetentionDuration": "interval 0 seconds",
-    "delta.logRetentionDuration": "interval 168 hours",
-}
-_TIMED = "event time: "
-"""How a table's description begins; the column follows. Delta has no properties of our own."""
-_AFTER = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
-"""Looking for expired logs at each checkpoint costs as much as the log is long: `vacuum` does it now and then."""
-_OLDER = "_older"
-"""Below a table's folder: its log as it was, but for the last versions; see `set_aside`."""
-_RECENT = 500
-"""Versions whose log stays where every tool looks for it."""
 _RACES = 8
 
 
@@ -81,29 +63,23 @@ class LakeTable:
         self.time = time
         """The column of event time; "" when there is none."""
         self._lock = threading.RLock()
-        self._table: DeltaTable | None = None
-        self._synced = -1
+        self._log: Log | None = None
+        self._durable = Durable(self.place) if isinstance(self.place, Local) else None
         self._inherited = -1
-        self._counted = (-1, 0)
 
     @property
     def version(self) -> int:
         """The newest version; -1 before the first append."""
         with self._lock:
-            table = self._refresh()
-            return -1 if table is None else int(table.version())
+            log = self._refresh()
+            return -1 if log is None else log.version
 
     @property
     def rows(self) -> int:
         """Rows in the newest version, from the Delta log alone."""
         with self._lock:
-            table = self._refresh()
-            if table is None:
-                return 0
-            if self._counted[0] != table.version():
-                counts = pa.table(table.get_add_actions(flatten=True)).column("num_records")
-                self._counted = (table.version(), pc.sum(counts).as_py() or 0)
-            return self._counted[1]
+            log = self._refresh()
+            return 0 if log is None else log.rows
 
     @property
     def schema(self) -> pa.Schema:
@@ -112,21 +88,51 @@ class LakeTable:
 
     def schema_at(self, version: int | None) -> pa.Schema:
         """The columns at rest as they were at a version (None: the newest)."""
-        with self._lock:
-            table = self._refresh() if version is None else self._snapshot(version)
-            return pa.schema([]) if table is None else _schema(table)
+        return self._at(version)[0]
 
     def files(self, version: int | None = None) -> list[DataFile]:
         """The Parquet files that make up a version."""
-        table = self._snapshot(version)
-        return [] if table is None else self._files(table)
+        return self._at(version)[1]
+
+    def _at(self, version: int | None) -> tuple[pa.Schema, list[DataFile]]:
+        """Columns and files of a version; none of either before the first append."""
+        with self._lock:
+            log = self._refresh()
+            if log is not None and version in {None, log.version}:
+                return log.schema, list(log.files.values())
+        if log is None:
+            if version is None or version < 0:
+                return pa.schema([]), []
+            raise self._unknown(version, "it was never written to")
+        assert version is not None
+        return self._past(version)
+
+    def _past(self, version: int) -> tuple[pa.Schema, list[DataFile]]:
+        try:
+            below = OLDER if is_aside(self.place, version) else ""
+            then = deltars.open_table(self.place, version, below)
+        except deltars.BROKEN as error:
+            forgot = isinstance(error, deltars.TableNotFoundError)
+            raise self._unknown(version, "the log forgot it" if forgot else str(error)) from error
+        return deltars.schema_of(then), files_of(then, self.place, self.time)
+
+    def _unknown(self, version: int, why: str) -> BoucleError:
+        known = 0 <= version <= self.version
+        return BoucleError(
+            "B505",
+            f'version {version} of table "{self.name}" cannot be read any more'
+            if known
+            else f'table "{self.name}" has no version {version}',
+            where=str(self.folder),
+            why=why,
+            fix=f"ask for a version from 0 to {self.version}; `boucle lake history` lists them",
+        )
 
     def transaction(self, app: str) -> int | None:
         """The last transaction `app` committed to this table; None when it never did."""
         with self._lock:
-            table = self._refresh()
-            last = None if table is None else table.transaction_version(app)
-            return None if last is None else int(last)
+            log = self._refresh()
+            return None if log is None else log.mark(app)
 
     def append(
         self,
@@ -177,34 +183,29 @@ class LakeTable:
     ) -> int:
         with self.place.alone():
             for attempt in range(_RACES):
-                table = self._refresh()
+                log = self._refresh()
                 nothing = not gone and not any(batch.num_rows for batch in batches)
-                if table is not None and (self._has(table, marks) or (nothing and not because)):
-                    return int(table.version())
-                self._check_after(table, after)
+                if log is not None and (log.has(marks) or (nothing and not because)):
+                    return log.version
+                self._check_after(log, after)
                 wanted = [stored_schema(batch.schema, self.time, self.partition_by) for batch in batches]
-                table = table or self._create(wanted[0])
-                target = now = _schema(table)
+                log = log or self._create(wanted[0])
+                target = now = log.schema
                 for schema in wanted:
                     target = widened(self.name, target, schema)
                 try:
                     rows = to_stored(batches, target, self.time) if batches else target.empty_table()
                     if target != now and not gone and _same_widths(now, target):
                         # columns and their first rows in one commit, which delta-rs can
-                        write_deltalake(
-                            table,
-                            rows,
-                            mode="append",
-                            schema_mode="merge",
-                            commit_properties=_properties(marks, because),
-                        )
-                        return int(table.version())
+                        deltars.append_columns(log.delta(), rows, deltars.properties(marks, because))
+                        log.follow()
+                        return log.version
                     if target != now:
-                        self._evolve(table, now, target)
-                    taken = self._without(table, gone, change=True)
-                    written = self.write_parts(rows, self._names(table), change=True)
-                    return self._commit(table, taken + written, marks, because)
-                except CommitFailedError:
+                        self._evolve(log, target)
+                    taken = self._without(log, gone, change=True)
+                    written = self.write_parts(parts(rows, log.partitions), change=True)
+                    return self._commit(log, taken + written, marks, because)
+                except deltars.CommitFailedError:
                     # another writer won this version; `_refresh` sees its rows and its transaction
                     if attempt == _RACES - 1:
                         raise
@@ -212,7 +213,7 @@ class LakeTable:
 
     def exchange(
         self,
-        new: Iterable[pa.Table],
+        new: Iterable[pa.Table | Part],
         gone: Sequence[DataFile],
         *,
         because: Mapping[str, Any],
@@ -228,89 +229,61 @@ class LakeTable:
         """
         with self._told():
             with self._lock:
-                names = self._names(self._refresh())
-            written = [one for rows in new for one in self.write_parts(rows, names, change=change)]
+                log = self._refresh()
+                names = [] if log is None else log.partitions
+            written = [
+                action
+                for one in new
+                for action in self.write_parts(
+                    [one] if isinstance(one, tuple) else parts(one, names), change=change
+                )
+            ]
             with self._lock, self.place.alone():
                 for _ in range(_RACES):
-                    table = self._refresh()
-                    assert table is not None
-                    if self._has(table, marks or {}):
-                        return int(table.version())
-                    self._check_after(table, after or {})
-                    actions = self._without(table, gone, change=change) + written
+                    log = self._refresh()
+                    assert log is not None
+                    if log.has(marks or {}):
+                        return log.version
+                    self._check_after(log, after or {})
+                    actions = self._without(log, gone, change=change) + written
                     try:
-                        return self._commit(table, actions, marks or {}, because)
-                    except CommitFailedError:
+                        return self._commit(log, actions, marks or {}, because)
+                    except deltars.CommitFailedError:
                         continue
         raise self._unavailable(RuntimeError("others commit without a pause"))
 
     def properties_now(self) -> dict[str, str]:
         """The table's own settings, as the newest version has them."""
         with self._lock:
-            table = self._refresh()
-            return {} if table is None else dict(table.metadata().configuration)
-
-    def set_aside(self, last: int = _RECENT) -> int:
-        """Move the log of all but about the `last` versions to a folder of its own; returns how many files.
-
-        A folder's log is listed as a whole at each commit, so what lies there makes each a little slower. Moved aside
-        it is read as before, by us: time travel, history and changes know both places. Buckets list from an offset.
-        """
-        if not isinstance(self.place, Local):
-            return 0
-        with self.alone() as table:
-            if table is None:
-                return 0
-            log, older = self.folder / "_delta_log", self.folder / _OLDER / "_delta_log"
-            keep = int(table.version()) - last
-            checkpoints = [_number(file) for file in log.glob("*.checkpoint.parquet")]
-            first = max((number for number in checkpoints if number <= keep), default=0)
-            moved = sorted(file for file in log.iterdir() if -1 < _number(file) < first)
-            if moved:
-                older.mkdir(parents=True, exist_ok=True)
-            for file in moved:
-                file.rename(older / file.name)
-            return len(moved)
-
-    def is_aside(self, version: int) -> bool:
-        """Whether the log of a version was set aside."""
-        return self.place.exists(f"{_OLDER}/{_commit_file(version)}")
-
-    def forget(self, oldest: int) -> None:
-        """Delete what was set aside of the log and no version from `oldest` on needs."""
-        older = self.folder / _OLDER / "_delta_log"
-        checkpoints = [_number(file) for file in older.glob("*.checkpoint.parquet")]
-        first = max((number for number in checkpoints if number <= oldest), default=0)
-        for file in older.glob("*"):
-            if -1 < _number(file) < first:
-                file.unlink(missing_ok=True)
+            log = self._refresh()
+            return {} if log is None else dict(log.configuration)
 
     def bring_back(
         self, back: Sequence[DataFile], lost: Sequence[DataFile], because: Mapping[str, Any]
     ) -> int:
         """Add files that an earlier version had and take others away, in one commit; returns the version."""
-        with self.alone() as table:
-            assert table is not None
-            now = int(wall.time() * 1000)
-            again = [
-                AddAction(
-                    file.inside,
-                    file.bytes,
+        with self.alone() as log:
+            assert log is not None
+            now = _now()
+            again: list[Action] = [
+                Add(
+                    file.logged,
                     file.partition,
+                    file.bytes,
                     now,
-                    True,
-                    statistics(self.place.open(file.path).read()),
+                    stats=statistics(self.place.open(file.path).read()),
                 )
                 for file in back
             ]
-            return self._commit(table, self._without(table, lost, change=True) + again, {}, because)
+            return self._commit(log, self._without(log, lost, change=True) + again, {}, because)
 
     def remember(self, seconds: float) -> None:
         """Keep the log of so many seconds, so that every version of that time can be found again."""
         wanted = {"delta.logRetentionDuration": f"interval {max(1, int(seconds // 3600))} hours"}
-        with self.alone() as table:
-            if table is not None and not wanted.items() <= table.metadata().configuration.items():
-                table.alter.set_table_properties(wanted, commit_properties=self.properties(did="remember"))
+        with self.alone() as log:
+            if log is not None and not wanted.items() <= log.configuration.items():
+                why = deltars.properties({}, {"did": "remember"})
+                log.delta().alter.set_table_properties(wanted, commit_properties=why)
 
     def merge(
         self,
@@ -322,53 +295,37 @@ class LakeTable:
         after: Mapping[str, int],
     ) -> int:
         """Rows at rest, each in the place of the one with its key, or added; one commit, and the version returned."""
-        same = " AND ".join(f"have.`{one}` = new.`{one}`" for one in key)
-        with self.alone() as table:
-            assert table is not None
-            if self._has(table, marks):
-                return int(table.version())
-            self._check_after(table, after)
-            empty = _schema(table).empty_table()
-            merger = table.merge(
-                pa.concat_tables([empty, *new]),
-                same,
-                source_alias="new",
-                target_alias="have",
-                commit_properties=_properties(marks, because),
-            )
-            merger.when_matched_update_all().when_not_matched_insert_all().execute()
-            return int(table.version())
+        with self.alone() as log:
+            assert log is not None
+            delta = log.delta()
+            if log.has(marks):
+                return log.version
+            self._check_after(log, after)
+            rows = pa.concat_tables([log.schema.empty_table(), *new])
+            deltars.merge(delta, rows, key, deltars.properties(marks, because))
+            return int(delta.version())
 
     def fit(self, schema: pa.Schema) -> pa.Schema:
         """Make the table, or give it the columns and widths, that rows of `schema` need; returns the one at rest."""
         wanted = stored_schema(schema, self.time, self.partition_by)
         with self.alone() as found:
-            table = found or self._create(wanted)
-            now = _schema(table)
-            target = widened(self.name, now, wanted)
-            if target != now:
-                self._evolve(table, now, target)
+            log = found or self._create(wanted)
+            target = widened(self.name, log.schema, wanted)
+            if target != log.schema:
+                self._evolve(log, target)
             return target
 
-    def _names(self, table: DeltaTable | None) -> list[str]:
-        return [] if table is None else list(table.metadata().partition_columns)
-
-    def write_parts(self, rows: pa.Table, partition_by: Sequence[str], *, change: bool) -> list[Any]:
+    def write_parts(self, new: Iterable[Part], *, change: bool) -> list[Action]:
         """Data files of rows at rest, which no version has yet; what a commit must say of each."""
-        actions = []
-        for partition, part in parts(rows, partition_by):
+        actions: list[Action] = []
+        for partition, part in new:
             path = new_name(partition)
             size = self.place.write(path, part)
-            actions.append(
-                AddAction(path, size, partition, int(wall.time() * 1000), change, statistics(part))
-            )
+            actions.append(Add(encoded(path), partition, size, _now(), change, statistics(part)))
         return actions
 
-    def _without(self, table: DeltaTable | None, gone: Sequence[DataFile], change: bool) -> list[Any]:
-        if not gone:
-            return []
-        present = set() if table is None else {file.inside for file in self._files(table)}
-        if missing := [file for file in gone if file.inside not in present]:
+    def _without(self, log: Log, gone: Sequence[DataFile], change: bool) -> list[Action]:
+        if missing := [file for file in gone if file.inside not in log.files]:
             raise BoucleError(
                 "B521",
                 f'table "{self.name}" has changed meanwhile: {len(missing)} of {len(gone)} files were taken away',
@@ -376,61 +333,49 @@ class LakeTable:
                 why="somebody else joined, replaced or restored rows at the same moment",
                 fix="do it again: it starts from the newest version",
             )
-        now = int(wall.time() * 1000)
-        return [RemoveAction(file.inside, change, now, file.bytes, file.partition) for file in gone]
+        now = _now()
+        return [
+            Remove(log.files[file.inside].logged, change, now, True, file.partition, file.bytes)
+            for file in gone
+        ]
 
     def _commit(
         self,
-        table: DeltaTable,
-        actions: list[Any],
+        log: Log,
+        actions: Sequence[Action],
         marks: Mapping[str, int],
         because: Mapping[str, Any] | None,
-        mode: str = "append",
-        schema: pa.Schema | None = None,
     ) -> int:
-        table.create_write_transaction(
-            actions,
-            mode,
-            schema or _schema(table),
-            self._names(table),
-            commit_properties=_properties(marks, because),
-            post_commithook_properties=_AFTER,
-        )
-        table.update_incremental()
-        return int(table.version())
+        publish(log, actions, marks, because)
+        return log.version
 
-    def _evolve(self, table: DeltaTable, now: pa.Schema, target: pa.Schema) -> None:
+    def _evolve(self, log: Log, target: pa.Schema) -> None:
         """Give the table the columns and widths of `target`, before rows that need them."""
-        if not _same_widths(now, target):
+        if _same_widths(log.schema, target):
+            deltars.add_columns(
+                log.delta(), [field for field in target if field.name not in log.schema.names]
+            )
+        else:
             # Files of the narrow type would be unreadable to other readers of Delta: they are written again.
-            written = [
-                action
-                for file in self._files(table)
-                for action in self.write_parts(
-                    read(file, target, self.place), self._names(table), change=True
-                )
-            ]
-            self._commit(table, written, {}, {"did": "widen"}, mode="overwrite", schema=target)
-            return
-        added = Schema.from_arrow(pa.schema([field for field in target if field.name not in now.names]))
-        table.alter.add_columns(list(added.fields), commit_properties=_properties({}, {"did": "add columns"}))
-        table.update_incremental()
+            again = (
+                part
+                for file in log.files.values()
+                for part in parts(read(file, target, self.place), log.partitions)
+            )
+            written, why = self.write_parts(again, change=True), deltars.properties({}, {"did": "widen"})
+            deltars.commit(log.delta(), written, why, mode="overwrite", schema=target)
+        log.follow()
 
-    def _create(self, schema: pa.Schema) -> DeltaTable:
+    def _create(self, schema: pa.Schema) -> Log:
         partitions = [name for name in self.partition_by if name in schema.names]
         if isinstance(self.place, Local):
             self.folder.mkdir(parents=True, exist_ok=True)
-        DeltaTable.create(
-            self.place.uri,
-            schema=schema,
-            mode="ignore",
-            partition_by=partitions,
-            description=_TIMED + self.time,
-            configuration=_CONFIGURATION,
-            storage_options=self.place.options,
-        )
-        self._table = self._opened(None)
-        return self._table
+        deltars.create(self.place, schema, partitions, TIMED + self.time)
+        inherited = self._inherited
+        log = self._refresh()
+        assert log is not None
+        self._inherited = inherited  # what another process wrote is not what this one just did
+        return log
 
     def scan(
         self, since: Nanos | None = None, until: Nanos | None = None, version: int | None = None
@@ -441,54 +386,13 @@ class LakeTable:
         Rows of equal time come in order of their partition columns. Raises B505 for a version
         that does not exist or whose files were vacuumed.
         """
-        table = self._snapshot(version)
-        if table is None:
-            return
-        schema = _schema(table)
-        if not self.time:
-            yield from self._unordered(table, schema)
-            return
-        order = [self.time, *(n for n in self.partition_by if n in schema.names and n != DAY)]
-        files = sorted(
-            (file for file in self._files(table) if overlaps(file, since, until)),
-            key=lambda file: (file.start or 0, file.written_ms, file.path),
-        )
-        held: list[pa.Table] = []
-        given = 0
-        for index, file in enumerate(files):
-            held.append(self._between(self.in_flight(read(file, schema, self.place)), since, until))
-            horizon = files[index + 1].start or 0 if index + 1 < len(files) else None
-            if horizon is not None and horizon <= (file.start or 0):
-                continue
-            ready, later = self._split(pa.concat_tables(held), horizon)
-            held = [later]
-            for batch in cut(ready.sort_by([(name, "ascending") for name in order])):
-                given += batch.num_rows
-                last = batch.column(self.time)[-1].value
-                yield Block(self.name, batch, last, Position(self.name, given))
+        schema, files = self._at(version)
+        scan = Scan(self.name, self.place, files, schema, time=self.time, partition_by=self.partition_by)
+        yield from scan.blocks(since, until)
 
-    def _unordered(self, table: DeltaTable, schema: pa.Schema) -> Iterator[Block]:
-        given = 0
-        for file in self._files(table):
-            for batch in cut(self.in_flight(read(file, schema, self.place))):
-                given += batch.num_rows
-                yield Block(self.name, batch, 0, Position(self.name, given))
-
-    def _between(self, rows: pa.Table, since: Nanos | None, until: Nanos | None) -> pa.Table:
-        at = rows.column(self.time)
-        if since is not None:
-            rows = rows.filter(pc.greater_equal(at, pa.scalar(since, pa.int64()).cast(at.type)))
-            at = rows.column(self.time)
-        if until is not None:
-            rows = rows.filter(pc.less(at, pa.scalar(until, pa.int64()).cast(at.type)))
-        return rows
-
-    def _split(self, rows: pa.Table, horizon: Nanos | None) -> tuple[pa.Table, pa.Table]:
-        if horizon is None:
-            return rows, rows.slice(0, 0)
-        at = rows.column(self.time)
-        early = pc.less(at, pa.scalar(horizon, pa.int64()).cast(at.type))
-        return rows.filter(early), rows.filter(pc.invert(early))
+    def in_flight(self, rows: pa.Table) -> pa.Table:
+        """Rows at rest as they were in flight."""
+        return from_stored(rows, day=bool(self.time) and DAY in self.partition_by)
 
     def compact(self) -> int:
         """Join small files of each partition into larger ones and return the version; rows stay the same."""
@@ -501,41 +405,15 @@ class LakeTable:
 
         The log that feeds the table may forget only what lies before it. What a bucket answered is stored.
         """
-        if not isinstance(self.place, Local):
-            return self.version
-        with self._told():
-            return self._sync()
-
-    def _sync(self) -> int:
-        with self._lock:
-            table = self._refresh()
-            if table is None:
-                return -1
-            if self._synced < self._inherited:
-                # another process may have left anything unwritten: once, everything is flushed
-                os.sync()
-                self._synced = self._inherited
-            log = self.folder / "_delta_log"
-            folders = {self.folder.parent, self.folder, log}
-            for version in range(self._synced + 1, int(table.version()) + 1):
-                added = [self.folder / path for path in self.commit(version).get("add", {})]
-                for path in (
-                    *added,
-                    log / f"{version:020d}.checkpoint.parquet",
-                    log / f"{version:020d}.json",
-                ):
-                    fsync(path)
-                    folders.update(parent for parent in path.parents if parent.is_relative_to(self.folder))
-            fsync(log / "_last_checkpoint")
-            for folder in folders:
-                fsync(folder)
-            self._synced = int(table.version())
-            return self._synced
+        with self._lock, self._told():
+            version = self.version
+            if self._durable is not None and version >= 0:
+                self._durable.flush(version, self._inherited)
+            return version
 
     def commit(self, version: int) -> dict[str, dict[str, Any]]:
         """What a commit did: `add` and `remove` by path within the table, and `info`; {} when the log forgot it."""
-        file = _commit_file(version)
-        text = self.place.text(file) or self.place.text(f"{_OLDER}/{file}")
+        text = commit_text(self.place, version)
         found: dict[str, dict[str, Any]] = {"add": {}, "remove": {}, "info": {}} if text else {}
         for line in (text or "").splitlines():
             action = json.loads(line)
@@ -546,13 +424,9 @@ class LakeTable:
                 found["info"] = action["commitInfo"]
         return found
 
-    def properties(self, **because: Any) -> Any:
-        """What delta-rs is told with a change it makes itself: why, and never to retry."""
-        return _properties({}, because)
-
     @contextmanager
-    def alone(self) -> Iterator[DeltaTable | None]:
-        """The table at its newest version, and nobody of this machine who changes it meanwhile; None: not made yet.
+    def alone(self) -> Iterator[Log | None]:
+        """The newest version, and nobody of this machine who changes the table meanwhile; None: not made yet.
 
         What goes wrong with it is told as `Unavailable`.
         """
@@ -563,71 +437,29 @@ class LakeTable:
     def _told(self) -> Iterator[None]:
         try:
             yield
-        except (DeltaError, OSError) as error:
+        except deltars.BROKEN as error:
             raise self._unavailable(error) from error
 
-    def _refresh(self) -> DeltaTable | None:
+    def _refresh(self) -> Log | None:
+        log, self._log = self._log, None
         try:
-            if self._table is None:
-                self._table = self._opened(None)
-                self._inherited = max(self._inherited, int(self._table.version()))
-            elif self.place.exists(_commit_file(int(self._table.version()) + 1)):
-                self._follow(self._table)
-        except TableNotFoundError:
+            if log is None:
+                log = Log(self.place)
+                self._inherited = max(self._inherited, log.version)
+            else:
+                log.follow()
+        except (deltars.TableNotFoundError, FileNotFoundError):
             return None
-        except (DeltaError, OSError) as error:
+        except deltars.BROKEN as error:
             raise self._unavailable(error) from error
-        return self._table
+        self.partition_by = tuple(log.partitions) or self.partition_by
+        self.time = self.time if log.time is None else log.time
+        self._log = log
+        return log
 
-    def _follow(self, table: DeltaTable) -> None:
-        try:
-            table.update_incremental()
-        except (DeltaError, OSError):
-            # what it read before may have been set aside meanwhile: it looks anew
-            self._table = None
-            self._table = self._opened(None)
-
-    def _opened(self, version: int | None) -> DeltaTable:
-        table = DeltaTable(self.place.uri, version=version, storage_options=self.place.options)
-        told = table.metadata()
-        self.partition_by = tuple(told.partition_columns) or self.partition_by
-        said = told.description or ""
-        self.time = said.removeprefix(_TIMED) if said.startswith(_TIMED) else self.time
-        return table
-
-    def _snapshot(self, version: int | None) -> DeltaTable | None:
-        try:
-            if version is not None and self.is_aside(version):
-                return DeltaTable(f"{self.place.uri}/{_OLDER}", version=version)
-            return self._opened(version)
-        except (DeltaError, OSError) as error:
-            nobody = isinstance(error, TableNotFoundError)
-            if nobody and (version is None or self.version < 0):
-                return None
-            if version is None:
-                raise self._unavailable(error) from error
-            known = 0 <= version <= self.version
-            raise BoucleError(
-                "B505",
-                f'version {version} of table "{self.name}" cannot be read any more'
-                if known
-                else f'table "{self.name}" has no version {version}',
-                where=str(self.folder),
-                why="the log forgot it" if nobody else str(error),
-                fix=f"ask for a version from 0 to {self.version}; `boucle lake history` lists them",
-            ) from error
-
-    def _files(self, table: DeltaTable) -> list[DataFile]:
-        actions = pa.table(table.get_add_actions(flatten=True))
-        return [data_file(action, self.place, self.time) for action in actions.to_pylist()]
-
-    def in_flight(self, rows: pa.Table) -> pa.Table:
-        """Rows at rest as they were in flight."""
-        return from_stored(rows, day=bool(self.time) and DAY in self.partition_by)
-
-    def _check_after(self, table: DeltaTable | None, after: Mapping[str, int]) -> None:
+    def _check_after(self, log: Log | None, after: Mapping[str, int]) -> None:
         for app, number in after.items():
-            done = 0 if table is None else int(table.transaction_version(app) or 0)
+            done = 0 if log is None else log.mark(app) or 0
             if done != number:
                 raise BoucleError(
                     "B509",
@@ -636,12 +468,6 @@ class LakeTable:
                     why="another writer serves the same log",
                     fix="let one process write a lake; this one goes on from where the table is",
                 )
-
-    def _has(self, table: DeltaTable, marks: Mapping[str, int]) -> bool:
-        done = {app: table.transaction_version(app) for app in marks}
-        return bool(marks) and all(
-            done[app] is not None and done[app] >= number for app, number in marks.items()
-        )
 
     def _unavailable(self, error: Exception) -> Unavailable:
         return Unavailable(
@@ -653,29 +479,9 @@ class LakeTable:
         )
 
 
-def _number(file: Path) -> int:
-    """The version a file of the log belongs to; -1 for one that belongs to none."""
-    head = file.name[:20]
-    return int(head) if len(head) == 20 and head.isdigit() else -1
-
-
-def _commit_file(version: int) -> str:
-    return f"_delta_log/{version:020d}.json"
-
-
-def _properties(marks: Mapping[str, int], because: Mapping[str, Any] | None) -> CommitProperties:
-    return CommitProperties(
-        app_transactions=[Transaction(app, number) for app, number in marks.items()] or None,
-        custom_metadata={"boucle": dict(because)} if because else None,
-        max_commit_retries=0,
-    )
+def _now() -> int:
+    return int(wall.time() * 1000)
 
 
 def _same_widths(now: pa.Schema, target: pa.Schema) -> bool:
     return all(now.field(name).type == target.field(name).type for name in now.names)
-
-
-def _schema(table: DeltaTable) -> pa.Schema:
-    return pa.schema(
-        [pa.field(field.name, field.type) for field in pa.schema(table.schema().to_arrow()).remove_metadata()]
-    )

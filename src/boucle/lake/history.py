@@ -9,8 +9,10 @@ import pyarrow as pa
 from msgspec import Struct
 
 from boucle.errors import BoucleError
+from boucle.lake.aside import is_aside
 from boucle.lake.datafile import DataFile, data_file, read
 from boucle.lake.delta import LakeTable
+from boucle.lake.deltars import properties
 
 __all__ = [
     "Change",
@@ -131,15 +133,16 @@ def restore(table: LakeTable, version: int, because: str = "") -> int:
             fix="`boucle lake history` lists the versions; restore a younger one",
         )
     why = {"did": "restore", "version": version, "why": because}
-    if table.is_aside(version):
+    if is_aside(table.place, version):
         then, now = ({file.inside: file for file in table.files(number)} for number in (version, None))
         back = [file for path, file in then.items() if path not in now]
         return table.bring_back(back, [file for path, file in now.items() if path not in then], why)
-    with table.alone() as delta:
-        assert delta is not None
-        if version == delta.version():
+    with table.alone() as log:
+        assert log is not None
+        if version == log.version:
             return version
-        delta.restore(version, commit_properties=table.properties(**why))
+        delta = log.delta()
+        delta.restore(version, commit_properties=properties({}, why))
         return int(delta.version())
 
 

@@ -19,10 +19,21 @@ from msgspec import Struct
 
 from boucle.errors import BoucleError
 
-__all__ = ["Bucket", "Found", "Local", "Place", "fsync", "place_of"]
+__all__ = ["Bucket", "Found", "Local", "Place", "commit_file", "fsync", "number_of", "place_of"]
 
 _PATIENCE = {"max_retries": "3", "retry_timeout": "10s", "timeout": "30s", "connect_timeout": "5s"}
 """Whoever writes tries again later by itself; it must hear soon that the server is away."""
+
+
+def commit_file(version: int) -> str:
+    """The path of a commit within its table."""
+    return f"_delta_log/{version:020d}.json"
+
+
+def number_of(name: str) -> int:
+    """The version a file of the log belongs to; -1 for one that belongs to none."""
+    head = name[:20]
+    return int(head) if len(head) == 20 and head.isdigit() else -1
 
 
 class Found(Struct, frozen=True):
@@ -63,6 +74,10 @@ class Place(Protocol):
         """Whether a file of the table is there."""
         ...
 
+    def newest(self, known: int) -> int:
+        """The newest version; `known` is one that was there. OSError when there is none, or nobody can say now."""
+        ...
+
     def found(self) -> Iterator[Found]:
         """Every data file below the table, whether a version needs it or not."""
         ...
@@ -97,16 +112,16 @@ class Local:
 
     def write(self, path: str, rows: pa.Table) -> int:
         """Write a Parquet file and return its size in bytes."""
-        target = self.folder / path
+        target, body = self.folder / path, _parquet(rows)
         for last in (False, True):
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
-                pq.write_table(rows, target, store_schema=False)
+                target.write_bytes(body)
                 break
             except FileNotFoundError:
                 if last:  # once, a vacuum took the empty folder away in between
                     raise
-        return target.stat().st_size
+        return int(body.size)
 
     def open(self, full: str) -> pq.ParquetFile:
         """A Parquet file, to be read; FileNotFoundError when it is gone."""
@@ -120,6 +135,28 @@ class Local:
     def exists(self, path: str) -> bool:
         """Whether a file of the table is there."""
         return (self.folder / path).exists()
+
+    def newest(self, known: int) -> int:  # noqa: ARG002 - a folder is listed, whatever was known
+        """The newest version; FileNotFoundError when the folder has none."""
+        names = os.listdir(self.folder / "_delta_log")  # noqa: PTH208 - at each commit: names, no Path for each
+        newest = max((number_of(name) for name in names if name.endswith(".json")), default=-1)
+        if newest < 0:
+            raise FileNotFoundError(f"{self.folder / '_delta_log'} holds no version")
+        return newest
+
+    def put_new(self, path: str, body: bytes) -> bool:
+        """Write a file that appears whole, unless one of its name is there: False. Call it within `alone`."""
+        target = self.folder / path
+        unnamed = target.with_name("_next.tmp")
+        unnamed.unlink(missing_ok=True)  # not written over: a killed one may have given it its name
+        unnamed.write_bytes(body)
+        try:
+            os.link(unnamed, target)
+        except FileExistsError:
+            return False
+        finally:
+            unnamed.unlink()
+        return True
 
     def found(self) -> Iterator[Found]:
         """Every Parquet file below the folder but those of the log."""
@@ -211,9 +248,7 @@ class Bucket:
 
     def write(self, path: str, rows: pa.Table) -> int:
         """Write a Parquet file in one put and return its size in bytes."""
-        sink = pa.BufferOutputStream()
-        pq.write_table(rows, sink, store_schema=False)
-        body = sink.getvalue()
+        body = _parquet(rows)
         with self._system.open_output_stream(str(self.parts / path)) as stream:
             stream.write(body)
         return int(body.size)
@@ -235,6 +270,12 @@ class Bucket:
         from pyarrow.fs import FileType
 
         return bool(self._system.get_file_info(str(self.parts / path)).type == FileType.File)
+
+    def newest(self, known: int) -> int:
+        """The newest version, looked for from the known one on: a bucket is not listed."""
+        while self.exists(commit_file(known + 1)):
+            known += 1
+        return known
 
     def found(self) -> Iterator[Found]:
         """Every Parquet file below the prefix but those of the log."""
@@ -265,6 +306,12 @@ class Bucket:
     def alone(self) -> Iterator[None]:
         """Nothing to hold: the server refuses the second one to write a version."""
         yield
+
+
+def _parquet(rows: pa.Table) -> pa.Buffer:
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows, sink, store_schema=False)
+    return sink.getvalue()
 
 
 def fsync(path: Path) -> None:

@@ -7,13 +7,17 @@ was before or as it is after. None changes a row that is kept.
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
 import pyarrow as pa
 from msgspec import Struct
 
 from boucle.clock import Nanos
 from boucle.errors import BoucleError
+from boucle.lake.aside import forget, set_aside
 from boucle.lake.datafile import DataFile, read
 from boucle.lake.delta import LakeTable
+from boucle.lake.deltars import properties
+from boucle.lake.parts import Part
 from boucle.lake.place import Local
 
 __all__ = ["Vacuumed", "compact", "expire", "order", "vacuum"]
@@ -42,20 +46,32 @@ def compact(table: LakeTable, target_bytes: int = TARGET_BYTES) -> int:
     """
     for joined in _batched(_small(table.files(), target_bytes), _AT_ONCE):
         schema = table.schema
+        partitions = [name for name in table.partition_by if name in schema.names]
         gone = [file for group in joined for file in group]
-        new = (_joined(table, group, schema) for group in joined)
+        new = (_joined(table, group, schema, partitions) for group in joined)
         try:
             table.exchange(new, gone, because={"did": "compact", "files": len(gone)})
         except BoucleError as error:
             if error.code not in {"B505", "B521"}:
                 raise
-    table.set_aside()
+    set_aside(table)
     return table.version
 
 
-def _joined(table: LakeTable, files: Sequence[DataFile], schema: pa.Schema) -> pa.Table:
-    rows = pa.concat_tables([read(file, schema, table.place) for file in files])
-    return rows.sort_by(table.time) if table.time in rows.column_names else rows
+def _joined(
+    table: LakeTable, files: Sequence[DataFile], schema: pa.Schema, partitions: Sequence[str]
+) -> Part:
+    """The rows of files of one partition, in order of time, without the columns that name it."""
+    inside = pa.schema([field for field in schema if field.name not in partitions])
+    rows = pa.concat_tables([read(file, inside, table.place) for file in files])
+    if table.time in rows.column_names and not _ordered(rows.column(table.time)):
+        rows = rows.sort_by(table.time)
+    return {name: files[0].partition[name] for name in partitions}, rows
+
+
+def _ordered(at: pa.ChunkedArray) -> bool:
+    """Whether no row is younger than the next: files of one writer nearly always are, and need no sorting."""
+    return not at.null_count and bool((np.diff(at.cast(pa.int64()).to_numpy()) >= 0).all())
 
 
 def _small(files: Iterable[DataFile], target_bytes: int) -> Iterator[list[DataFile]]:
@@ -119,12 +135,12 @@ def order(table: LakeTable, columns: Sequence[str]) -> int:
                 why="it is no column, a list, or already the partition",
                 fix=f"one of: {', '.join(known_name for known_name in known if known_name not in partitions)}",
             )
-    with table.alone() as delta:
-        if delta is not None:
-            delta.optimize.z_order(
+    with table.alone() as log:
+        if log is not None:
+            log.delta().optimize.z_order(
                 list(columns),
                 target_size=TARGET_BYTES,
-                commit_properties=table.properties(did="order", by=list(columns)),
+                commit_properties=properties({}, {"did": "order", "by": list(columns)}),
             )
     return table.version
 
@@ -149,10 +165,10 @@ def vacuum(
     """
     now = time.time() if now is None else now
     horizon = now - max(keep_seconds, _LEAST_AGE)
-    with table.alone() as delta:
-        if delta is None:
+    with table.alone() as log:
+        if log is None:
             return Vacuumed(0, 0, -1)
-        newest = int(delta.version())
+        newest = log.version
         oldest = _current_at(table, newest, horizon)
         needed = {file.inside for file in table.files(oldest)}
         for version in range(oldest + 1, newest + 1):
@@ -165,9 +181,10 @@ def vacuum(
                 if not dry_run:
                     table.place.remove(found.path)
         if not dry_run:
-            table.forget(oldest)
-            if not isinstance(table.place, Local):
-                delta.cleanup_metadata()
+            if isinstance(table.place, Local):
+                forget(table.place, oldest)
+            else:
+                log.delta().cleanup_metadata()
     return Vacuumed(files, size, oldest)
 
 
