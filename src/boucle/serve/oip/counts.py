@@ -1,0 +1,127 @@
+"""What the server counts of each version: requests, rows, refusals, how long they took, processor time."""
+
+import threading
+from bisect import bisect_left
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from boucle.serve.oip.predictions import Predictions
+from boucle.serve.oip.shadow import Shadows
+from boucle.serve.oip.shelf import Shelf
+
+__all__ = ["Counts"]
+
+_BOUNDS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+class _Line:
+    """The counts of one version over one wire."""
+
+    __slots__ = ("buckets", "cpu_s", "requests", "rows", "seconds", "unscored")
+
+    def __init__(self) -> None:
+        self.requests = self.rows = self.unscored = 0
+        self.seconds = self.cpu_s = 0.0
+        self.buckets = [0] * (len(_BOUNDS) + 1)
+
+
+class Counts:
+    """Counted by the thread that answers, read by whoever scrapes."""
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        """Requests that are being answered."""
+        self._lines: dict[tuple[str, str, str], _Line] = {}
+        self._refused: dict[tuple[str, str], int] = {}
+        self._lock = threading.Lock()
+
+    def answered(
+        self, model: str, version: str, wire: str, rows: int, unscored: int, seconds: float, cpu_s: float
+    ) -> None:
+        """One request; `unscored` of its rows lacked a number."""
+        key = (model, version, wire)
+        line = self._lines.get(key)
+        if line is None:
+            with self._lock:
+                line = self._lines.setdefault(key, _Line())
+        line.requests += 1
+        line.rows += rows
+        line.unscored += unscored
+        line.seconds += seconds
+        line.cpu_s += cpu_s
+        line.buckets[bisect_left(_BOUNDS, seconds)] += 1
+
+    def refused(self, code: str, wire: str) -> None:
+        """A request that got an error."""
+        with self._lock:
+            self._refused[code, wire] = self._refused.get((code, wire), 0) + 1
+
+    def exposition(self, shelf: Shelf, shadows: Shadows, predictions: Predictions | None) -> bytes:
+        """The page a Prometheus server reads."""
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(_Snapshot(self, shelf, shadows, predictions))
+        return generate_latest(registry)
+
+    def lines(self) -> Iterator[Metric]:
+        """Requests, rows and times."""
+        labels = ["model", "version", "wire"]
+        requests = CounterMetricFamily("boucle_infer_requests", "Answered requests", labels=labels)
+        rows = CounterMetricFamily("boucle_infer_rows", "Rows in answered requests", labels=labels)
+        unscored = CounterMetricFamily("boucle_infer_unscored_rows", "Rows lacking a number", labels=labels)
+        cpu = CounterMetricFamily("boucle_infer_cpu_seconds", "Processor time of answers", labels=labels)
+        took = HistogramMetricFamily("boucle_infer_seconds", "From request to answer", labels=labels)
+        refused = CounterMetricFamily("boucle_infer_refused", "Refused, by code", labels=["code", "wire"])
+        with self._lock:
+            lines, refusals = dict(self._lines), dict(self._refused)
+        for key, line in lines.items():
+            requests.add_metric(list(key), line.requests)
+            rows.add_metric(list(key), line.rows)
+            unscored.add_metric(list(key), line.unscored)
+            cpu.add_metric(list(key), line.cpu_s)
+            total, buckets = 0, []
+            for bound, count in zip((*map(str, _BOUNDS), "+Inf"), line.buckets, strict=True):
+                total += count
+                buckets.append((bound, float(total)))
+            took.add_metric(list(key), buckets=buckets, sum_value=line.seconds)
+        for told, count in refusals.items():
+            refused.add_metric(list(told), count)
+        yield from (requests, rows, unscored, cpu, took, refused)
+        yield GaugeMetricFamily("boucle_infer_waiting", "Requests being answered", self.waiting)
+
+
+class _Snapshot(Collector):
+    def __init__(
+        self, counts: Counts, shelf: Shelf, shadows: Shadows, predictions: Predictions | None
+    ) -> None:
+        self._counts, self._shelf, self._shadows, self._predictions = counts, shelf, shadows, predictions
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._counts.lines()
+        ready = GaugeMetricFamily("boucle_model_ready", "1 while it can answer", labels=["model", "version"])
+        stale = GaugeMetricFamily(
+            "boucle_model_stale", "1 while its newest state cannot be loaded", labels=["model"]
+        )
+        for name, offer in self._shelf.offers().items():
+            version = "" if offer.default is None else offer.default.version
+            ready.add_metric([name, version], float(offer.default is not None))
+            stale.add_metric([name], float(bool(offer.problem)))
+        yield from (ready, stale)
+        labels = ["model", "version", "shadow"]
+        rows = CounterMetricFamily("boucle_shadow_rows", "Rows scored beside the answer", labels=labels)
+        shed = CounterMetricFamily("boucle_shadow_shed_rows", "Rows the shadow was too late for")
+        mean = GaugeMetricFamily("boucle_shadow_difference_mean", "Mean |difference|", labels=labels)
+        most = GaugeMetricFamily("boucle_shadow_difference_max", "Largest |difference|", labels=labels)
+        for key, one in self._shadows.compared().items():
+            rows.add_metric(list(key), one.rows)
+            mean.add_metric(list(key), one.mean)
+            most.add_metric(list(key), one.largest)
+        shed.add_metric([], self._shadows.shed)
+        yield from (rows, shed, mean, most)
+        if self._predictions is not None:
+            kept = CounterMetricFamily("boucle_predictions", "Rows of the prediction log", labels=["outcome"])
+            for outcome in ("stored", "shed"):
+                kept.add_metric([outcome], getattr(self._predictions, outcome))
+            yield kept

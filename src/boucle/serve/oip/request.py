@@ -1,0 +1,39 @@
+"""A question to a model and its answer, whichever wire they came over."""
+
+from typing import Any
+
+from msgspec import Struct
+
+from boucle.serve.oip.tensor import Tensor
+
+__all__ = ["Answer", "InferRequest", "WantedOutput"]
+
+
+class WantedOutput(Struct, frozen=True):
+    """An output that was asked for; `binary` is None where the request as a whole decides."""
+
+    name: str
+    binary: bool | None = None
+
+
+class InferRequest(Struct, frozen=True):
+    """The rows to score, and what is wanted of the answer."""
+
+    inputs: tuple[Tensor, ...]
+    id: str = ""
+    outputs: tuple[WantedOutput, ...] = ()
+    """None: all of them."""
+    binary: bool = False
+    """Whether outputs are wanted as bytes."""
+    timeout: float | None = None
+    """Seconds the client waits: the parameter `timeout`, microseconds, of Triton's scheduling extension."""
+
+
+class Answer(Struct, frozen=True):
+    """Outputs in the order they were asked for."""
+
+    model: str
+    version: str
+    id: str
+    outputs: tuple[Tensor, ...]
+    parameters: dict[str, Any] = {}
