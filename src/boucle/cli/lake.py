@@ -16,16 +16,21 @@ if TYPE_CHECKING:
     from boucle.lake.delta import LakeTable
     from boucle.lake.whole import Lake
 
-__all__ = ["arguments", "lake_of", "lake_options", "moment", "run"]
+__all__ = ["arguments", "lake_of", "lake_options", "lake_place", "moment", "run"]
 
 
 def lake_options(parser: argparse.ArgumentParser) -> None:
-    """Where the lake is: every verb about tables asks it the same way."""
+    """Where the lake is, and how to answer: every verb about tables asks it the same way."""
+    lake_place(parser)
+    parser.add_argument("--json", action="store_true", help="one JSON value on standard output")
+
+
+def lake_place(parser: argparse.ArgumentParser) -> None:
+    """Where the lake is."""
     parser.add_argument(
         "--folder", type=Path, help="the run's folder (default: `run.folder` of boucle.toml here)"
     )
     parser.add_argument("--lake", metavar="ADDRESS", help="a lake elsewhere: s3://bucket/prefix?endpoint=…")
-    parser.add_argument("--json", action="store_true", help="one JSON value on standard output")
 
 
 def lake_of(options: argparse.Namespace) -> "Lake":
@@ -236,10 +241,6 @@ def _export_files(lake: "Lake", table: "LakeTable", options: argparse.Namespace)
     from boucle.lake.sql import Sql
     from boucle.outlet.export import export
 
-    if lake.where.startswith("s3:"):
-        raise BoucleError(
-            "B855", "files are written from a lake in a folder", fix="--as iceberg, or copy the table"
-        )
     version = table.version if options.when is None else version_of(table, options.when)
     sql = Sql(lake.where)
     try:

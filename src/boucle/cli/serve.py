@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
 
     if options.add_user:
         return _add_user(options)
-    product, about, ports, lake = _product(options)
+    product, about, ports, lake, run_folder = _product(options)
     if (options.certificate is None) != (options.key is None):
         raise BoucleError(
             "B843",
@@ -85,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
     with interruptible() as stop, ExitStack() as stack:
         stack.callback(sql.close)
         _check_tables(sql, about)
-        usage = stack.enter_context(closing(Usage(lake.parent / "usage.sqlite")))
+        usage = stack.enter_context(closing(Usage(run_folder / "usage.sqlite")))
         uses = Uses(usage, str(product["id"]), sql)
         told = _serve(options, stack, sql, product, about, ports, users, uses)
         _say(told, options.json)
@@ -113,8 +113,8 @@ def _add_user(options: argparse.Namespace) -> int:
 
 def _product(
     options: argparse.Namespace,
-) -> tuple[dict[str, Any], "dict[str, TableNote]", "list[OutputPort]", Path]:
-    """The ODPS document, what the contract says of tables, the declared ports, and the lake's folder."""
+) -> tuple[dict[str, Any], "dict[str, TableNote]", "list[OutputPort]", str, Path]:
+    """The ODPS document, what the contract says of tables, the declared ports, the lake, and the run's folder."""
     from boucle.errors import DeclarationError
     from boucle.outlet.notes import notes
     from boucle.outlet.ports import output_ports, port_problems
@@ -125,21 +125,26 @@ def _product(
             raise BoucleError(
                 "B810", f"there is no product in {options.folder}", fix="name its folder, or a run with --run"
             )
-        return {"id": options.run.resolve().name}, {}, [], _lake(options.run)
+        return {"id": options.run.resolve().name}, {}, [], _lake(options.run), options.run
     project = load_project(options.folder, options.env)
     about = notes(project.contract.value)
     if problems := list(port_problems(project.product, about)):
         raise DeclarationError(problems)
     ports = output_ports(project.product.value)
-    return dict(project.product.value), about, ports, _lake(options.run or project.path("run.folder"))
+    run = options.run or project.path("run.folder")
+    elsewhere = "" if options.run else str(project.settings.get("run.lake").value)
+    return dict(project.product.value), about, ports, _lake(run, elsewhere), run
 
 
-def _lake(run: Path) -> Path:
+def _lake(run: Path, elsewhere: str = "") -> str:
+    if elsewhere:
+        run.mkdir(parents=True, exist_ok=True)  # who asks what is counted there
+        return elsewhere
     if not (run / "lake").is_dir():
         raise BoucleError(
             "B810", f"there is no lake in {run}", fix="--run of a run; `boucle demo press` makes one"
         )
-    return run / "lake"
+    return str(run / "lake")
 
 
 def _check_tables(sql: Any, about: "dict[str, TableNote]") -> None:

@@ -4,11 +4,14 @@ import argparse
 import csv
 import json
 import sys
-from pathlib import Path
-from typing import Any
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
 
 from boucle.cli.answer import print_table
-from boucle.errors import BoucleError
+from boucle.cli.lake import lake_of, lake_place
+
+if TYPE_CHECKING:
+    from boucle.lake.sql import Sql
 
 __all__ = ["arguments", "run"]
 
@@ -16,9 +19,7 @@ __all__ = ["arguments", "run"]
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `boucle sql`."""
     parser.add_argument("query", nargs="?", help="a SELECT; without one, the tables are listed")
-    parser.add_argument(
-        "--folder", type=Path, help="the run's folder (default: `run.folder` of boucle.toml here)"
-    )
+    lake_place(parser)
     shape = parser.add_mutually_exclusive_group()
     shape.add_argument("--json", action="store_true", help="one JSON array of rows")
     shape.add_argument("--csv", action="store_true", help="comma-separated values")
@@ -26,21 +27,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "examples:\n  boucle sql\n"
         '  boucle sql "select machine, last(cause order by at) from maintenance_summary group by 1"\n'
-        '  boucle sql --folder run/press --json "select * from events"'
+        '  boucle sql --folder run/press --json "select * from events"\n'
+        '  boucle sql --lake "s3://plant/press?endpoint=http://127.0.0.1:9000" "select count(*) from events"'
     )
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the answer as a table, JSON or CSV."""
     from boucle.lake.sql import Sql
-    from boucle.product.project import Settings
 
-    folder = options.folder or Path(str(Settings(Path()).get("run.folder").value))
-    if not (folder / "lake").is_dir():
-        raise BoucleError(
-            "B810", f"there is no lake in {folder}", fix="--folder of a run; `boucle demo press` makes one"
-        )
-    lake = Sql(folder / "lake")
+    with closing(Sql(lake_of(options).where)) as lake:
+        _answer(lake, options)
+    return 0
+
+
+def _answer(lake: "Sql", options: argparse.Namespace) -> None:
     if not options.query:
         rows: list[dict[str, Any]] = [
             {"table": table.name, "zone": table.folder.parent.name, "rows": table.rows}
@@ -58,4 +59,3 @@ def run(options: argparse.Namespace) -> int:
         writer.writerows(rows)
     else:
         print_table(names, rows, options.limit)
-    return 0

@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from boucle.errors import BoucleError
 
-__all__ = ["Bucket", "Found", "Local", "Place", "commit_file", "fsync", "number_of", "place_of"]
+__all__ = ["Bucket", "Found", "Local", "Place", "commit_file", "fsync", "is_bucket", "number_of", "place_of"]
 
 _PATIENCE = {"max_retries": "3", "retry_timeout": "10s", "timeout": "30s", "connect_timeout": "5s"}
 """Whoever writes tries again later by itself; it must hear soon that the server is away."""
@@ -91,9 +91,14 @@ class Place(Protocol):
         ...
 
 
-def place_of(where: "str | Path") -> Place:
+def is_bucket(where: str | Path) -> bool:
+    """Whether an address means a bucket."""
+    return str(where).startswith("s3:")
+
+
+def place_of(where: str | Path) -> Place:
     """`s3://bucket/prefix?endpoint=…&region=…`, or the path of a folder."""
-    return Bucket(str(where)) if str(where).startswith("s3:") else Local(Path(where))
+    return Bucket(str(where)) if is_bucket(where) else Local(Path(where))
 
 
 class Local:
@@ -257,10 +262,14 @@ class Bucket:
         """A Parquet file, to be read; FileNotFoundError when it is gone."""
         return pq.ParquetFile(self._system.open_input_file(full.removeprefix("s3://")))
 
+    def stream(self, path: str) -> Any:
+        """A file's bytes, to be read once and closed; FileNotFoundError when it is gone."""
+        return self._system.open_input_stream(str(self.parts / path))
+
     def text(self, path: str) -> str | None:
         """A small file's text; None when there is none."""
         try:
-            with self._system.open_input_stream(str(self.parts / path)) as stream:
+            with self.stream(path) as stream:
                 return str(stream.read().decode())
         except FileNotFoundError:
             return None

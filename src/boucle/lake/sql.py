@@ -21,16 +21,17 @@ import pyarrow as pa
 from msgspec import Struct
 
 from boucle.errors import BoucleError
+from boucle.lake.datafile import DataFile
 from boucle.lake.delta import LakeTable
 from boucle.lake.duck import literal
 from boucle.lake.duck import name as quoted
+from boucle.lake.mirror import Mirror
+from boucle.lake.place import is_bucket
 from boucle.lake.stored import DAY
 from boucle.lake.then import as_it_was
+from boucle.lake.whole import ZONES, Lake
 
 __all__ = ["ZONES", "Answer", "Bound", "Sql", "SqlRefused", "SqlSession", "find_tables"]
-
-ZONES = ("raw", "silver", "gold")
-"""From what came in to what people decide on; a bare table name means the most refined zone that has it."""
 
 _DATABASE = "boucle"
 _BARE = "bare"
@@ -44,7 +45,9 @@ _CARET = re.compile(r"^LINE \d+: (.*)\n( *)\^", re.MULTILINE)
 
 
 def find_tables(lake: str | Path) -> list[LakeTable]:
-    """Every Delta table of a lake folder, raw zone first, then by name."""
+    """Every Delta table of a lake, raw zone first, then by name."""
+    if is_bucket(lake):
+        return Lake(lake).tables()
     logs = sorted(Path(lake).absolute().glob("*/*/_delta_log"))
     tables = [LakeTable(path.parent) for path in logs]
     return sorted(
@@ -79,18 +82,21 @@ class Answer(Struct, frozen=True):
 
 
 class Sql:
-    """Questions to the tables of one lake folder. Thread-safe: one query runs at a time, sessions beside it.
+    """Questions to the tables of one lake: a folder, or `s3://bucket/prefix?endpoint=…`.
+    Thread-safe: one query runs at a time, sessions beside it.
 
     `memory` bounds what all questions together may hold (DuckDB's spelling: `2GB`). With `postgres`, integers divide
     as integers and nulls sort as in PostgreSQL; both are DuckDB's own way without.
     """
 
     def __init__(self, lake: str | Path, memory: str = "", *, postgres: bool = False) -> None:
-        self.lake = Path(lake).absolute()
+        self.lake: str | Path = str(lake) if is_bucket(lake) else Path(lake).absolute()
+        self._mirror = Mirror() if is_bucket(lake) else None
         self._lock = threading.Lock()
         self._tables: dict[Path, LakeTable] = {}
         self._shown: dict[Path, int] = {}
-        self._connection = _confined(self.lake, memory, postgres)
+        readable = Path(self.lake) if self._mirror is None else self._mirror.folder
+        self._connection = _confined(readable, memory, postgres)
 
     def query(self, text: str) -> pa.Table:
         """The answer to one SELECT (or SHOW, DESCRIBE, SUMMARIZE, EXPLAIN).
@@ -136,8 +142,8 @@ class Sql:
                 or "NULL AS nothing"
             )
             return f"(SELECT {empty}, '' AS _file, 0::BIGINT AS _row WHERE false)"
-        paths = ", ".join(literal(file.path) for file in files)
-        start = len(str(table.folder)) + 2
+        paths = ", ".join(map(literal, self._paths(table, files)))
+        start = len(str(table.folder if self._mirror is None else self._mirror.of(table))) + 2
         return (
             f"(SELECT {columns}, substr(filename, {start}) AS _file, file_row_number AS _row "  # noqa: S608
             f"FROM read_parquet([{paths}], union_by_name = true, hive_partitioning = true, "
@@ -177,8 +183,14 @@ class Sql:
                     self._connection.unregister(name)
 
     def close(self) -> None:
-        """Give back DuckDB's memory. Safe to call twice."""
+        """Give back DuckDB's memory, and the copies of a bucket's files. Safe to call twice."""
         self._connection.close()
+        if self._mirror is not None:
+            self._mirror.close()
+
+    def _paths(self, table: LakeTable, files: Sequence[DataFile]) -> list[str]:
+        """Where DuckDB finds these files."""
+        return [file.path for file in files] if self._mirror is None else self._mirror.bring(table, files)
 
     def _find(self) -> None:
         found = {table.folder: table for table in find_tables(self.lake)}
@@ -244,7 +256,7 @@ class Sql:
             )
             self._connection.unregister("boucle empty")
             return f"SELECT {columns} FROM {_DATABASE}.main.{quoted(empty)}"  # noqa: S608 - quoted names, not values
-        paths = ", ".join(literal(file.path) for file in files)
+        paths = ", ".join(map(literal, self._paths(table, files)))
         return (
             f"SELECT {columns} FROM read_parquet([{paths}], "  # noqa: S608 - quoted names and literals
             "union_by_name = true, hive_partitioning = true, hive_types_autocast = false)"

@@ -4,13 +4,14 @@ import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
-from boucle.errors import BoucleError
+from boucle.errors import BoucleError, Unavailable
 from boucle.lake.delta import LakeTable
-from boucle.lake.place import Bucket
+from boucle.lake.place import Bucket, is_bucket
 
 __all__ = ["ZONES", "Lake"]
 
 ZONES = ("raw", "silver", "gold")
+"""From what came in to what people decide on; a bare table name means the most refined zone that has it."""
 
 
 class Lake:
@@ -33,9 +34,18 @@ class Lake:
         return [self.table(zone, name) for zone in ZONES for name in self._names(zone)]
 
     def _names(self, zone: str) -> list[str]:
-        if not self.where.startswith("s3:"):
+        if not is_bucket(self.where):
             return sorted(log.parent.name for log in Path(self.where, zone).glob("*/_delta_log"))
-        return Bucket(self.path(zone, "")).folders()
+        try:
+            return Bucket(self.path(zone, "")).folders()
+        except OSError as error:
+            raise Unavailable(
+                "B541",
+                "the lake's bucket cannot be listed now",
+                where=self.where.partition("?")[0],
+                why=str(error),
+                fix="check the address, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and that the server answers",
+            ) from error
 
     def find(self, text: str) -> LakeTable:
         """The table meant by `readings` or `raw.readings`, the most refined zone first; B528 names the likely one."""
