@@ -19,6 +19,46 @@ public class Jdbc {
         return found;
     }
 
+    /** The rest of what Metabase and DBeaver ask the driver, then their own questions out of a file. */
+    static void tools(Connection connection, DatabaseMetaData meta, String file) throws Exception {
+        say("keywords", meta.getSQLKeywords().length() >= 0);
+        say("exported", column(meta.getExportedKeys(null, "silver", "features"), "FKTABLE_NAME"));
+        say("cross", column(meta.getCrossReference(null, "silver", "features", null, "raw", "vibration"), "FKTABLE_NAME"));
+        say("procedures", column(meta.getProcedures(null, "silver", "%"), "PROCEDURE_NAME"));
+        say("privileges", column(meta.getTablePrivileges(null, "silver", "features"), "PRIVILEGE"));
+        say("columnPrivileges", column(meta.getColumnPrivileges(null, "silver", "features", "%"), "PRIVILEGE").size() >= 0);
+        say("best", column(meta.getBestRowIdentifier(null, "silver", "features", DatabaseMetaData.bestRowSession, true), "COLUMN_NAME"));
+        say("versions", column(meta.getVersionColumns(null, "silver", "features"), "COLUMN_NAME").size() >= 0);
+        say("tableTypes", column(meta.getTableTypes(), "TABLE_TYPE").contains("TABLE"));
+        say("udts", column(meta.getUDTs(null, null, "%", null), "TYPE_NAME"));
+        say("everyTable", column(meta.getTables(null, null, "%", new String[] {"TABLE", "PARTITIONED TABLE", "VIEW",
+            "FOREIGN TABLE", "MATERIALIZED VIEW"}), "TABLE_SCHEM", "TABLE_NAME"));
+        say("someSchemas", column(meta.getSchemas("boucle", "sil%"), "TABLE_SCHEM"));
+        say("client", column(meta.getClientInfoProperties(), "NAME").contains("ApplicationName"));
+        connection.setClientInfo("ApplicationName", "tool");
+        connection.setTransactionIsolation(Connection.TRANSACTION_READ_COMMITTED);
+        say("isolation", connection.getTransactionIsolation() >= Connection.TRANSACTION_READ_COMMITTED);
+        say("schema", connection.getSchema());
+        List<String> wrong = new ArrayList<>();
+        int asked = 0;
+        for (String line : java.nio.file.Files.readString(java.nio.file.Path.of(file)).split("\u001e")) {
+            String[] parts = line.split("\u001f");  // name, least rows, statement
+            asked++;
+            try (Statement statement = connection.createStatement(); ResultSet rows = statement.executeQuery(parts[2])) {
+                int count = 0, width = rows.getMetaData().getColumnCount();
+                while (rows.next()) {
+                    for (int index = 1; index <= width; index++) rows.getObject(index);
+                    count++;
+                }
+                if (count < Integer.parseInt(parts[1])) wrong.add(parts[0] + ": " + count + " rows");
+            } catch (SQLException refused) {
+                wrong.add(parts[0] + ": " + refused.getMessage());
+            }
+        }
+        say("asked", asked);
+        say("wrong", wrong);
+    }
+
     public static void main(String[] words) throws Exception {
         try (Connection connection = DriverManager.getConnection(words[0], words[1], words[2])) {
             DatabaseMetaData meta = connection.getMetaData();
@@ -31,6 +71,7 @@ public class Jdbc {
             say("indexes", column(meta.getIndexInfo(null, "silver", "features", false, false), "INDEX_NAME", "COLUMN_NAME"));
             say("imported", column(meta.getImportedKeys(null, "silver", "features"), "FKTABLE_NAME"));
             say("types", column(meta.getTypeInfo(), "TYPE_NAME").contains("timestamptz"));
+            if (words.length > 3) tools(connection, meta, words[3]);
             say("functions", column(meta.getFunctions(null, null, "%"), "FUNCTION_NAME").size() >= 0);
             try (PreparedStatement statement = connection.prepareStatement(
                     "select machine, at, value, 7::bigint, 12.50::decimal(8,2), true, date '2026-01-02', samples"

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 
 from boucle.outlet.endpoint import SqlEndpoint
 from tests.outlet.served import connected, endpoint, make_lake
+from tests.outlet.test_tools import questions
 
 JAR = Path(__file__).parents[2] / "build" / "jdbc" / "postgresql-42.7.4.jar"
 FIRST = datetime(2025, 12, 31, 23, 59, 59, 123456, UTC)
@@ -247,7 +248,7 @@ def test_sqlalchemy_reflects_and_asks(served: SqlEndpoint, driver: str) -> None:
     engine.dispose()
 
 
-def test_jdbc(served: SqlEndpoint) -> None:
+def test_jdbc(served: SqlEndpoint, tmp_path: Path) -> None:
     java = shutil.which("java")
     if java is None:
         pytest.skip("there is no Java: apt-get install default-jdk-headless")
@@ -266,8 +267,12 @@ def test_jdbc(served: SqlEndpoint) -> None:
             pytest.skip("Maven could not fetch org.postgresql:postgresql:42.7.4")
     where = f"jdbc:postgresql://127.0.0.1:{served.port}/boucle?sslmode=disable"
     program = str(Path(__file__).with_name("Jdbc.java"))
+    with connected(served) as client:
+        asked = [*questions(client, "metabase"), *questions(client, "dbeaver"), *questions(client, "grafana")]
+    told_to = tmp_path / "questions"
+    told_to.write_text("\x1e".join(f"{one['name']}\x1f{one['least']}\x1f{one['sql']}" for one in asked))
     done = subprocess.run(
-        [java, "-cp", str(JAR), program, where, "ana", "none"],
+        [java, "-cp", str(JAR), program, where, "ana", "none", str(told_to)],
         capture_output=True,
         text=True,
         timeout=120,
@@ -280,6 +285,12 @@ def test_jdbc(served: SqlEndpoint) -> None:
     assert told["columns"].startswith(
         "[machine text NO, sensor text YES, at timestamptz NO, value float8 YES, samples _float4 YES"
     )
+    assert (told["asked"], told["wrong"]) == (str(len(asked)), "[]")  # what Metabase and DBeaver ask beside
+    assert told["everyTable"] == "[raw vibration, silver features]"
+    assert told["someSchemas"] == "[silver]"
+    assert told["privileges"] == "[SELECT]"
+    assert told["best"] == "[machine, at]"
+    assert (told["schema"], told["isolation"], told["tableTypes"]) == ("gold", "true", "true")
     assert told["keys"] == "[machine 1, at 2]"
     assert told["indexes"] == "[features_pkey machine, features_pkey at]"
     rounds = {told[f"round{number}"] for number in range(8)}  # text, then binary

@@ -147,3 +147,10 @@ CREATE TABLE IF NOT EXISTS {information}.triggers (
 CREATE TABLE IF NOT EXISTS {home}.pg_conversion (
     oid uinteger, tableoid uinteger, conname varchar, connamespace uinteger, conowner uinteger,
     conforencoding int, contoencoding int, conproc uinteger, condefault boolean);
+
+CREATE TABLE IF NOT EXISTS {home}.pg_policies (
+    schemaname varchar, tablename varchar, policyname varchar, permissive varchar, roles varchar[],
+    cmd varchar, qual varchar, with_check varchar);
+
+CREATE TABLE IF NOT EXISTS {home}.pg_available_extensions (
+    name varchar, default_version varchar, installed_version varchar, comment varchar);

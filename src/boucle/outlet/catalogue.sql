@@ -14,7 +14,7 @@ SELECT
     r.rkind AS relkind, r.rcount::SMALLINT AS relnatts, 0::SMALLINT AS relchecks, false AS relhasoids,
     false AS relhasrules, false AS relhastriggers, false AS relhassubclass, false AS relrowsecurity,
     false AS relforcerowsecurity, true AS relispopulated, 'd' AS relreplident, false AS relispartition,
-    0::UINTEGER AS relrewrite, 0::UINTEGER AS relfrozenxid, 0::UINTEGER AS relminmxid, NULL::VARCHAR[] AS relacl,
+    0::UINTEGER AS relrewrite, 0::UINTEGER AS relfrozenxid, 0::UINTEGER AS relminmxid, ['=r/boucle'] AS relacl,
     NULL::VARCHAR[] AS reloptions, NULL::VARCHAR AS relpartbound, r.rvisible AS boucle_visible
 FROM {home}.relations AS r JOIN {home}.namespaces AS n ON n.nname = r.rzone;
 
@@ -109,7 +109,7 @@ SELECT
     12::UINTEGER AS prolang, 'f' AS prokind, false AS prosecdef, false AS proleakproof, true AS proisstrict,
     false AS proretset, 's' AS provolatile, 's' AS proparallel, 3::SMALLINT AS pronargs,
     0::SMALLINT AS pronargdefaults, 2277::UINTEGER AS prorettype, [2275, 26, 23]::UINTEGER[] AS proargtypes,
-    NULL::UINTEGER[] AS proallargtypes, NULL::VARCHAR[] AS proargmodes, NULL::VARCHAR[] AS proargnames,
+    NULL::UINTEGER[] AS proallargtypes, NULL::VARCHAR AS proargdefaults, NULL::VARCHAR[] AS proargmodes, NULL::VARCHAR[] AS proargnames,
     'array_in' AS prosrc, NULL::VARCHAR AS probin, NULL::VARCHAR[] AS proconfig, NULL::VARCHAR[] AS proacl;
 
 CREATE OR REPLACE VIEW {home}.pg_tablespace AS
@@ -192,3 +192,15 @@ SELECT
 FROM {home}.keys AS k
 JOIN {home}.relations AS r ON r.rid = k.krel
 JOIN {home}.attributes AS a ON a.arel = k.krel AND list_contains(k.kcolumns, a.anum);
+
+CREATE OR REPLACE VIEW {information}.table_privileges AS
+SELECT
+    'boucle' AS grantor, 'boucle' AS grantee, 'boucle' AS table_catalog, rzone AS table_schema, rname AS table_name,
+    'SELECT' AS privilege_type, 'NO' AS is_grantable, 'NO' AS with_hierarchy
+FROM {home}.relations WHERE rkind = 'r';
+
+CREATE OR REPLACE VIEW {information}.column_privileges AS
+SELECT
+    'boucle' AS grantor, 'boucle' AS grantee, 'boucle' AS table_catalog, r.rzone AS table_schema,
+    r.rname AS table_name, a.aname AS column_name, 'SELECT' AS privilege_type, 'NO' AS is_grantable
+FROM {home}.relations AS r JOIN {home}.attributes AS a ON a.arel = r.rid WHERE r.rkind = 'r';

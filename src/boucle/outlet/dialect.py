@@ -38,6 +38,9 @@ _TYPES = {
     "bpchar": "varchar",
 }
 _FUNCTIONS = {"json_build_object": "json_object", "jsonb_build_object": "json_object"}
+_IN_FROM = {"generate_series", "string_to_array"}
+_AFTER_TABLES = {"where", "join", "left", "right", "full", "inner", "cross", "natural", "on", "using", "group", "order",
+                 "having", "limit", "offset", "union", "except", "intersect", "window", "fetch", "for"}  # fmt: skip
 _CLAUSES = {"select", "and", "or", "not", "in", "any", "when", "then", "else", "on", "where"}
 _WHO = {"current_user", "session_user", "user", "current_role"}
 
@@ -132,6 +135,7 @@ def rewrite(statement: str, names: Names, user: str) -> str:
     if not _concerned(told, names):
         return statement
     _operators(told)
+    _series(told, names)
     _qualified(told, names)
     _casts(told, names.home)
     _users(told, user)
@@ -140,7 +144,7 @@ def rewrite(statement: str, names: Names, user: str) -> str:
 
 def _concerned(told: Sequence[_Token], names: Names) -> bool:
     known: Collection[str] = {
-        "pg_catalog", "information_schema", "operator", "collate", *_LOOK_UP, *_WHO, *_TYPES, *_FUNCTIONS,
+        "pg_catalog", "information_schema", "operator", "collate", *_IN_FROM, *_LOOK_UP, *_WHO, *_TYPES, *_FUNCTIONS,
         *names.relations, *names.functions,
     }  # fmt: skip
     return any(token.lower in known or token.text.startswith("'{") for token in told)
@@ -171,6 +175,50 @@ def _operators(told: list[_Token]) -> None:
             length = 4 if _is(told, index + 2, ".") else 2
             _clear(told, index, min(index + length, len(told)))
     told[:] = [token for token in told if token.text]
+
+
+def _series(told: list[_Token], names: Names) -> None:
+    """A function in FROM under one name is PostgreSQL's column of that name: `generate_series(1, 3) AS i`."""
+    for index, token in enumerate(told):
+        if token.lower not in _IN_FROM or not _is(told, index + 1, "(") or not _among_tables(told, index):
+            continue
+        end = _closing(told, index + 1)
+        name = end + 2 if _is(told, end + 1, "as") else end + 1
+        if (
+            name >= len(told)
+            or told[name].kind not in {"word", "quoted"}
+            or told[name].lower in _AFTER_TABLES
+        ):
+            continue
+        if _is(told, name + 1, "("):
+            continue  # the column is named
+        if token.lower == "generate_series" and not any(
+            one.lower in names.functions for one in told[index:end]
+        ):
+            told[name].after += f"({told[name].text})"
+            continue
+        # DuckDB gives a table function no subqueries, and our functions of the catalogue are some.
+        many = token.lower == "generate_series"
+        token.before += "(SELECT unnest(" if many else "(SELECT "
+        told[end].after += f"{')' if many else ''} AS {told[name].text})"
+
+
+def _among_tables(told: Sequence[_Token], index: int) -> bool:
+    """Whether a word stands where a table would."""
+    if (
+        not _is(told, index - 1, "from")
+        and not _is(told, index - 1, ",")
+        and not _is(told, index - 1, "join")
+    ):
+        return False
+    depth = 0
+    for token in reversed(told[:index]):
+        depth += {")": 1, "(": -1}.get(token.text, 0)
+        if depth < 0:
+            return False
+        if depth == 0 and token.lower in {"from", "join", *_CLAUSES, "by"}:
+            return token.lower in {"from", "join"}
+    return False
 
 
 def _qualified(told: list[_Token], names: Names) -> None:
@@ -256,6 +304,15 @@ def _operand(told: Sequence[_Token], sign: int) -> int:
     while index >= 2 and told[index - 1].text == ".":
         index -= 2
     return max(index, 0)
+
+
+def _closing(told: Sequence[_Token], opening: int) -> int:
+    depth = 0
+    for index in range(opening, len(told)):
+        depth += {"(": 1, ")": -1}.get(told[index].text, 0)
+        if depth == 0:
+            return index
+    return len(told) - 1
 
 
 def _opening(told: Sequence[_Token], closing: int) -> int:

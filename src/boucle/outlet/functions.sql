@@ -87,12 +87,39 @@ CREATE OR REPLACE MACRO {home}.array_in(said, element, modifier) AS said;
 CREATE OR REPLACE MACRO {home}.quote_ident(word) AS
     CASE WHEN regexp_full_match(word, '[a-z_][a-z0-9_]*') THEN word ELSE '"' || replace(word, '"', '""') || '"' END;
 CREATE OR REPLACE MACRO {home}.quote_literal(word) AS '''' || replace(word, '''', '''''') || '''';
+-- PostgreSQL's format() knows %s, %I and %L, DuckDB's {}: which of them is meant, the text says.
+CREATE OR REPLACE MACRO {home}.formatted_one(kind, given) AS CASE kind
+    WHEN '%I' THEN {home}.quote_ident(given::VARCHAR) WHEN '%L' THEN coalesce({home}.quote_literal(given::VARCHAR), 'NULL')
+    WHEN '%s' THEN coalesce(given::VARCHAR, '') ELSE '' END;
+CREATE OR REPLACE MACRO {home}.formatted(text, given) AS list_aggregate(list_transform(
+    string_split_regex(text, '%[sIL]'),
+    lambda piece, n: replace(piece, '%%', '%') || {home}.formatted_one(regexp_extract_all(text, '%[sIL]')[n], given[n])),
+    'string_agg', '');
+CREATE OR REPLACE MACRO {home}.format(text) AS replace(text, '%%', '%'),
+    (text, a) AS CASE WHEN regexp_matches(text, '%[sIL]') THEN {home}.formatted(text, [a::VARCHAR, NULL])
+        ELSE system.main.format(text, a) END,
+    (text, a, b) AS CASE WHEN regexp_matches(text, '%[sIL]') THEN {home}.formatted(text, [a::VARCHAR, b::VARCHAR])
+        ELSE system.main.format(text, a, b) END,
+    (text, a, b, c) AS CASE WHEN regexp_matches(text, '%[sIL]')
+        THEN {home}.formatted(text, [a::VARCHAR, b::VARCHAR, c::VARCHAR]) ELSE system.main.format(text, a, b, c) END;
+CREATE OR REPLACE MACRO {home}.parse_ident(given) AS list_transform(
+    regexp_extract_all(given, '"(?:[^"]|"")*"|[^."]+'),
+    lambda part: CASE WHEN part LIKE '"%' THEN replace(part[2:-2], '""', '"') ELSE lower(part) END);
+-- The patterns of to_char for times, as far as tools use them; SS goes before MS and MI, which share its letter.
+CREATE OR REPLACE MACRO {home}.to_char(given, pattern) AS strftime(given, replace(replace(replace(replace(replace(
+    replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(
+    pattern, 'YYYY', '%Y'), 'YY', '%y'), 'SS', '%S'), 'MS', '%g'), 'US', '%f'), 'MI', '%M'), 'MM', '%m'),
+    'DDD', '%j'), 'DD', '%d'), 'HH24', '%H'), 'HH12', '%I'), 'Month', '%B'), 'Mon', '%b'), 'Day', '%A'),
+    'TZH:TZM', '%z'), 'TZ', '%Z'));
+CREATE OR REPLACE MACRO {home}.pg_get_keywords() AS TABLE
+    SELECT keyword_name AS word, left(keyword_category, 1) AS catcode, keyword_category AS catdesc FROM duckdb_keywords();
+CREATE OR REPLACE MACRO {home}.pg_stat_get_numscans(thing) AS 0::BIGINT;
 CREATE OR REPLACE MACRO {home}.set_config(setting, value, is_local) AS value;
 CREATE OR REPLACE MACRO {home}.current_setting(wanted) AS CASE lower(wanted)
-        WHEN 'timezone' THEN current_setting('TimeZone') WHEN 'search_path' THEN current_setting('search_path')
+        WHEN 'timezone' THEN current_setting('TimeZone') WHEN 'search_path' THEN replace(replace(current_setting('search_path'), 'boucle.', ''), ',', ', ')
         ELSE (SELECT max(ssetting) FROM {home}.settings WHERE lower(sname) = lower(wanted)) END,
     (wanted, missing_ok) AS CASE lower(wanted)
-        WHEN 'timezone' THEN current_setting('TimeZone') WHEN 'search_path' THEN current_setting('search_path')
+        WHEN 'timezone' THEN current_setting('TimeZone') WHEN 'search_path' THEN replace(replace(current_setting('search_path'), 'boucle.', ''), ',', ', ')
         ELSE (SELECT max(ssetting) FROM {home}.settings WHERE lower(sname) = lower(wanted)) END;
 CREATE OR REPLACE MACRO {home}.to_regclass(given) AS (
     SELECT rid FROM {home}.relations
