@@ -1,0 +1,43 @@
+"""What the scripts on public data sets share: where the data lie, and our figure inside the published table."""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from bench.figures import Options
+
+__all__ = ["asked", "beside"]
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def asked(description: str | None, name: str) -> tuple[Path, Options]:
+    """The folder of the data set and how to print; ends the program with a clear word when it is not there."""
+    head, _, _ = (description or "").strip().partition("\n")
+    parser = argparse.ArgumentParser(
+        description=head, epilog=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", type=Path, default=SHARED / name, help=f"folder of {name} (README.md tells its files)"
+    )
+    parser.add_argument("--quick", action="store_true", help="accepted for all benchmarks; this one is short")
+    parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
+    given = parser.parse_args()
+    if not any(given.data.glob("*.parquet")):
+        sys.stderr.write(f"skipped: {name} is not in {given.data}; give its folder with --data\n")
+        raise SystemExit(0)
+    return given.data, Options(quick=given.quick, json=given.json)
+
+
+def beside(title: str, source: str, columns: Sequence[str], rows: Mapping[str, Sequence[float | str]]) -> str:
+    """A Markdown table of published figures and ours."""
+    lines = [
+        f"\n{title} (published: {source})\n",
+        f"| | {' | '.join(columns)} |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    for name, values in rows.items():
+        shown = [value if isinstance(value, str) else f"{value:.4g}" for value in values]
+        lines.append(f"| {name} | {' | '.join(shown)} |")
+    return "\n".join(lines)
