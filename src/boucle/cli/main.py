@@ -36,7 +36,8 @@ VERBS = {
     "lake": "the lake's tables: history, time travel, changes, upkeep, backfill, Iceberg",
     "refine": "tables made from tables by SQL or dbt, published when their gates pass",
     "rollback": "a table as it was at a version or a moment, by a new version",
-    "serve": "the tables over SQL (PostgreSQL's protocol), Arrow Flight SQL and REST",
+    "serve": "the tables over SQL, Arrow Flight SQL and REST; models by the Open Inference Protocol",
+    "score": "a table of the lake scored by a model into another table: what is new, exactly once",
     "doctor": "what is installed, reachable or missing, and how to get it",
 }
 

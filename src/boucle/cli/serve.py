@@ -8,6 +8,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from boucle.cli.model_server import model_arguments, serve_models
 from boucle.errors import BoucleError
 
 if TYPE_CHECKING:
@@ -53,13 +54,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--connections", type=int, default=100, help="SQL clients at once (default 100)")
     parser.add_argument("--json", action="store_true", help="one JSON object with the addresses, then serve")
+    model_arguments(parser)
     parser.epilog = (
         "examples:\n"
         "  boucle serve examples/press                        SQL on 127.0.0.1:5433\n"
         "  psql -h 127.0.0.1 -p 5433 boucle\n"
         "  boucle serve --add-user ana --users users\n"
         "  boucle serve --run run/press --sql 0.0.0.0:5433 --flight 0.0.0.0:5434 --http 127.0.0.1:8088 \\\n"
-        "      --users users --certificate server.pem --key server.key"
+        "      --users users --certificate server.pem --key server.key\n"
+        "  boucle serve --models examples/press/model --predictions run/predictions      REST on 8000, gRPC on 8001"
     )
 
 
@@ -73,6 +76,8 @@ def run(options: argparse.Namespace) -> int:
 
     if options.add_user:
         return _add_user(options)
+    if options.models:
+        return serve_models(options)
     product, about, ports, lake, run_folder = _product(options)
     if (options.certificate is None) != (options.key is None):
         raise BoucleError(

@@ -131,8 +131,8 @@ class Rest:
 
 
 def all_ready(answering: Answering) -> bool:
-    """Whether every model can answer."""
-    return all(offer.default is not None for offer in answering.shelf.offers().values())
+    """Whether every model that should answer can; one that nobody has made champion yet should not."""
+    return not any(one.default is None and one.problem for one in answering.shelf.offers().values())
 
 
 async def is_ready(answering: Answering, name: str, version: str) -> bool:

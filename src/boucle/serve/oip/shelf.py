@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from boucle.errors import BoucleError
 from boucle.models.file import ModelFile
-from boucle.models.registry import Registry
+from boucle.models.registry import Registry, registry_of
 from boucle.serve.oip.refusal import Refusal
 from boucle.serve.oip.served import Served, none_such
 
@@ -65,8 +65,8 @@ class _Source(Protocol):
 class Shelf:
     """Offers by name. `start` follows them in a thread, until `stop`.
 
-    `where` is a registry's folder (or `mlflow+http://…`), a folder of model folders, or one model folder. B680 when
-    there is no model.
+    `where` is a product's folder (its registry is meant), a registry's folder or `mlflow+http://…`, a folder of model
+    folders, or one model folder. B680 when there is no model.
     """
 
     def __init__(self, where: str | Path, *, registry: Registry | None = None) -> None:
@@ -201,6 +201,8 @@ class NotReady(Refusal):
 
 def _source(where: str | Path) -> _Source:
     folder = Path(where)
+    if (folder / "boucle.toml").exists():
+        return _Registered(registry_of(folder))
     if (folder / "manifest.json").exists() or any(folder.glob("*/manifest.json")):
         return _Folders(folder)
     return _Registered(Registry.at(where))
