@@ -5,6 +5,7 @@ from pathlib import Path
 
 import yaml
 
+from boucle.serve.explain import Explain
 from boucle.serve.monitor import Performance
 
 PAGE = Path("docs/how-to/monitor-models.md").read_text(encoding="utf-8")
@@ -16,10 +17,13 @@ def test_the_python_runs() -> None:
 
 
 def test_the_yaml_builds() -> None:
-    steps, rules = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    steps, rules, why = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     (step,) = yaml.safe_load(steps)["steps"]
     assert Performance(step["id"], **step["with"]).counts["predictions"] == 0
     traced = Performance.trace({"scored": ["at"], "labels": ["at"]}, **step["with"])
     (rule,) = yaml.safe_load(rules)["rules"]
     named = {*rule["per"], *rule["when"], "value", "low", "high"}
     assert named <= set(traced.columns)
+    *_, explain = yaml.safe_load(why)["steps"]
+    traced = Explain.trace({"scored": ["at", "payment"]}, **explain["with"])
+    assert {"at", "payment", "contribution"} <= set(traced.columns)
