@@ -22,9 +22,9 @@ __all__ = ["PEERS", "judge"]
 Wide = NDArray[np.float64]
 
 _PATIENCE = 10
-_REFERENCE = 18
-"""Seconds taken for normal: every episode is sound for twenty."""
-_WINDOW = 18
+_REFERENCE = 14
+"""Seconds taken for normal: every episode is sound for fourteen."""
+_WINDOW = 14
 _SLOW = ("bearing_temperature", "oil_temperature", "hydraulic_pressure", "motor_current")
 _OF_AXIS = ("mean", "rms", "kurtosis", "velocity", "bpfo", "bpfi", *(f"band_{band}" for band in range(8)))
 _COLUMNS = (*_SLOW, *(f"{axis}_{name}" for axis in "xyz" for name in _OF_AXIS))
@@ -76,8 +76,8 @@ def _report(before: Wide, now: Wide) -> NDArray[np.bool_]:
 
 
 PEERS: dict[str, Callable[[Wide], Wide]] = {
-    "ADWIN": _stream(lambda: ADWIN()),
-    "KSWIN": _stream(lambda: KSWIN(window_size=40, stat_size=12, seed=1)),
+    "ADWIN": _stream(ADWIN),
+    "KSWIN": _stream(lambda: KSWIN(window_size=30, stat_size=10, seed=1)),
     "PSI": _windows(_psi),
     "KS report": _windows(_report),
 }

@@ -30,13 +30,14 @@ __all__ = ["MACHINE", "START", "rows_of", "simulate"]
 START: Nanos = 1_700_000_000 * SECOND
 _LATENESS = SECOND // 2
 _PRESS = ROOT / "examples" / "press"
+_EDGE = ("baseline", "chunks", "grid", "kernels", "placing", "pool", "reduce", "spectrum", "zone")
 _TESTING = ("instrument", "line", "machine", "process", "resonance", "scenario", "wear")
 
 
 @cache
 def folder() -> Path:
     """Where the rows of the present sources are kept."""
-    sources = [*sorted((ROOT / "src/boucle/edge").glob("*.py")), _PRESS / "operators.py"]
+    sources = [*(ROOT / "src/boucle/edge" / f"{name}.py" for name in _EDGE), _PRESS / "operators.py"]
     sources += [ROOT / "src/boucle/testing" / f"{name}.py" for name in _TESTING]
     digest = hashlib.sha256(b"".join(one.read_bytes() for one in sources)).hexdigest()[:12]
     return ROOT / "run" / "drift" / digest
@@ -74,7 +75,9 @@ def _simulated(episode: Episode) -> None:
     edge, features = Reduce("vibration_events"), _features().PressFeatures("features")
     rows: list[pa.RecordBatch] = []
     while line.elapsed < episode.scenario.duration - 1e-9:
-        ticks = [line.step() for _ in range(round(1 / episode.scenario.chunk))]  # a second at once: the same rows
+        ticks = [
+            line.step() for _ in range(round(1 / episode.scenario.chunk))
+        ]  # a second at once: the same rows
         process = _joined([tick.process for tick in ticks])
         slow = Block("process", process, ticks[-1].last - _LATENESS, Position("process", 0))
         edge.step(slow)

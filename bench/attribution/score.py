@@ -113,7 +113,9 @@ def _said(run: Sequence[Mapping[str, Any]]) -> Said:
     last = run[-1]
     evidence = msgspec.json.decode(last["evidence"])
     subject = last["subject"].partition("/")[2] or MACHINE
-    begun, ended = (_seconds(row["at"]) + 1 for row in (run[0], last))  # a row is known when its second is over
+    begun, ended = (
+        _seconds(row["at"]) + 1 for row in (run[0], last)
+    )  # a row is known when its second is over
     return Said(
         family=last["family"],
         cause=last["cause"],
@@ -161,7 +163,9 @@ def score(outcomes: Sequence[Outcome]) -> Score:
         sensor_in_set=_share(one.right_sensor(verdict) for one, verdict in of_sensors),
         exact_cause=_share(one.right_cause(verdict) for one, verdict in last),
         alarms=sum(len(one.alarms) for one in outcomes),
-        quiet_seconds=round(sum(min([one.seconds, *(f.onset for f in one.episode.faults)]) for one in outcomes)),
+        quiet_seconds=round(
+            sum(min([one.seconds, *(f.onset for f in one.episode.faults)]) for one in outcomes)
+        ),
         verdicts=len(said),
         episodes=len(outcomes),
     )

@@ -48,8 +48,9 @@ FEATURES = pa.schema(
 )
 """strokes/min, °C, bar, A; per axis g, mm/s, g², ratios. Null: not measured in this second.
 
-`_noise` of a slow value is the median step from one reading to the next within the second, in its unit: the stroke's
-pulse does not show in it, and 0 is a value that stands still. `_count` is how many readings there were.
+`_noise` of a slow value is the lower quartile of the steps from one reading to the next within the second, in
+its unit: the stroke's pulse does not show in it, and 0 is a value that stands still. `_count` is how many
+readings there were.
 """
 
 
@@ -93,7 +94,7 @@ class PressFeatures:
             how = ("TRANSFORMATION", "in force") if name in _SPEEDS else ("AGGREGATION", "mean of a second")
             columns[name] = (From(slow, "value", how[0], f"{sensor}, {how[1]} in mid-window"), *chosen)
         for name in _SLOW:
-            steps = From(slow, "value", "AGGREGATION", f"{name}, median step between readings")
+            steps = From(slow, "value", "AGGREGATION", f"{name}, lower quartile of the steps")
             columns |= {f"{name}_noise": (steps, *chosen), f"{name}_count": chosen}
         for axis in AXES:
             for name, source in _AXIS.items():
@@ -189,7 +190,7 @@ class PressFeatures:
     def _second(
         self, machine: str, sensor: str, until: Nanos
     ) -> tuple[float | None, float | None, float | None]:
-        """Mean of the readings of a second, the median step between them, and how many there were."""
+        """Mean of the readings of a second, the lower quartile of the steps between them, and how many there were."""
         known = self._slow.get((machine, sensor), [])
         last = bisect_right(known, until, key=lambda item: item[0])
         first = bisect_right(known, until - self._window, key=lambda item: item[0])
@@ -197,7 +198,7 @@ class PressFeatures:
         if not values:
             return self._at(machine, sensor, until)[1], None, 0.0
         steps = sorted(abs(after - before) for before, after in pairwise(values))
-        noise = steps[len(steps) // 2] if len(steps) > 1 else None
+        noise = steps[len(steps) // 4] if len(steps) > 1 else None
         return sum(values) / len(values), noise, float(len(values))
 
     def _forget(self) -> None:

@@ -9,6 +9,7 @@ import pyarrow as pa
 from msgspec import Struct
 
 from boucle.block import Block, as_dicts, as_rows
+from boucle.clock import SECOND
 from boucle.drift.evidence import Evidence
 from boucle.drift.judge import Course, Judge
 from boucle.drift.reading import BANDS, SLOW, Reading
@@ -21,6 +22,7 @@ from boucle.stream.origin import Inputs, made_of, one_of
 __all__ = ["VERDICT", "Attribute"]
 
 _VERSION = 2
+DAY = 24 * 3600 * SECOND
 _TIME = pa.timestamp("ns", tz="UTC")
 
 WHOLE_MACHINE = "machine"
@@ -69,7 +71,11 @@ class Attribute:
     When the operating point moves, levels cannot be compared: the family is `operation` until the new
     normal is known, a verdict that stood goes on standing, and what needs no comparison (envelope lines,
     means, counts) is still judged. Two faults of one machine at once give one verdict, the machine's
-    before a sensor's. A slow value that moves alone is `unknown`: one witness cannot tell.
+    before a sensor's. A slow value that moves is held against the values that would have to follow it
+    (`boucle.drift.slow`): contradicted it is a sensor's fault, and where no witness can tell it is `unknown`.
+
+    Rows with `machine`, `sensor` and `at` but no `speed` are calibrations: the verdict about that sensor ends, and
+    what is normal is learned again, unless the machine itself is worn.
     """
 
     def __init__(
@@ -114,12 +120,24 @@ class Attribute:
         return Traced({name: columns[name] for name in VERDICT.names})
 
     def step(self, block: Block) -> Sequence[Block]:
-        """One verdict per row of features with health."""
+        """One verdict per row of features with health; none for rows of calibrations."""
+        if {"sensor", "machine", "at"} <= set(
+            block.rows.schema.names
+        ) and "speed" not in block.rows.schema.names:
+            self._calibrated(block)
+            return ()
         rows = [self._verdict(row["at"], row) for row in as_dicts(block.rows)]
         if not rows:
             return ()
         batch = as_rows(rows, VERDICT)
         return (Block(self._stream, batch, block.watermark, block.position),)
+
+    def _calibrated(self, block: Block) -> None:
+        """Somebody calibrated sensors: what was normal for their machine has to be learned again."""
+        for row in as_dicts(block.rows):
+            course = self._courses.get(row["machine"])
+            if course is not None:
+                self._judge.calibrated(course, row["sensor"], row["at"])
 
     def snapshot(self) -> bytes:
         """What is remembered of every machine."""
@@ -145,7 +163,7 @@ class Attribute:
         evidence = self._judge.hear(course, Reading.of(at, row, self._axes))
         velocities = [row.get(f"{axis}_velocity") for axis in self._axes]
         known = [velocity for velocity in velocities if velocity is not None]
-        told = self._told(machine, course, evidence)
+        told = self._told(machine, at, course, evidence)
         return {
             "machine": machine,
             "sensor": told["subject"].partition("/")[2] or WHOLE_MACHINE,
@@ -155,12 +173,14 @@ class Attribute:
             **told,
         }
 
-    def _told(self, machine: str, course: Course, evidence: Evidence | None) -> dict[str, Any]:
+    def _told(self, machine: str, at: int, course: Course, evidence: Evidence | None) -> dict[str, Any]:
         family = self._judge.family(course)
         numbers = evidence.numbers(self._axes) if evidence is not None else {}
         standing = course.verdict
         if standing is None:
             kind = "learning" if evidence is None and family == "none" else family
+            if family == "operation" and self._judge.follows_hall(course):
+                kind = "hall"
             alone = course.alone if family == "unknown" else ""
             says = say(kind, machine, alone=alone)
             told = {
@@ -173,7 +193,8 @@ class Attribute:
             cause = standing.hypothesis
             sensor = cause.sensor if cause.axis is None else self._prefix + self._axes[cause.axis]
             every = cause.family == "sensor" and not sensor
-            says = say(cause.cause, machine, sensor=sensor, size=cause.size, every=every)
+            others = [name for name in cause.candidates if name != sensor]
+            says = say(cause.cause, machine, sensor=sensor, size=cause.size, every=every, others=others)
             told = {
                 "cause": cause.cause,
                 "subject": machine if cause.family == "machine" else f"{machine}/{sensor or 'all'}",
@@ -181,13 +202,19 @@ class Attribute:
                 "onset": standing.onset,
             }
             if cause.family == "sensor":
+                if sensor in course.calibrated:
+                    numbers["calibrated_days_ago"] = round((at - course.calibrated[sensor]) / DAY, 2)
                 numbers["candidates"] = list(cause.candidates or (sensor or "all",))
             numbers |= {"held_s": standing.held, "strength": round(cause.strength, 2)}
             numbers |= {"size": round(cause.size, 4) if math.isfinite(cause.size) else None}
         if course.pending:
             numbers["pending"] = [
-                {"cause": item.hypothesis.cause, "held_s": item.held, "axis": item.hypothesis.axis,
-                 "sensor": item.hypothesis.sensor}
+                {
+                    "cause": item.hypothesis.cause,
+                    "held_s": item.held,
+                    "axis": item.hypothesis.axis,
+                    "sensor": item.hypothesis.sensor,
+                }
                 for item in course.pending
             ]
         shown = {

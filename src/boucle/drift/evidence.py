@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from boucle.drift.reading import SLOW, Reading, Reference, energies, levels
 
-__all__ = ["SMOOTH", "Evidence", "weigh"]
+__all__ = ["SMOOTH", "Evidence", "least_slow", "weigh"]
 
 SMOOTH = 6
 """Seconds that are looked at together: four strokes at 40 strokes/min, three at 30."""
@@ -73,6 +73,7 @@ class Evidence(Struct, frozen=True):
             "missing": {axis: _round(self.missing[i]) for i, axis in enumerate(axes)},
             "skew_ppm": {axis: _round(1e6 * self.skew[i], 1) for i, axis in enumerate(axes)},
             "slow": {name: _round(value) for name, value in self.slow.items()},
+            "slow_limit": {name: _round(value) for name, value in self.slow_limit.items()},
         }
 
 
@@ -88,15 +89,17 @@ _LEAST_SLOW = {
 def weigh(readings: Sequence[Reading], reference: Reference) -> Evidence:
     """Compare the last seconds with the reference; `readings` oldest first, a dozen or so."""
     recent = readings[-SMOOTH:]
-    energy = energies(recent, reference.count)
+    energy, seconds = energies(recent, reference.count)
     before = np.array(reference.level)
-    noise = np.maximum(np.array(reference.level_spread) / np.sqrt(SMOOTH), 0.012) * np.sqrt(1.5)
+    # Seconds that dropouts spoiled are not there to be averaged.
+    noise = np.maximum(np.array(reference.level_spread) / np.sqrt(np.maximum(seconds, 1)), 0.012) * np.sqrt(
+        1.5
+    )
     counts = np.array([reading.count for reading in readings]) / reference.count
     off = np.abs(counts - 1)
     whole = np.where(off < 0.02, counts - 1, np.nan)
     mean_limit = np.maximum(8 * np.array(reference.mean_spread), np.exp(before).max(axis=1) / 6)
     slow = _recent([reading.slow for reading in recent]) - np.array(reference.slow)
-    chance = 5 * np.array(reference.slow_spread) / np.sqrt(SMOOTH)
     noise_before, heard_before = np.array(reference.noise), np.array(reference.heard)
     heard = _recent([reading.heard for reading in readings])
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -116,13 +119,19 @@ def weigh(readings: Sequence[Reading], reference: Reference) -> Evidence:
         skew=_middle(whole),
         level=np.sqrt(last / np.exp(2 * before).sum(axis=1)),
         slow=dict(zip(SLOW, slow.tolist(), strict=True)),
-        slow_limit={
-            name: max(_LEAST_SLOW[name], float(limit)) for name, limit in zip(SLOW, chance, strict=True)
-        },
+        slow_limit=least_slow(reference),
         slow_before=dict(zip(SLOW, reference.slow, strict=True)),
         rough=dict(zip(SLOW, rough.tolist(), strict=True)),
         unheard=dict(zip(SLOW, unheard.tolist(), strict=True)),
     )
+
+
+def least_slow(reference: Reference) -> dict[str, float]:
+    """The least change of each slow value that is evidence, in its unit."""
+    return {
+        name: max(_LEAST_SLOW[name], 5 * spread / math.sqrt(SMOOTH))
+        for name, spread in zip(SLOW, reference.slow_spread, strict=True)
+    }
 
 
 def _recent(values: Sequence[Any]) -> Wide:

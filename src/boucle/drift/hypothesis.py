@@ -24,17 +24,19 @@ frequency by the same factor). So each rule has a shape, and witnesses that must
 from collections.abc import Iterator
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, structs
 from numpy.typing import NDArray
 
 from boucle.drift.evidence import Evidence
 
-__all__ = ["Hypothesis", "hypotheses", "mesh_shift"]
+__all__ = ["LEAST_GAIN", "Hypothesis", "hypotheses", "mesh_shift"]
 
 Wide = NDArray[np.float64]
 
 _SHAFT, _HARMONICS, _MESH, _RESONANCE, _FLOOR = 0, 1, (4, 5), 6, 7
-_LEAST_GAIN = 0.10
+_WIDTH = np.diff([10.0, 27.0, 80.0, 300.0, 600.0, 1000.0, 2000.0, 3600.0, 4500.0])
+"""Hz; the default bands of `boucle.edge.Reduce`."""
+LEAST_GAIN = 0.10
 _LEAST_SHIFT = 0.15
 _STILL = 0.25
 """A witness that moves less than this share of the suspect stands still."""
@@ -62,12 +64,16 @@ def hypotheses(evidence: Evidence) -> list[Hypothesis]:
     found = [*_races(evidence)]
     for rule in (_stuck, _dropout, _clock, _offset):
         found += rule(evidence)
-    if found or not (np.abs(evidence.shift) >= _LEAST_GAIN).any():
+    if not (np.abs(evidence.shift) >= LEAST_GAIN).any():
         return found  # every rule below asks for at least this shift somewhere
-    for shape in (_gain, _imbalance, _lubrication, _loose, _noise):
-        found += shape(evidence)
-        if found:
-            break
+    dead = evidence.level < 1e-3
+    if dead.any():  # an axis that is stuck is no witness of any level
+        evidence = structs.replace(evidence, shift=np.where(dead[:, None], np.nan, evidence.shift))
+    worn = any(hypothesis.family == "machine" for hypothesis in found)
+    shapes = () if worn else (_gain, _imbalance, _lubrication, _noise, _loose, _floor)
+    for shape in shapes:
+        if shown := list(shape(evidence)):
+            return found + shown
     return found
 
 
@@ -112,7 +118,7 @@ def _clock(e: Evidence) -> list[Hypothesis]:
 
 def _offset(e: Evidence) -> list[Hypothesis]:
     strength = np.abs(e.mean) / e.mean_limit
-    bands_still = np.abs(_weighted(e)[0]) < _LEAST_GAIN
+    bands_still = np.abs(_weighted(e)[0]) < LEAST_GAIN
     return _axes("offset", (strength >= 1) & bands_still, strength, e.mean)
 
 
@@ -132,7 +138,7 @@ def _alone(e: Evidence) -> int | None:
     size = np.where(significant, np.abs(e.shift), 0.0)
     peak = np.nanmax(size, axis=1)
     suspect = int(np.argmax(peak))
-    if not peak[suspect] > _LEAST_GAIN:
+    if not peak[suspect] > LEAST_GAIN:
         return None
     bands = size[suspect] >= 0.5 * peak[suspect]
     others = np.delete(np.arange(len(peak)), suspect)
@@ -142,24 +148,46 @@ def _alone(e: Evidence) -> int | None:
 
 def _gain(e: Evidence) -> list[Hypothesis]:
     common, misfit = _weighted(e)
-    fits = (np.abs(common) > _LEAST_GAIN) & (misfit < np.maximum(0.05, 0.2 * np.abs(common)))
-    strength = np.abs(common) / _LEAST_GAIN
+    fits = (np.abs(common) > LEAST_GAIN) & (misfit < np.maximum(0.05, 0.2 * np.abs(common)))
+    strength = np.abs(common) / LEAST_GAIN
     factor = np.exp(common)
     if fits.all() and np.ptp(common) < 0.25 * np.abs(common).max() and not _heat_or_current(e):
         worst = int(np.argmin(strength))
-        return [Hypothesis("sensor", "gain", None, float(strength[worst]), float(factor[worst]), needs_operation=True)]
+        return [
+            Hypothesis(
+                "sensor", "gain", None, float(strength[worst]), float(factor[worst]), needs_operation=True
+            )
+        ]
+    # No machine moves every band of one axis by one factor and leaves another axis where it was.
+    still = (np.abs(e.shift) <= np.maximum(4 * e.noise, 0.06)).all(axis=1)
     suspect = _alone(e)
-    if suspect is None or not fits[suspect]:
-        return []
-    return [Hypothesis("sensor", "gain", suspect, float(strength[suspect]), float(factor[suspect]), needs_operation=True)]
+    chosen = (
+        np.flatnonzero(fits)
+        if still.any()
+        else np.array([suspect] if suspect is not None and fits[suspect] else [])
+    )
+    return [
+        Hypothesis("sensor", "gain", int(i), float(strength[i]), float(factor[i]), needs_operation=True)
+        for i in chosen
+    ]
+
+
+def _second(values: Wide) -> float:
+    """The second largest that is known: what two axes say; 0 when fewer do.
+
+    An axis whose sensor lies beside a fault of the machine does not hide it.
+    """
+    known = np.sort(values[np.isfinite(values)])
+    return float(known[-2]) if len(known) > 1 else 0.0
 
 
 def _imbalance(e: Evidence) -> list[Hypothesis]:
     shaft, others = e.shift[:, _SHAFT], np.abs(e.shift[:, [*_MESH, _RESONANCE, _FLOOR]]).max(axis=1)
-    least = float(np.min(shaft))
-    if not (least > _LEAST_SHIFT and (others < _STILL * shaft).all()):
+    least = _second(np.where(others < _STILL * shaft, shaft, np.nan))
+    if not least > _LEAST_SHIFT:
         return []
-    return [Hypothesis("machine", "imbalance", None, least / _LEAST_SHIFT, float(np.exp(least)), needs_operation=True)]
+    strength, size = least / _LEAST_SHIFT, float(np.exp(least))
+    return [Hypothesis("machine", "imbalance", None, strength, size, needs_operation=True)]
 
 
 def _heat_or_current(e: Evidence) -> bool:
@@ -167,13 +195,13 @@ def _heat_or_current(e: Evidence) -> bool:
 
 
 def _lubrication(e: Evidence) -> list[Hypothesis]:
-    resonance = e.shift[:, _RESONANCE]
-    least = float(np.min(resonance))
+    least = _second(e.shift[:, _RESONANCE])
     hotter = e.slow["motor_current"] > e.slow_limit["motor_current"]
     hotter = hotter or e.slow["bearing_temperature"] > e.slow_limit["bearing_temperature"]
     if not (least > _LEAST_SHIFT and hotter):
         return []
-    return [Hypothesis("machine", "lubrication", None, least / _LEAST_SHIFT, float(np.exp(least)), needs_operation=True)]
+    strength, size = least / _LEAST_SHIFT, float(np.exp(least))
+    return [Hypothesis("machine", "lubrication", None, strength, size, needs_operation=True)]
 
 
 def _suspects(e: Evidence, fits: NDArray[np.bool_]) -> list[int | None]:
@@ -189,7 +217,9 @@ def _shape(
 ) -> Iterator[Hypothesis]:
     for suspect in _suspects(e, fits):
         index = int(np.argmin(strength)) if suspect is None else suspect
-        yield Hypothesis("sensor", cause, suspect, float(strength[index]), float(size[index]), needs_operation=True)
+        yield Hypothesis(
+            "sensor", cause, suspect, float(strength[index]), float(size[index]), needs_operation=True
+        )
 
 
 def _loose(e: Evidence) -> Iterator[Hypothesis]:
@@ -199,7 +229,7 @@ def _loose(e: Evidence) -> Iterator[Hypothesis]:
     show without the machine being under suspicion.
     """
     high = e.shift[:, [5, _RESONANCE, _FLOOR]]
-    falls = np.max(np.minimum(-high / _LEAST_GAIN, -high / (4 * e.noise[:, [5, _RESONANCE, _FLOOR]])), axis=1)
+    falls = np.max(np.minimum(-high / LEAST_GAIN, -high / (4 * e.noise[:, [5, _RESONANCE, _FLOOR]])), axis=1)
     shaft_still = np.abs(e.shift[:, _SHAFT]) < _STILL * np.abs(e.shift).max(axis=1)
     fell = (falls >= 1) & shaft_still
     if fell.any():
@@ -207,12 +237,26 @@ def _loose(e: Evidence) -> Iterator[Hypothesis]:
     amplified = _mesh(e) / _LEAST_SHIFT
     suspect = _alone(e)
     fits = np.arange(len(falls)) == suspect
-    fits &= (amplified >= 1) & shaft_still & (e.shift[:, _FLOOR] > _LEAST_GAIN)
+    fits &= (amplified >= 1) & shaft_still & (e.shift[:, _FLOOR] > LEAST_GAIN)
     return _shape(e, "loose", fits, amplified, np.exp(_mesh(e)))
 
 
 def _noise(e: Evidence) -> Iterator[Hypothesis]:
-    """White noise lifts what is quiet and leaves what is loud; a resonance lifts its own band most."""
+    """White noise adds to every band what its width holds: the floor band says how much, the others have to agree."""
+    energy = np.exp(2 * e.before)
+    added = (
+        np.maximum(np.exp(2 * e.shift[:, [_FLOOR]]) - 1, 0) * energy[:, [_FLOOR]] * _WIDTH / _WIDTH[_FLOOR]
+    )
+    expected = 0.5 * np.log1p(added / energy)
+    with np.errstate(invalid="ignore"):
+        excess = np.maximum(0, np.abs(e.shift - expected) - 3 * e.noise)
+    strength = e.shift[:, _FLOOR] / _LEAST_SHIFT
+    fits = (strength >= 1) & (excess.max(axis=1) < np.maximum(0.06, 0.1 * e.shift[:, _FLOOR]))
+    return _shape(e, "noise", fits, strength, np.exp(e.shift[:, _FLOOR]))
+
+
+def _floor(e: Evidence) -> Iterator[Hypothesis]:
+    """Noise that is not white: it lifts what is quiet and leaves what is loud; a resonance lifts its own band most."""
     floor, resonance = e.shift[:, _FLOOR], e.shift[:, _RESONANCE]
     strength = floor / _LEAST_SHIFT
     flat = np.abs(resonance - floor) < 0.25 * np.maximum(floor, resonance)

@@ -60,6 +60,8 @@ class Course(Struct):
     """Seconds since the operating point last moved; temperatures follow it slowly."""
     hall: int = 0
     """Seconds in a row in which both temperatures moved and nothing else did."""
+    calibrated: dict[str, Nanos] = {}
+    """Sensor → when it was calibrated last, as far as anybody told."""
     relearning: bool = False
     """A first reference is learned again, because the load was changed."""
 
@@ -106,11 +108,24 @@ class Judge(Struct, frozen=True):
         weight = standing.held / self.hold * min(standing.hypothesis.strength, 4.0)
         return min(0.99, 1 - 0.5 * math.exp(-weight / 1.3))
 
+    def follows_hall(self, course: Course) -> bool:
+        """Whether the temperatures are just following the hall."""
+        return course.hall >= self.hold
+
+    def calibrated(self, course: Course, sensor: str, at: Nanos) -> None:
+        """A sensor was calibrated: what was learned with it as it was says nothing of it as it is."""
+        course.calibrated = {**course.calibrated, sensor: at}
+        standing = course.verdict
+        if standing is not None and standing.hypothesis.family == "machine":
+            return
+        course.verdict, course.pending, course.unexplained, course.alone = None, [], 0, ""
+        course.points, course.learning, course.relearning, course.onset = [], [], True, at
+
     def family(self, course: Course) -> str:
         """none, machine, sensor, operation or unknown."""
         if course.verdict is not None:
             return course.verdict.hypothesis.family
-        if course.relearning or (course.points and course.steady == 0) or course.hall >= self.hold:
+        if course.relearning or (course.points and course.steady == 0) or self.follows_hall(course):
             return "operation"
         return "unknown" if course.unexplained >= _UNKNOWN_AFTER * self.hold else "none"
 

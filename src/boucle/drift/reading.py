@@ -28,7 +28,7 @@ class Reading(Struct, frozen=True):
     setpoint: float
     slow: tuple[float, ...]
     noise: tuple[float, ...]
-    """Per slow value the median step from reading to reading; 0: it stands still."""
+    """Per slow value how far one reading lies from the next; 0: it stands still."""
     heard: tuple[float, ...]
     """Per slow value the number of readings."""
     bands: tuple[tuple[float, ...], ...]
@@ -82,8 +82,8 @@ class Reference(Struct, frozen=True):
     """Learned while a verdict stood: shifts against it would hide the fault."""
 
 
-def energies(readings: Sequence[Reading], full: float) -> Wide:
-    """Mean energy per axis and band over the seconds whose window was whole; NaN where none was.
+def energies(readings: Sequence[Reading], full: float) -> tuple[Wide, Wide]:
+    """Mean energy per axis and band over the seconds whose window was whole, NaN where none was; and their number.
 
     Energies are averaged, not their logarithms: a press strikes every second or two, so single
     seconds hold one stroke or two, but a few of them together always hold the same number.
@@ -95,7 +95,7 @@ def energies(readings: Sequence[Reading], full: float) -> Wide:
     total = np.where(used[:, :, None], bands, 0.0).sum(axis=0)
     seconds = used.sum(axis=0)[:, None]
     mean: Wide = np.divide(total, seconds, out=np.full_like(total, np.nan), where=seconds > 0)
-    return mean
+    return mean, seconds
 
 
 def levels(energy: Wide) -> Wide:
@@ -115,7 +115,7 @@ def learn(readings: Sequence[Reading], *, tainted: bool = False) -> Reference:
         setpoint=_median(np.array([reading.setpoint for reading in readings])),
         speed=_median(np.array([reading.speed for reading in readings])),
         count=full,
-        level=levels(energies(readings, full)).tolist(),
+        level=levels(energies(readings, full)[0]).tolist(),
         level_spread=_spread(every).tolist(),
         lines=_mean(np.array([reading.lines for reading in readings])).tolist(),
         mean=_mean(means).tolist(),

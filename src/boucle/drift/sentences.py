@@ -5,7 +5,7 @@ English and French; numbers with a decimal comma in French.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 __all__ = ["name_machine", "say"]
 
@@ -38,6 +38,32 @@ _SAYS = {
             "{who} : le point de fonctionnement a changé ; la machine n'est pas jugée avant que son nouvel état "
             "normal soit connu."
         ),
+    ),
+    "hall": (
+        "{who}: the hall got warmer or colder; both temperatures follow it, and nothing else moved.",
+        "{who} : l'atelier s'est réchauffé ou refroidi ; les deux températures le suivent, et rien d'autre n'a bougé.",
+    ),
+    "slow_offset": (
+        (
+            "{who}: the reading moved by {size} {unit}, and {witness} contradict it. It is the instrument (its zero or "
+            "its gain), not the machine."
+        ),
+        (
+            "{who} : la mesure s'est déplacée de {size} {unit}, ce que {witness} contredisent. C'est l'instrument (son "
+            "zéro ou son gain), pas la machine."
+        ),
+    ),
+    "slow_stuck": (
+        "{who}: the reading no longer moves at all, not even by its noise; the sensor no longer measures.",
+        "{who} : la mesure ne bouge plus, pas même de son bruit ; le capteur ne mesure plus.",
+    ),
+    "slow_noise": (
+        "{who}: the reading has become {size} times as noisy. It is the sensor or its cable, not the machine.",
+        "{who} : la mesure est devenue {size} fois plus bruitée. C'est le capteur ou son câble, pas la machine.",
+    ),
+    "slow_dropout": (
+        "{who}: {size} % of the readings are missing. It is the sensor or its cable, not the machine.",
+        "{who} : {size} % des mesures manquent. C'est le capteur ou son câble, pas la machine.",
     ),
     "outer_race": (
         (
@@ -148,6 +174,25 @@ _STILL = {
     True: ("current and temperature", "le courant et la température"),
 }
 
+_UNITS = {
+    "bearing_temperature": "°C",
+    "oil_temperature": "°C",
+    "hydraulic_pressure": "bar",
+    "motor_current": "A",
+}
+
+_WITNESS = {
+    "bearing_temperature": ("oil temperature and current", "la température de l'huile et le courant"),
+    "oil_temperature": ("bearing temperature and current", "la température du palier et le courant"),
+    "hydraulic_pressure": ("current and gear mesh", "le courant et l'engrènement"),
+    "motor_current": ("pressure and gear mesh", "la pression et l'engrènement"),
+}
+
+_OR_ELSE = (
+    " Or it is {others}: the witnesses cannot tell.",
+    " Ou bien c'est {others} : rien ne permet de trancher.",
+)
+
 _SLOW = {
     "bearing_temperature": ("the bearing temperature", "la température du roulement"),
     "oil_temperature": ("the oil temperature", "la température de l'huile"),
@@ -171,26 +216,40 @@ def name_machine(machine: str) -> tuple[str, str]:
 
 
 def say(
-    kind: str, machine: str, *, sensor: str = "", size: float = math.nan, alone: str = "", every: bool = False
+    kind: str,
+    machine: str,
+    *,
+    sensor: str = "",
+    size: float = math.nan,
+    alone: str = "",
+    every: bool = False,
+    others: Sequence[str] = (),
 ) -> dict[str, str]:
-    """The sentence of a verdict; `every` when the fault is on all axes of the accelerometer."""
+    """The sentence of a verdict; `every` when the fault is on all axes of the accelerometer.
+
+    `others`: sensors that may as well be the one at fault.
+    """
     if kind == "gain":
         kind, size = ("gain_lost", 100 * (1 - size)) if size < 1 else ("gain_won", 100 * (size - 1))
     elif kind == "dropout":
         size *= 100
-    english, french = _SAYS["unknown_alone" if kind == "unknown" and alone else kind]
+    if sensor in _SLOW:
+        kind = f"slow_{kind}"
+    sentences = _SAYS["unknown_alone" if kind == "unknown" and alone else kind]
     of = name_machine(machine)
-    axes = ("all axes", "tous les axes") if every else (sensor, sensor)
+    axes = ("all axes", "tous les axes") if every else _SLOW.get(sensor, (sensor, sensor))
     spoken = []
-    for index, sentence in enumerate((english, french)):
-        who = f"{of[index]}, {axes[index]}" if sensor or every else of[index]
+    for index, sentence in enumerate(sentences):
         told: Mapping[str, str] = {
-            "who": who,
+            "who": f"{of[index]}, {axes[index]}" if sensor or every else of[index],
             "size": _number(size, french=index == 1),
+            "unit": _UNITS.get(sensor, ""),
+            "witness": _WITNESS.get(sensor, ("", ""))[index],
             "alone": _SLOW.get(alone, (alone, alone))[index],
             "still": _STILL[every][index],
         }
-        spoken.append(sentence.format_map(told))
+        rest = ", ".join(_SLOW.get(other, (other, other))[index] for other in others)
+        spoken.append(sentence.format_map(told) + (_OR_ELSE[index].format(others=rest) if others else ""))
     return {"en": spoken[0], "fr": spoken[1]}
 
 

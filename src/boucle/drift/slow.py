@@ -12,8 +12,8 @@ So a value is called a drifting instrument only when a witness *contradicts* the
 the witness is merely too coarse to say. What is too small for any witness stays unsaid. Noise, standstill and missing
 readings are seen within the second and need no witness.
 
-`LOAD` are the shares of pressure, current and gear mesh that go with the load (`boucle.testing.process`); the verdict only
-uses that they agree within a factor of two.
+`LOAD` are the shares of pressure, current and gear mesh that go with the load (`boucle.testing.process`); the verdict
+only uses that they agree within a factor of two.
 """
 
 import math
@@ -26,17 +26,22 @@ from boucle.drift.evidence import Evidence
 from boucle.drift.hypothesis import Hypothesis, mesh_shift
 from boucle.drift.reading import SLOW
 
-__all__ = ["Account", "account"]
+__all__ = ["CHANCE", "CONTRADICTED", "LOAD", "Account", "account"]
 
 LOAD = {"hydraulic_pressure": 0.4, "motor_current": 0.65, "mesh": 0.6}
 """Relative change per unit of load."""
 
-_ROUGH = 2.0
-"""Times the noise of the reference; the mean of six medians scatters by about an eighth."""
+_ROUGH = 2.5
+"""Times the noise of the reference; the mean of six quartiles scatters by a fifth."""
 _UNHEARD = 0.05
-_CONTRADICTED = 0.45
+CONTRADICTED = 0.45
 """A witness that moved less than this share of what it should have contradicts."""
-_CHANCE = {"bearing_temperature": 0.12, "oil_temperature": 0.12, "hydraulic_pressure": 1.2, "motor_current": 0.15}
+CHANCE = {
+    "bearing_temperature": 0.12,
+    "oil_temperature": 0.12,
+    "hydraulic_pressure": 1.2,
+    "motor_current": 0.15,
+}
 """°C, bar, A: a standard deviation of the mean of some seconds, the wandering speed included."""
 
 
@@ -64,7 +69,7 @@ def account(evidence: Evidence, *, comparable: bool, warm: bool) -> Account:
         return Account(found, frozenset(moved))
     drifted, explained = _by_load(evidence, moved)
     hall = False
-    if warm:
+    if warm and not explained:  # a load that changed heats the bearing too
         by_heat, calm, hall = _by_heat(evidence, moved)
         drifted, explained = drifted + by_heat, explained | calm
     else:
@@ -91,7 +96,9 @@ def _faulty_within(e: Evidence) -> Iterator[Hypothesis]:
         elif math.isfinite(e.rough[name]) and e.rough[name] > _ROUGH:
             yield Hypothesis("sensor", "noise", None, e.rough[name] / _ROUGH, e.rough[name], sensor=name)
         if name in silent and len(silent) < len(SLOW):  # all at once: the PLC is silent, not a sensor
-            yield Hypothesis("sensor", "dropout", None, e.unheard[name] / _UNHEARD, e.unheard[name], sensor=name)
+            yield Hypothesis(
+                "sensor", "dropout", None, e.unheard[name] / _UNHEARD, e.unheard[name], sensor=name
+            )
 
 
 def _by_load(e: Evidence, moved: set[str]) -> tuple[list[Hypothesis], set[str]]:
@@ -100,15 +107,17 @@ def _by_load(e: Evidence, moved: set[str]) -> tuple[list[Hypothesis], set[str]]:
     says = {"mesh": (mesh / LOAD["mesh"], mesh_chance / LOAD["mesh"])}
     for name in ("hydraulic_pressure", "motor_current"):
         whole = e.slow_before[name] * LOAD[name]
-        says[name] = (e.slow[name] / whole, _CHANCE[name] / whole)
+        says[name] = (e.slow[name] / whole, CHANCE[name] / whole)
     found, explained = [], set()
     for name in ("hydraulic_pressure", "motor_current"):
         if name not in moved:
             continue
         load = says[name][0]
         others = [say for witness, say in says.items() if witness != name and math.isfinite(say[0])]
-        against = [abs(load - told) - 3 * chance > (1 - _CONTRADICTED) * abs(load) for told, chance in others]
-        agree = [told * load > 0 and abs(told) - 3 * chance > _CONTRADICTED * abs(load) for told, chance in others]
+        against = [abs(load - told) - 3 * chance > (1 - CONTRADICTED) * abs(load) for told, chance in others]
+        agree = [
+            told * load > 0 and abs(told) - 3 * chance > CONTRADICTED * abs(load) for told, chance in others
+        ]
         if any(against) and not any(agree):
             found.append(_drift(e, name, moved))
         else:
@@ -118,14 +127,16 @@ def _by_load(e: Evidence, moved: set[str]) -> tuple[list[Hypothesis], set[str]]:
 
 def _by_heat(e: Evidence, moved: set[str]) -> tuple[list[Hypothesis], set[str], bool]:
     """The temperatures against each other and against the current, which friction raises first."""
-    bearing, oil, current = (e.slow[name] for name in ("bearing_temperature", "oil_temperature", "motor_current"))
+    bearing, oil, current = (
+        e.slow[name] for name in ("bearing_temperature", "oil_temperature", "motor_current")
+    )
     names = {"bearing_temperature": (bearing, oil), "oil_temperature": (oil, bearing)}
     found, explained = [], set()
     hall = False
     for name, (own, other) in names.items():
         if name not in moved:
             continue
-        alone = abs(other) + 3 * _CHANCE[name] < _CONTRADICTED * abs(own) or own * other < 0
+        alone = abs(other) + 3 * CHANCE[name] < CONTRADICTED * abs(own) or own * other < 0
         friction = name == "bearing_temperature" and own > 0 and current > 0.15 * own
         if not math.isfinite(other) or friction or not alone:
             explained.add(name)
@@ -147,5 +158,12 @@ def _drift(e: Evidence, name: str, moved: set[str]) -> Hypothesis:
     candidates = (name, rival) if rival in moved else ()
     strength = abs(e.slow[name]) / e.slow_limit[name]
     return Hypothesis(
-        "sensor", "offset", None, strength, e.slow[name], sensor=name, candidates=candidates, needs_operation=True
+        "sensor",
+        "offset",
+        None,
+        strength,
+        e.slow[name],
+        sensor=name,
+        candidates=candidates,
+        needs_operation=True,
     )

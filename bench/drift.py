@@ -1,0 +1,134 @@
+"""Did the sensor change or the machine: verdicts on some six hundred simulated episodes nobody tuned on.
+
+Episodes of one press (bench/attribution): every fault of a sensor and of the machine alone, in pairs, after a
+change of the operating point, changes without a fault, and nothing at all. Feature rows are made by the edge and the
+features of the press product out of 10 kHz waveforms, and kept under run/drift; the verdict engine then sees them
+second by second. Beside it ADWIN, KSWIN, the population stability index and a report of Kolmogorov-Smirnov tests see
+the same rows (every fourth episode), with the kindest reading of what they say (bench/attribution/peers.py).
+
+A full run renews the tables of docs/why/sensor-or-machine.md (make bench-drift).
+"""
+
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from os import sched_getaffinity
+from typing import Any
+
+from bench.all import renew
+from bench.attribution import page, peers, quiet
+from bench.attribution.episodes import FINAL, Episode, draw, healthy
+from bench.attribution.rows import rows_of, simulate
+from bench.attribution.score import Outcome, judge, score
+from bench.figures import ROOT, Figure, figure, options, publish
+from boucle.block import Block, Position
+from boucle.drift import Attribute
+
+PAGE = ROOT / "docs" / "why" / "sensor-or-machine.md"
+SOUND, SOUND_SECONDS = 20, 1800
+AGAIN = quiet.MONTH // 4
+"""Seconds drawn again from the sound hours."""
+
+
+def ours(episode: Episode) -> Outcome:
+    return judge(episode, rows_of(episode))
+
+
+def theirs(name: str, episode: Episode) -> Outcome:
+    return peers.judge(name, episode, rows_of(episode))
+
+
+def again(episodes: Sequence[Episode], seconds: int) -> tuple[int, int]:
+    """Seconds judged and false alarms of long runs drawn from sound ones."""
+    runs = [quiet.readings(rows_of(episode)) for episode in episodes]
+    judged = list(quiet.alarms(runs, seconds, seed=77))
+    return sum(length for length, _ in judged), sum(found for _, found in judged)
+
+
+def most(alarms: int, months: float) -> float:
+    """The rate that so few alarms do not contradict, with 95 % confidence (0 alarms: the rule of three)."""
+    from scipy.stats import chi2
+
+    return float(chi2.ppf(0.95, 2 * alarms + 2)) / 2 / months
+
+
+def cost_ms(episode: Episode) -> float:
+    """What a verdict of one machine and second costs, median."""
+    (batch,) = rows_of(episode).combine_chunks().to_batches()
+    step, times = Attribute("verdicts"), []
+    for index in range(batch.num_rows):
+        block = Block("health", batch.slice(index, 1), 0, Position("rows", index))
+        begun = time.perf_counter()
+        step.step(block)
+        times.append(time.perf_counter() - begun)
+    return 1000 * statistics.median(times)
+
+
+def figures(outcomes: Sequence[Outcome], sound: Sequence[Outcome], drawn: tuple[int, int], best: tuple[str, Any],
+            cost: float) -> list[Figure]:  # fmt: skip
+    told, rival = score(outcomes), best[1]
+    everything = score([*outcomes, *sound])
+    months = (everything.quiet_seconds + drawn[0]) / quiet.MONTH
+    alarms = everything.alarms + drawn[1]
+    late = [
+        said[0].begun - one.episode.faults[0].onset
+        for one in outcomes
+        if one.episode.faults and (said := [v for v in one.issued if one.right_family(v)])
+    ]
+    return [
+        figure("family_right", told.family_right, "%", goal=">= 95", peer=best[0], peer_value=rival.family_right),
+        figure("wear_called_sensor", told.wear_called_sensor, "%", goal="<= 1", peer=best[0],
+               peer_value=rival.wear_called_sensor),
+        figure("decided", told.decided, "%", goal=">= 85", peer=best[0], peer_value=rival.decided),
+        figure("sensor_in_set", told.sensor_in_set, "%", goal=">= 99", peer=best[0], peer_value=rival.sensor_in_set),
+        figure("exact_cause", told.exact_cause, "%", goal=">= 90"),
+        figure("false_alarms_per_machine_month", alarms / months, "1/month", goal="<= 1"),
+        figure("false_alarms_at_most_95", most(alarms, months), "1/month"),
+        figure("sound_machine_months", months, "months"),
+        figure("sound_simulated_hours", everything.quiet_seconds / 3600, "h"),
+        figure("verdict_delay_median_s", statistics.median(late) if late else math.nan, "s"),
+        figure("confidence_off_by", page.confidences(outcomes)[1], ""),
+        figure("episodes", told.episodes, ""),
+        figure("verdict_ms", cost, "ms"),
+    ]  # fmt: skip
+
+
+def mapped(work: Callable[[Episode], Outcome], episodes: Iterable[Episode]) -> list[Outcome]:
+    with ProcessPoolExecutor(len(sched_getaffinity(0))) as pool:
+        return list(pool.map(work, episodes, chunksize=8))
+
+
+def main() -> None:
+    asked = options(__doc__)
+    episodes = list(draw(FINAL, 0.06 if asked.quick else 1.0))
+    calm = list(healthy(FINAL, 1 if asked.quick else SOUND, 300 if asked.quick else SOUND_SECONDS))
+    for left in simulate([*episodes, *calm], workers=len(sched_getaffinity(0))):
+        if left % 20 == 0:
+            print(f"{left} episodes to simulate ...", file=sys.stderr, flush=True)
+    outcomes, sound = mapped(ours, episodes), mapped(ours, calm)
+    some = episodes[:: 1 if asked.quick else 4]
+    rivals = {"boucle": score(mapped(ours, some))}
+    rivals |= {name: score(mapped(partial(theirs, name), some)) for name in peers.PEERS}
+    name = max(peers.PEERS, key=lambda one: rivals[one].family_right)
+    drawn = again(calm, 3600 if asked.quick else AGAIN)
+    measured = figures(outcomes, sound, drawn, (name, rivals[name]), cost_ms(episodes[0]))
+    if not asked.quick:
+        text = PAGE.read_text(encoding="utf-8")
+        for part, body in (
+            ("confusion", page.confusion(outcomes)),
+            ("groups", page.groups(outcomes)),
+            ("delays", page.delays(outcomes)),
+            ("confidence", page.confidences(outcomes)[0]),
+            ("rivals", page.rivals(rivals)),
+        ):
+            text = renew(text, part, body)
+        PAGE.write_text(text, encoding="utf-8")
+    publish(measured, asked)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""What the witnesses of a machine can tell apart: found from its own healthy seconds, before anything breaks.
+
+A drift must be this big to be seen at all, and this big before another explanation is contradicted. In between the
+verdict stays `unknown` or says nothing, and it should: no arithmetic replaces a missing witness.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from msgspec import Struct
+
+from boucle.drift.evidence import SMOOTH, least_slow
+from boucle.drift.hypothesis import LEAST_GAIN
+from boucle.drift.reading import SLOW, Reference
+from boucle.drift.slow import CHANCE, CONTRADICTED, LOAD
+
+__all__ = ["Isolable", "isolability"]
+
+
+class Isolable(Struct, frozen=True):
+    """A drift of one sensor, in its own unit; `gain` as a share (0.1: ten percent)."""
+
+    sensor: str
+    cause: str
+    seen_from: float
+    told_from: float
+    """Below it `confused_with` explains the same readings; infinite: always."""
+    confused_with: tuple[str, ...]
+
+
+def isolability(
+    reference: Reference, axes: Sequence[str] = ("x", "y", "z"), prefix: str = "vib_"
+) -> list[Isolable]:
+    """The table of a machine at one operating point."""
+    found: list[Isolable] = []
+    noise = np.maximum(np.array(reference.level_spread) / np.sqrt(SMOOTH), 0.012) * np.sqrt(1.5)
+    for index, axis in enumerate(axes):
+        # The common factor of eight bands is known better than any of them.
+        gain = max(LEAST_GAIN, 5 * float(1 / np.sqrt((1 / noise[index] ** 2).sum())))
+        zero = max(8 * reference.mean_spread[index], math.exp(max(reference.level[index])) / 6)
+        found.append(Isolable(prefix + axis, "gain", gain, gain, ()))
+        found.append(Isolable(prefix + axis, "offset", zero, zero, ()))
+    known = [name for name, level in zip(SLOW, reference.slow, strict=True) if math.isfinite(level)]
+    limits = least_slow(reference)
+    for name in known:
+        told, rivals = _told_from(name, known, reference)
+        found.append(
+            Isolable(name, "offset", limits[name], max(limits[name], told), (f"{name} gain", *rivals))
+        )
+    return found
+
+
+def _told_from(name: str, known: Sequence[str], reference: Reference) -> tuple[float, tuple[str, ...]]:
+    """The drift from which a witness can contradict, and what is confused with it below."""
+    if name in ("bearing_temperature", "oil_temperature"):
+        other = "oil_temperature" if name == "bearing_temperature" else "bearing_temperature"
+        told = 3 * CHANCE[name] / CONTRADICTED if other in known else math.inf
+        return told, ("hall temperature",)
+    level = reference.slow[SLOW.index(name)]
+    shares = [
+        CHANCE[witness] / (reference.slow[SLOW.index(witness)] * LOAD[witness])
+        for witness in ("hydraulic_pressure", "motor_current")
+        if witness != name and witness in known
+    ]
+    mesh = np.array(reference.level_spread)[:, [4, 5]] / np.sqrt(SMOOTH) * np.sqrt(1.5)
+    shares.append(max(0.012 * math.sqrt(1.5), float(np.nanmin(mesh))) / LOAD["mesh"])
+    return 3 * min(shares) / (1 - CONTRADICTED) * level * LOAD[name], ("load",)
