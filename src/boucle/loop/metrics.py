@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from boucle.loop.scored import exposed
 from boucle.loop.view import LoopView
 
 __all__ = ["exposition"]
@@ -31,6 +32,7 @@ class _Snapshot(Collector):
         yield from self._quality()
         yield from self._machines()
         yield from self._action()
+        yield from exposed(self._view.scores)
 
     def _readings(self) -> Iterator[Metric]:
         accounting = self._view.accounting

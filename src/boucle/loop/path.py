@@ -3,7 +3,8 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import Protocol, runtime_checkable
+from pathlib import Path as Folder
+from typing import Any, Protocol, runtime_checkable
 
 from msgspec import Struct
 
@@ -15,7 +16,7 @@ from boucle.loop.parts import WHOLE
 from boucle.loop.trace import Trace
 from boucle.ports import Operator, Part, Partial
 
-__all__ = ["Closes", "Path", "Step", "Tap", "pieces", "restore_parts"]
+__all__ = ["Attached", "Closes", "Path", "Step", "StepTell", "Tap", "pieces", "restore_parts"]
 
 Tap = Callable[[Block], None]
 
@@ -52,6 +53,23 @@ class Closes(Protocol):
 
     def close(self) -> None:
         """Give it back. Safe to call twice."""
+        ...
+
+
+StepTell = Callable[[str, str, dict[str, str], dict[str, Any]], None]
+"""(kind, severity, sentence per language, evidence)."""
+
+
+@runtime_checkable
+class Attached(Protocol):
+    """An operator that keeps a record of its own, follows the world outside the stream, and tells of it."""
+
+    def attach(self, folder: Folder, tell: StepTell) -> None:
+        """Before `restore`: where its record is kept, and who hears of what happens to it."""
+        ...
+
+    def live(self) -> None:
+        """What was worked through before a restart has come again; from now on rows are new. Not called in a replay."""
         ...
 
 
@@ -120,6 +138,18 @@ class Path:
         for block in passed:
             for tap in self._beside[block.stream]:
                 tap(block)
+
+    def attach(self, folder: Folder, tell: Callable[[str], StepTell]) -> None:
+        """Give the operators that keep a record a folder each; `tell` makes who hears of a step, by its id."""
+        for step in self.steps:
+            if isinstance(step.operator, Attached):
+                step.operator.attach(folder / step.id.replace("/", "_"), tell(step.id))
+
+    def live(self) -> None:
+        """From now on rows are new."""
+        for step in self.steps:
+            if isinstance(step.operator, Attached):
+                step.operator.live()
 
     def close(self) -> None:
         """Let the operators that hold processes or files give them back."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from boucle.clock import SECOND
 from boucle.loop.metrics import exposition
+from boucle.loop.scored import scored
 from boucle.loop.trace import otlp
 from boucle.loop.view import Accounting, BacklogView, Live, LoopView, SourceView, StepView
 
@@ -75,6 +76,7 @@ class Picture:
             action_ms=loop.observer.action_ms.latency(),
             objectives=loop.objectives.view(),
             quality=loop.quality.view(),
+            scores=scored(loop.path),
         )
 
     def _backlog(self) -> BacklogView:

@@ -15,12 +15,13 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path as Folder
+from typing import Any
 
 from boucle.address import adapter, parse_address
 from boucle.block import Block, Position
 from boucle.clock import SECOND, Clock, Nanos
 from boucle.errors import Unavailable
-from boucle.event import Command, Event, Receipt
+from boucle.event import Command, Event, Receipt, Severity
 from boucle.loop.action import Action
 from boucle.loop.backlog import Backlog, Shedding
 from boucle.loop.checkpoint import Checkpoint, Checkpoints
@@ -28,7 +29,8 @@ from boucle.loop.inlet import CommandInlet
 from boucle.loop.intake import Intake, newest_sample, open_source
 from boucle.loop.lineage import LoopLineage
 from boucle.loop.observe import Observer
-from boucle.loop.path import Path, pieces
+from boucle.loop.outputs import declared_outputs
+from boucle.loop.path import Path, StepTell, pieces
 from boucle.loop.picture import Picture
 from boucle.loop.plan import Plan
 from boucle.loop.quality import QualityWatch
@@ -95,6 +97,7 @@ class Loop:
             str(settings.get("run.lake").value),
         )
         self.retention = LogRetention(self.intakes, self.tables, self.folder / "checkpoint", clock)
+        self._promises = promises
         # A replay serves nobody: how fresh history is says nothing.
         sla = sla_of(plan.project) if promises else Sla()
         self.objectives = Objectives(sla, plan.project, self.folder, self.intakes, clock, self._tell)
@@ -196,6 +199,14 @@ class Loop:
         for listener in self._listeners:
             listener(event)
 
+    def _teller(self, step: str) -> StepTell:
+        def tell(kind: str, severity: str, says: dict[str, str], evidence: dict[str, Any]) -> None:
+            now, product = self.clock.now(), self.plan.project.id
+            name = f"{kind}-{step}-{now}"
+            self._tell(Event(name, product, f"step {step}", kind, now, Severity(severity), says, evidence))
+
+        return tell
+
     def _told(self, command: Command, receipt: Receipt) -> None:
         self.objectives.receipt(receipt)
         for listener in self._listeners:
@@ -209,6 +220,7 @@ class Loop:
         kept = self.checkpoints.load(self.plan.fingerprint, self.plan.declared)
         checkpoint = None if kept is None else kept.checkpoint
         self.tables.open({} if checkpoint is None else checkpoint.derived)
+        self.path.attach(self.folder / "steps", self._teller)
         if kept is not None:
             self.path.restore(kept.state)
             self.action.policy.restore(kept.checkpoint.policy)
@@ -221,6 +233,8 @@ class Loop:
         self.quality.open()
         self.lineage.start()
         self._catch_up()
+        if self._promises:
+            self.path.live()
         if self.inlet is not None:
             self.inlet.open()
 
@@ -296,7 +310,8 @@ class Loop:
         self._thread("path", self._walk)
         for lane in self.action.dispatcher.lanes:
             self._thread(f"actuator {lane}", partial(self.action.dispatcher.run, lane, self._stopping))
-        self.tables.start_keeper(self.plan.project.folder)
+        project = self.plan.project
+        self.tables.start_keeper(project.folder, declared_outputs(project, self.folder))
         self._thread("sync", self._sync)
         self._thread("keeper", self._keep)
         if self.quality.watched:

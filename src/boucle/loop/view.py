@@ -25,9 +25,11 @@ __all__ = [
     "ObjectiveView",
     "Observable",
     "QualityView",
+    "ScoreView",
     "SourceView",
     "StepView",
     "TablesView",
+    "VersionView",
 ]
 
 
@@ -225,6 +227,43 @@ class QualityView(Struct, frozen=True):
     wanted: str = ""
 
 
+class VersionView(Struct, frozen=True):
+    """A version of a model in one arm (`champion`, `canary`, `fallback`, `shadow`) since the step was first started."""
+
+    name: str
+    version: str
+    arm: str
+    rows: int
+    blocks: int
+    cpu_s: float
+    wall_s: float
+    cost: float
+    """Processor time × tariff; NaN where none is declared."""
+    spread: tuple[int, ...]
+    """Blocks by how long they took; the bounds are the ScoreView's."""
+
+
+class ScoreView(Struct, frozen=True):
+    """A step that scores: in = scored + fallback + unscored, each with its reason."""
+
+    step: str
+    rows: int
+    scored: int
+    fallback: dict[str, int]
+    unscored: dict[str, int]
+    late: int
+    """Rows whose scores came after their deadline, and were thrown away."""
+    switches: int
+    playing: dict[str, str]
+    """Arm → `name version`."""
+    troubles: tuple[str, ...]
+    currency: str
+    versions: tuple[VersionView, ...]
+    bounds: tuple[float, ...]
+    """Upper bounds of the classes of time, in seconds; there is one class more."""
+    shadow: dict[str, Any] = {}
+
+
 class LoopView(Struct, frozen=True):
     """One picture of the whole loop."""
 
@@ -250,6 +289,7 @@ class LoopView(Struct, frozen=True):
     backlog: BacklogView = BacklogView()
     objectives: tuple[ObjectiveView, ...] = ()
     quality: tuple[QualityView, ...] = ()
+    scores: tuple[ScoreView, ...] = ()
 
 
 class LiveSignal(Struct, frozen=True):

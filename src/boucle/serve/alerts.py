@@ -1,0 +1,71 @@
+"""One alert when something about a model goes wrong, one more when it is well again."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["Alerts", "Tell"]
+
+Tell = Callable[[str, str, dict[str, str], dict[str, Any]], None]
+"""(kind, severity, sentence per language, evidence)."""
+
+_QUIET = 1.0
+"""Seconds without a repetition after which something is over: a model at its deadline's edge would tell every Block."""
+
+_SAYS = {
+    "deadline": ("it did not answer in time", "il n'a pas répondu à temps"),
+    "queue": ("earlier Blocks still wait for it", "des blocs antérieurs l'attendent encore"),
+    "failed": ("it failed", "il a échoué"),
+    "not_finite": ("it gave no number", "il n'a pas donné de nombre"),
+    "unavailable": ("it could not be loaded", "il n'a pas pu être chargé"),
+    "signature": ("the rows have other columns", "les lignes ont d'autres colonnes"),
+    "null_features": ("numbers it needs are missing", "des nombres dont il a besoin manquent"),
+    "registry": ("the registry cannot be read", "le registre ne peut être lu"),
+    "refused": ("the new version is refused", "la nouvelle version est refusée"),
+    "disk": ("the disk takes no change of version", "le disque n'accepte pas de changement de version"),
+    "shadow": ("the shadow failed", "le modèle fantôme a échoué"),
+}  # fmt: skip
+
+
+class Alerts:
+    """Tells each trouble once, until it was quiet for a second."""
+
+    def __init__(self, step: str) -> None:
+        self._step = step
+        self._on: dict[str, float] = {}
+        self.tell: Tell | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self._on)
+
+    @property
+    def on(self) -> list[str]:
+        """The troubles there are now."""
+        return list(self._on)
+
+    def trouble(self, reason: str, **evidence: Any) -> None:
+        """It goes wrong, now."""
+        new = reason not in self._on
+        self._on[reason] = time.monotonic()
+        if new and self.tell is not None:
+            english, french = _SAYS[reason]
+            says = {
+                "en": f"Model of {self._step}: {english}.",
+                "fr": f"Modèle de {self._step} : {french}.",
+            }
+            self.tell("model_trouble", "warning", says, {"reason": reason, **evidence})
+
+    def well(self, *reasons: str, at_once: bool = False) -> None:
+        """What was quiet for a second (or at once) is over; of these reasons, or of all."""
+        now = time.monotonic()
+        for reason, last in list(self._on.items()):
+            if (reasons and reason not in reasons) or (not at_once and now - last < _QUIET):
+                continue
+            del self._on[reason]
+            if self.tell is not None:
+                english, french = _SAYS[reason]
+                says = {
+                    "en": f"Model of {self._step}: well again (before: {english}).",
+                    "fr": f"Modèle de {self._step} : rétabli (avant : {french}).",
+                }
+                self.tell("model_well", "info", says, {"reason": reason})

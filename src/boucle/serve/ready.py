@@ -1,0 +1,118 @@
+"""A version of a model that is loaded, verified and warm: it can score the next row at once."""
+
+import resource
+from functools import cache
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from boucle.errors import BoucleError, SignatureMismatch
+from boucle.models.file import ModelFile
+from boucle.models.onnx import OnnxModel
+
+__all__ = ["Identity", "Ready", "check_gives", "failures", "prepare"]
+
+Floats32 = NDArray[np.float32]
+
+_WARM = (1, 64)
+"""Rows of the Blocks a version scores before it may decide."""
+
+
+class Identity(Struct, frozen=True):
+    """Which model: what it is called, its number in the registry (0: of a folder), the SHA-256 of its bytes."""
+
+    name: str
+    number: int
+    sha256: str
+
+    @property
+    def version(self) -> str:
+        """As rows and metrics show it."""
+        return str(self.number) if self.number else self.sha256[:12]
+
+
+class Ready:
+    """One version: `run` gives outputs (rows, outputs) of the inputs of its own signature."""
+
+    def __init__(self, identity: Identity, file: ModelFile) -> None:
+        self.identity, self.file, self.model = identity, file, OnnxModel(file)
+        model = self.model
+        self.inputs: list[str] = model.signature.names
+        self.outputs = [one.name for one in model.manifest.outputs]
+
+    def run(self, matrix: Floats32) -> Floats32:
+        """The outputs, whatever the shape the model gives them in."""
+        return self.model.run(matrix).reshape(len(matrix), -1)
+
+
+def prepare(file: ModelFile, number: int, *, memory: int = 0) -> Ready:
+    """Load and warm a version: its first score must not wait for an allocation.
+
+    B653 when that takes more than `memory` bytes, or when what it gives of zeros has not the shape of its manifest.
+    """
+    before = _resident()
+    identity = Identity(file.manifest.name, number, file.manifest.sha256)
+    ready = Ready(identity, file)
+    for rows in _WARM:
+        given = _warm(ready, rows)
+        if given.shape != (rows, len(ready.outputs)):
+            raise SignatureMismatch(
+                "B653",
+                f"{identity.name} {identity.version} gives {given.shape[1]} numbers a row",
+                why=f"its manifest names {len(ready.outputs)} outputs",
+                fix="save model and manifest together",
+            )
+    took = _resident() - before
+    if memory and took > memory:
+        raise BoucleError(
+            "B653",
+            f"{identity.name} {identity.version} takes {took >> 20} MiB",
+            why=f"{memory >> 20} MiB are allowed",
+            fix="allow more (memory:), or train a smaller model",
+        )
+    return ready
+
+
+@cache
+def failures() -> tuple[type[Exception], ...]:
+    """What scoring may raise: ONNX Runtime has a class per kind of failure, without a common one."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    own = [one for one in vars(state).values() if isinstance(one, type) and issubclass(one, Exception)]
+    return (*own, MemoryError, RuntimeError, ValueError)
+
+
+def _warm(ready: Ready, rows: int) -> Floats32:
+    try:
+        return ready.run(np.zeros((rows, len(ready.inputs)), np.float32))
+    except failures() as error:
+        identity = ready.identity
+        raise BoucleError(
+            "B653",
+            f"{identity.name} {identity.version} cannot score",
+            why=str(error),
+            fix="export it again for the installed onnxruntime",
+        ) from error
+
+
+def check_gives(ready: Ready, outputs: list[str], stream: str) -> None:
+    """B654 when a version gives other outputs than the one it would take the place of."""
+    if outputs and ready.outputs != outputs:
+        identity = ready.identity
+        raise SignatureMismatch(
+            "B654",
+            f"{identity.name} {identity.version} gives other outputs",
+            where=stream,
+            why=f"{', '.join(ready.outputs)} instead of {', '.join(outputs)}",
+            fix="promote a version with the same outputs, or declare it as a step of its own",
+        )
+
+
+def _resident() -> int:
+    """Bytes of memory in use; the most there ever were where the system does not say."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as told:  # noqa: PTH123 - read at each promotion
+            return int(told.read().split()[1]) * resource.getpagesize()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
