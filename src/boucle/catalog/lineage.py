@@ -119,8 +119,16 @@ def table(
     *,
     made_from: Mapping[str, Sequence[Column]] | None = None,
 ) -> Dataset:
-    """The dataset of a lake table: namespace `file://<lake>`, name `zone/name`."""
+    """The dataset of a lake table: namespace `file://<lake>`, name `zone/name`; in a bucket `s3://bucket`, `prefix/…`.
+
+    Source: https://openlineage.io/docs/spec/naming, "S3".
+    """
     columns = {column: tuple(sources) for column, sources in (made_from or {}).items()}
+    if str(lake).startswith("s3:"):
+        split = urlsplit(str(lake))
+        return Dataset(
+            f"s3://{split.netloc}", f"{split.path.strip('/')}/{zone}/{name}".lstrip("/"), schema, columns
+        )
     return Dataset(f"file://{Path(lake).absolute()}", f"{zone}/{name}", schema, columns)
 
 

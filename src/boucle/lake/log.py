@@ -73,12 +73,12 @@ class Log:
             self._open()  # another table lies there now
         while self.version < newest:
             text = commit_text(self.place, self.version + 1)
-            if text is None or not self._apply(text):
+            if text is None or not self.take(text):
                 self._open()
                 return
 
-    def _apply(self, text: str) -> bool:
-        """Take a commit in; False when delta-rs must look: it changed columns or settings."""
+    def take(self, text: str) -> bool:
+        """Take the next commit in; False when delta-rs must look: it changed columns or settings."""
         try:
             lines = list(lines_of(text))
         except ValueError as error:
@@ -87,19 +87,19 @@ class Log:
             return False
         for line in lines:
             if line.remove:
-                self._take(unquote(line.remove.path))
+                self._drop(unquote(line.remove.path))
             if line.txn:
                 self._marks[line.txn.app_id] = line.txn.version
         for line in lines:
             if line.add:
                 file = file_of(line.add, self.place, self.time or "at")
-                self._take(file.inside)
+                self._drop(file.inside)
                 self.files[file.inside] = file
                 self.rows += file.rows
         self.version += 1
         return True
 
-    def _take(self, inside: str) -> None:
+    def _drop(self, inside: str) -> None:
         gone = self.files.pop(inside, None)
         self.rows -= 0 if gone is None else gone.rows
 

@@ -144,10 +144,11 @@ class Local:
     def newest(self, known: int) -> int:  # noqa: ARG002 - a folder is listed, whatever was known
         """The newest version; FileNotFoundError when the folder has none."""
         names = os.listdir(self.folder / "_delta_log")  # noqa: PTH208 - at each commit: names, no Path for each
-        newest = max((number_of(name) for name in names if name.endswith(".json")), default=-1)
-        if newest < 0:
+        # the names are of one length, so the last of them is the newest
+        newest = max((name for name in names if name.endswith(".json") and name[0] <= "9"), default="")
+        if not newest:
             raise FileNotFoundError(f"{self.folder / '_delta_log'} holds no version")
-        return newest
+        return number_of(newest)
 
     def put_new(self, path: str, body: bytes) -> bool:
         """Write a file that appears whole, unless one of its name is there: False. Call it within `alone`."""

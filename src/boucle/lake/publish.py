@@ -34,7 +34,7 @@ def publish(
         body = written(actions, log.partitions, marks, because)
         if not log.place.put_new(commit_file(log.version + 1), body):
             raise deltars.CommitFailedError(f"version {log.version + 1} was made by somebody else")
-        log.follow()
+        log.take(body.decode())
         _checkpoint(log)
         return
     planned = log.version

@@ -1,4 +1,7 @@
-"""Tells, as OpenLineage events, what a running loop reads and writes: from sensor topic to PLC and MES, by column."""
+"""Tells, as OpenLineage events, what a running loop reads and writes: from sensor topic to PLC and MES, by column.
+
+They are lines of a journal first, which survive a crash; the table `lineage_events` of the lake follows it.
+"""
 
 import time
 from pathlib import Path
@@ -10,7 +13,11 @@ from boucle.catalog.entry import read_entry
 from boucle.catalog.export import Exporter, ExportThread
 from boucle.catalog.graph import WHOLE, Graph, Node
 from boucle.catalog.lineage import Column, Dataset, Lineage, Run, Written, dataset, table
+from boucle.catalog.lineage_log import LINEAGE_TABLE, LineageLog
 from boucle.clock import Clock
+from boucle.errors import BoucleError
+from boucle.lake.whole import Lake
+from boucle.lake.writer import Feed, LakeWriter
 from boucle.loop.columns import trace_product
 from boucle.loop.intake import Intake
 from boucle.loop.plan import Plan
@@ -33,6 +40,13 @@ class LoopLineage:
     ) -> None:
         self._intakes, self._tables = intakes, tables
         project = plan.project
+        if LINEAGE_TABLE in tables.zones:
+            raise BoucleError(
+                "B543",
+                f'the table name "{LINEAGE_TABLE}" is kept for the lineage',
+                where=str(project.folder / "product.yaml"),
+                fix="give the table another name",
+            )
         self._sources: dict[str, Dataset] = {
             name: dataset(
                 project.settings.fill(spec.from_),
@@ -41,7 +55,7 @@ class LoopLineage:
             )
             for name, spec in project.loop.sources.items()
         }
-        self._outputs = {name: table(folder / "lake", zone, name) for name, zone in tables.zones.items()}
+        self._outputs = {name: table(tables.lake, zone, name) for name, zone in tables.zones.items()}
         self._actuators = [
             dataset(project.settings.fill(actuator.to), name=name)
             for name, actuator in project.loop.actuators.items()
@@ -49,6 +63,10 @@ class LoopLineage:
         self._columns(plan)
         self._job = project.loop.id
         self._lineage = Lineage(folder / "lineage", clock, namespace=project.id)
+        kept = Lake(tables.lake).table("raw", LINEAGE_TABLE, partition_by=("day",))
+        self._writer = LakeWriter(
+            [Feed(LineageLog(folder / "lineage"), kept)], clock, seconds=tables.every, compact_every=20
+        )
         self._run: Run | None = None
         self._due = 0.0
         self._export: ExportThread | None = None
@@ -100,7 +118,8 @@ class LoopLineage:
             self._export.start()
 
     def step(self) -> None:
-        """Say how far it has come, once a minute."""
+        """Say how far it has come, once a minute; let the table of the lineage follow."""
+        self._writer.step()
         if self._run is not None and time.monotonic() >= self._due:
             self._due = time.monotonic() + _EVERY
             self._run.running(self._written())
@@ -114,6 +133,7 @@ class LoopLineage:
         else:
             self._run.fail(failure, self._written())
         self._run = None
+        self._writer.step(force=True)
         if self._export is not None:
             self._export.close()
 

@@ -23,6 +23,7 @@ from boucle.lake.writer import Feed, LakeWriter
 from boucle.loop.feeds import QUARANTINE_TABLE, Fed, feed, quarantine_feed
 from boucle.loop.intake import lookback, recent
 from boucle.loop.lakekeeper import LakeKeeper
+from boucle.loop.outputs import Port
 from boucle.loop.path import Closes
 from boucle.loop.retention import kept_log
 from boucle.loop.upkeep import Care
@@ -114,7 +115,8 @@ class Tables:
                 self._derived[spec.from_] = _Derived(log, seen, spec.key)
         logs |= {stream: derived.log for stream, derived in self._derived.items()}
         self._folder, self._lock = folder, folder / "lake.lock"
-        self._lake = lake or str(folder / "lake")
+        self.lake = lake or str(folder / "lake")
+        """The folder or address of the lake."""
         self.zones: dict[str, str] = {name: spec.zone for name, spec in declared.items()}
         """Table → its zone."""
         self.zones[QUARANTINE_TABLE] = "raw"
@@ -126,15 +128,15 @@ class Tables:
                 spec.columns,
                 str(log.folder),
                 log.stream,
-                self._lake,
+                self.lake,
                 fill(spec.to),
             )
             for name, spec in declared.items()
             for log in [logs[spec.from_]]
         ]
-        own = [quarantine_feed(quarantine, self._lake)]
+        own = [quarantine_feed(quarantine, self.lake)]
         self._feeds = [feed(fed, logs[declared[fed.table].from_]) for fed in self._fed] + own
-        self._clock, self._every = clock, every
+        self._clock, self.every = clock, every
         self._writer = LakeWriter(self._feeds, clock, seconds=every)
         self._refused = LakeWriter(own, clock, seconds=every)
         self._keeper: LakeKeeper | None = None
@@ -193,14 +195,16 @@ class Tables:
         for derived in self._derived.values():
             derived.log.flush()
 
-    def start_keeper(self, product: Path | None = None) -> None:
+    def start_keeper(self, product: Path | None = None, outputs: Sequence[Port] = ()) -> None:
         """From now on a process of its own commits to the lake; `commit` does what is left to this one.
 
-        It also refines and keeps in order what the product in the folder `product` declares.
+        It also refines and keeps in order what the product in the folder `product` declares, and runs its `outputs`.
         """
-        care = None if product is None else Care(self._lake, str(self._folder / "refine"), str(product))
+        care = None if product is None else Care(self.lake, str(self._folder / "refine"), str(product))
         clock = self._clock
-        self._keeper = LakeKeeper(self._fed, self._lock, self._every, clock.speed, clock.now(), care)
+        self._keeper = LakeKeeper(
+            self._fed, self._lock, self.every, clock.speed, clock.now(), care, list(outputs), self.lake
+        )
 
     def commit(self, force: bool = False) -> int:
         """Let the lake follow; returns the rows committed here. What failed is in `failures`, tried again later.
@@ -213,7 +217,7 @@ class Tables:
             # Forced, or it died (out of memory, killed by somebody): this process takes over.
             self._keeper.finish()
             self._keeper = None
-            self._writer = LakeWriter(self._feeds, self._clock, seconds=self._every)
+            self._writer = LakeWriter(self._feeds, self._clock, seconds=self.every)
         return self._writer.step(force)
 
     @property
