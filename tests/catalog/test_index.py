@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from boucle.catalog.entry import is_personal, read_entry
+from boucle.catalog.entry import read_entry
 from boucle.catalog.graph import Node
 from boucle.catalog.index import Index
 from boucle.catalog.mask import MASKED, masked, personal_columns
@@ -17,6 +17,7 @@ from boucle.catalog.renewal import Refreshed
 from boucle.catalog.search import read_query, search
 from boucle.errors import BoucleError
 from boucle.loop.columns import trace_product
+from boucle.product.personal import is_personal
 from tests.catalog.made import CARDS, CLAIMS, bank, put
 
 

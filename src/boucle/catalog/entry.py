@@ -13,13 +13,13 @@ from typing import Any
 import yaml
 from msgspec import Struct
 
-__all__ = ["Entry", "Field", "Port", "Promise", "TableEntry", "is_personal", "read_entry"]
+from boucle.product.personal import is_personal
+
+__all__ = ["Entry", "Field", "Port", "Promise", "TableEntry", "read_entry"]
 
 _LARGEST = 8 << 20
 """Bytes of a product.yaml; beyond it is no declaration."""
 _DEEPEST = 6
-_HARMLESS = {"", "none", "no", "false", "public", "open", "internal", "non-pii", "not-pii", "0"}
-_PERSONAL = {"pii", "personal", "gdpr", "rgpd", "phi", "pci"}
 
 
 class Field(Struct, frozen=True):
@@ -101,15 +101,6 @@ class Entry(Struct, frozen=True):
     loop: dict[str, Any] | None = None
     problems: tuple[str, ...] = ()
     broken: str = ""
-
-
-def is_personal(classification: str, tags: Sequence[str] = ()) -> bool:
-    """Whether a PII class, or a tag, asks for masking; a class nobody here knows does.
-
-    >>> is_personal("public"), is_personal("restricted"), is_personal("", ["PII"])
-    (False, True, True)
-    """
-    return classification.lower() not in _HARMLESS or any(tag.lower() in _PERSONAL for tag in tags)
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]

@@ -7,7 +7,6 @@ from functools import cache
 from importlib import resources
 from typing import Any, TypeAlias
 
-import jsonschema
 import msgspec
 from jsonschema.exceptions import ValidationError, best_match
 
@@ -19,9 +18,12 @@ from boucle.product.document import KeepSpec, LoopDocument, SourceSpec, kept
 from boucle.product.duration import seconds
 from boucle.product.lines import Document, Path_
 from boucle.product.odcs import compile_contract
+from boucle.product.personal import personal_columns
 from boucle.product.scalars import canonical
 from boucle.product.size import size
 from boucle.product.sla import compile_sla
+from boucle.product.training_rules import training_problems
+from boucle.product.validity import Validity
 
 __all__ = ["check_documents", "kind_of", "loop_schema", "official_schema", "shape_problems", "standard_of"]
 
@@ -44,9 +46,19 @@ def official_schema(kind: str, api_version: str = "") -> dict[str, Any]:
 
 
 @cache
-def _validator(kind: str, api_version: str) -> Any:
-    schema = loop_schema() if kind == "Loop" else official_schema(kind, api_version)
-    return jsonschema.validators.validator_for(schema)(schema)
+def _validity(kind: str, api_version: str) -> Validity:
+    return Validity(loop_schema() if kind == "Loop" else official_schema(kind, api_version))
+
+
+def _fits(document: Document, kind: str, validity: Validity) -> bool:
+    """Whether there is nothing to say of a document's shape; found out much faster than what there is to say."""
+    if kind != "Loop":
+        return validity(document.value)
+    try:
+        msgspec.convert(document.value, LoopDocument)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 @cache
@@ -102,9 +114,13 @@ def kind_of(document: Document) -> Any:
 def shape_problems(document: Document, kind: str) -> Iterator[Problem]:
     """Where a document is not as the schema of its kind says."""
     version = document.value.get("apiVersion")
-    validator = _validator(kind, version if isinstance(version, str) else "")
+    validity = _validity(kind, version if isinstance(version, str) else "")
+    if _fits(document, kind, validity):
+        return
     said = "" if kind == "Loop" else "{} {} says so".format(*standard_of(kind, version))
-    for error in sorted(validator.iter_errors(document.value), key=lambda e: list(map(str, e.absolute_path))):
+    for error in sorted(
+        validity.whole.iter_errors(document.value), key=lambda e: list(map(str, e.absolute_path))
+    ):
         # Of several forms, the one that was meant: not "this is no null" for a mapping with one mistake in it.
         meant = [one for one in error.context or () if one.validator != "type" or one.relative_path]
         best = (best_match(meant or error.context) if error.context else None) or error
@@ -175,6 +191,7 @@ def _loop_problems(by_kind: dict[str, Document], contracts: dict[str, StreamCont
     problems += _source_problems(document, loop, contracts)
     problems += _step_problems(document, loop)
     problems += _address_problems(document, loop)
+    problems += training_problems(document, loop, set(personal_columns(by_kind["DataContract"].value)))
     return problems
 
 

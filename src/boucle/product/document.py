@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from msgspec import Struct, field
 
+from boucle.product.training import FeatureViewSpec, ModelSpec
 from boucle.product.transforms import TransformSpec, UpkeepSpec
 
 __all__ = [
@@ -164,6 +165,9 @@ class LoopDocument(Struct, frozen=True, forbid_unknown_fields=True):
     tables: dict[str, TableSpec] = {}
     transforms: dict[str, TransformSpec] = {}
     """Tables made from tables."""
+    features: dict[str, FeatureViewSpec] = {}
+    models: dict[str, ModelSpec] = {}
+    """Models trained from feature views: `boucle train`."""
     lake: UpkeepSpec = UpkeepSpec()
     actuators: dict[str, ActuatorSpec] = {}
     rules: list[dict[str, Any]] = []
