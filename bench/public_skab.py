@@ -4,8 +4,8 @@
 
 Each file is an experiment of its own: the first 400 rows teach, the others are judged, row by row and causally, by the
 step `boucle.edge.departure:Departure` with one setting for all files. The two temperatures are not used: they drift
-with the room for longer than an experiment lasts. The constants of the step were chosen on one half of the files (even valve
-files, odd others), in the middle of a plateau; the other half is the test.
+with the room for longer than an experiment lasts. The constants of the step were chosen on one half of the files (even
+valve files, odd others), in the middle of a plateau; the other half is the test.
 
 The change-point score rewards alarming often: an alarm every 15 s, blind to the data, is printed as a line of its own,
 and so is the share of our alarms that fall into a window.

