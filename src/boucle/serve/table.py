@@ -53,7 +53,7 @@ def score_table(
     A scored row has the columns of its source, the model's outputs (null where a number was missing), `model` and
     `model_version`. `progress` is told how many rows are done. Raises SignatureMismatch when the source has not the
     model's columns, B681 when it has lost rows since (or has columns that a score would overwrite), B525 when its
-    log no longer knows them (`full` helps in both cases), B509 when somebody else does the same.
+    log no longer knows them (`full` helps in both cases), B509 when somebody else was faster.
     """
     scorer = _Scorer(OnnxModel(model), version, progress)
     into = _Into(target, f"score/{source.zone}.{source.name}/{model.manifest.name}")

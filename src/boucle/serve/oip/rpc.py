@@ -124,7 +124,7 @@ def _typed(one: Any) -> Tensor:
     if len(given) != count:
         raise Malformed(f"input {one.name!r} does not fit its shape", why=f"it has {len(given)} values")
     try:
-        values = np.array(given, DATATYPES[one.datatype])
+        values = np.array(list(given), DATATYPES[one.datatype])  # a list: nothing is cut to fit
     except OverflowError as error:
         raise Malformed(f"input {one.name!r} is not of {one.datatype}", why=str(error)) from None
     return Tensor(one.name, one.datatype, tuple(one.shape), values)
