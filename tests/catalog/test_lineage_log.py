@@ -1,5 +1,6 @@
 """The lineage journal as rows of the lake: every event once, whatever was torn, and edges that SQL can ask for."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,7 @@ from boucle.lake.writer import Feed, LakeWriter
 from boucle.testing.clock import ManualClock
 
 NOON = 1_795_262_400 * SECOND
-EDGES = """
-SELECT e.to.name AS made, e.to.field AS field, e.from.name AS source, e.from.field AS column, e.how, e.says
-FROM (SELECT unnest(edges) AS e FROM lineage_events WHERE kind = 'START') ORDER BY ALL NULLS LAST
-"""
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "catalogue.md"
 
 
 @pytest.fixture
@@ -60,10 +58,15 @@ def test_events_are_rows_once_and_edges_can_be_asked_for(
         for file in sorted((tmp_path / "lineage").iterdir())
         for line in file.read_text().splitlines()
     ]
-    assert sql.query(EDGES).to_pylist()[0] == {
-        "made": "silver/features", "field": "x_mean", "source": "press/1/vibration", "column": "x",
-        "how": "AGGREGATION", "says": "mean of a second",
-    }  # fmt: skip
+    (question,) = re.findall(
+        r"^```sql\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+    assert sql.query(question).to_pylist() == [
+        {
+            "made": "silver/features", "made_column": "x_mean", "source": "press/1/vibration", "source_column": "x",
+            "how": "AGGREGATION", "says": "mean of a second",
+        }
+    ]  # fmt: skip
     sql.close()
 
 

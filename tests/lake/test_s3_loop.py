@@ -1,6 +1,7 @@
 """A whole loop whose lake lies in a bucket (`run.lake`), then asked by SQL, by `boucle serve` and by REST."""
 
 import json
+import shutil
 import time
 import uuid
 from collections.abc import Iterator
@@ -95,12 +96,10 @@ def test_files_are_fetched_once_and_gone_at_the_end(lake: str) -> None:
     assert not folder.exists()
 
 
-def test_boucle_serve_answers_from_the_bucket(
-    lake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("BOUCLE_RUN_LAKE", lake)
-    monkeypatch.setenv("BOUCLE_RUN_FOLDER", str(tmp_path / "run"))
-    with served(str(PRODUCT), "--sql", "127.0.0.1:0", "--http", "127.0.0.1:0", cwd=tmp_path) as told:
+def test_boucle_serve_answers_from_the_bucket(lake: str, tmp_path: Path) -> None:
+    shutil.copytree(PRODUCT, tmp_path / "loaded")
+    (tmp_path / "loaded" / "boucle.toml").write_text(f'[run]\nlake = "{lake}"\n', encoding="utf-8")
+    with served("loaded", "--sql", "127.0.0.1:0", "--http", "127.0.0.1:0", cwd=tmp_path) as told:
         with psycopg.connect(told["sql"], user="ana") as client:
             assert client.execute("SELECT count(*) FROM passed").fetchone() == (ROWS,)
         page = httpx.get(told["http"] + "products/loaded/tables/passed/rows", params={"limit": 3}).json()
