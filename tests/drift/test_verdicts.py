@@ -145,9 +145,9 @@ def test_two_presses_are_judged_by_themselves_and_wear_wins_over_a_sensor_on_one
     assert seen(rows, "press-2")[1:] == [("machine", "imbalance", "press-2")]
 
 
-def test_a_temperature_that_moves_alone_is_not_decided() -> None:
+def test_a_temperature_that_its_witnesses_contradict_is_its_sensor() -> None:
     fault = Fault(machine="press-1", kind="offset", sensor="bearing_temperature", to=6, onset=14)
     assert seen(verdicts(fault), "press-1") == [
         ("none", "", "press-1"),
-        ("unknown", "", "press-1/bearing_temperature"),
+        ("sensor", "offset", "press-1/bearing_temperature"),
     ]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from boucle.drift.reading import SLOW, Reading, Reference, energies, levels
 
-__all__ = ["SMOOTH", "Evidence", "least_slow", "weigh"]
+__all__ = ["SMOOTH", "Evidence", "chance_slow", "least_slow", "weigh"]
 
 SMOOTH = 6
 """Seconds that are looked at together: four strokes at 40 strokes/min, three at 30."""
@@ -47,6 +47,8 @@ class Evidence(Struct, frozen=True):
     slow: dict[str, float]
     """Change of each slow value in its unit; NaN when it is not measured."""
     slow_limit: dict[str, float]
+    slow_chance: dict[str, float]
+    """A standard deviation of each change when nothing happened, in its unit."""
     slow_before: dict[str, float]
     """Each slow value in the reference, in its unit."""
     rough: dict[str, float]
@@ -103,7 +105,9 @@ def weigh(readings: Sequence[Reading], reference: Reference) -> Evidence:
     noise_before, heard_before = np.array(reference.noise), np.array(reference.heard)
     heard = _recent([reading.heard for reading in readings])
     with np.errstate(divide="ignore", invalid="ignore"):
-        rough = _recent([reading.noise for reading in recent]) / noise_before
+        # The middle second: a second with two strokes in it is rougher than its neighbours.
+        noise_now = np.sort(np.array([reading.noise for reading in recent]), axis=0)[(len(recent) - 1) // 2]
+        rough = noise_now / noise_before
         unheard = np.maximum(0, 1 - heard / heard_before)
     last = np.array([reading.bands for reading in readings[-2:]]).sum(axis=2).max(axis=0)
     return Evidence(
@@ -120,10 +124,28 @@ def weigh(readings: Sequence[Reading], reference: Reference) -> Evidence:
         level=np.sqrt(last / np.exp(2 * before).sum(axis=1)),
         slow=dict(zip(SLOW, slow.tolist(), strict=True)),
         slow_limit=least_slow(reference),
+        slow_chance=chance_slow(reference),
         slow_before=dict(zip(SLOW, reference.slow, strict=True)),
         rough=dict(zip(SLOW, rough.tolist(), strict=True)),
         unheard=dict(zip(SLOW, unheard.tolist(), strict=True)),
     )
+
+
+_QUIETEST = {
+    "bearing_temperature": 0.05,
+    "oil_temperature": 0.05,
+    "hydraulic_pressure": 0.4,
+    "motor_current": 0.1,
+}
+"""°C, bar, A: what a dozen seconds know of a mean at best; the speed wanders more slowly than they show."""
+
+
+def chance_slow(reference: Reference) -> dict[str, float]:
+    """A standard deviation of the mean of some seconds against the reference, in the unit of each slow value."""
+    return {
+        name: max(_QUIETEST[name], spread / math.sqrt(SMOOTH) * math.sqrt(1.5))
+        for name, spread in zip(SLOW, reference.slow_spread, strict=True)
+    }
 
 
 def least_slow(reference: Reference) -> dict[str, float]:

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 from msgspec import Struct
 
-from boucle.drift.evidence import SMOOTH, least_slow
+from boucle.drift.evidence import SMOOTH, chance_slow, least_slow
 from boucle.drift.hypothesis import LEAST_GAIN
 from boucle.drift.reading import SLOW, Reference
-from boucle.drift.slow import CHANCE, CONTRADICTED, LOAD
+from boucle.drift.slow import CONTRADICTED, LOAD
 
 __all__ = ["Isolable", "isolability"]
 
@@ -52,17 +52,17 @@ def isolability(
 
 
 def _told_from(name: str, known: Sequence[str], reference: Reference) -> tuple[float, tuple[str, ...]]:
-    """The drift from which a witness can contradict, and what is confused with it below."""
+    """The drift from which the witnesses contradict, and what is confused with it below."""
+    chance = chance_slow(reference)
     if name in ("bearing_temperature", "oil_temperature"):
         other = "oil_temperature" if name == "bearing_temperature" else "bearing_temperature"
-        told = 3 * CHANCE[name] / CONTRADICTED if other in known else math.inf
-        return told, ("hall temperature",)
-    level = reference.slow[SLOW.index(name)]
-    shares = [
-        CHANCE[witness] / (reference.slow[SLOW.index(witness)] * LOAD[witness])
+        return (3 * chance[name] / CONTRADICTED if other in known else math.inf), ("hall temperature",)
+    witnesses = [
+        chance[witness] / (reference.slow[SLOW.index(witness)] * LOAD[witness])
         for witness in ("hydraulic_pressure", "motor_current")
         if witness != name and witness in known
     ]
-    mesh = np.array(reference.level_spread)[:, [4, 5]] / np.sqrt(SMOOTH) * np.sqrt(1.5)
-    shares.append(max(0.012 * math.sqrt(1.5), float(np.nanmin(mesh))) / LOAD["mesh"])
-    return 3 * min(shares) / (1 - CONTRADICTED) * level * LOAD[name], ("load",)
+    mesh = np.array(reference.level_spread)[:, [4, 5]] / np.sqrt(SMOOTH)
+    witnesses.append(max(0.012, float(np.nanmin(mesh))) * math.sqrt(1.5) / LOAD["mesh"])
+    unsure = 3 / math.sqrt(sum(1 / witness**2 for witness in witnesses))
+    return unsure / (1 - CONTRADICTED) * reference.slow[SLOW.index(name)] * LOAD[name], ("load",)

@@ -226,10 +226,10 @@ class Judge(Struct, frozen=True):
         course.points = kept
 
     def _follow_hall(self, course: Course, evidence: Evidence, told: Account) -> None:
-        """Both temperatures moved and nothing else did: the hall did, and its temperature is normal from now on."""
+        """Both temperatures moved and nothing else did: it was the hall, and in a while they will have followed it."""
         course.hall = course.hall + 1 if told.hall and course.verdict is None and not course.pending else 0
-        if course.hall >= self.hold:
-            course.onset = course.history[-1].at if course.hall == self.hold else course.onset
+        if course.hall == self.hold:
+            course.onset, course.calm = course.history[-1].at, 0
             self._learn_heat(course, evidence)
 
     def _unexplained(

@@ -26,23 +26,16 @@ from boucle.drift.evidence import Evidence
 from boucle.drift.hypothesis import Hypothesis, mesh_shift
 from boucle.drift.reading import SLOW
 
-__all__ = ["CHANCE", "CONTRADICTED", "LOAD", "Account", "account"]
+__all__ = ["CONTRADICTED", "LOAD", "Account", "account"]
 
 LOAD = {"hydraulic_pressure": 0.4, "motor_current": 0.65, "mesh": 0.6}
 """Relative change per unit of load."""
 
-_ROUGH = 2.5
-"""Times the noise of the reference; the mean of six quartiles scatters by a fifth."""
+_ROUGH = 3.0
+"""Times the noise of the reference; the middle of six quartiles scatters by a fifth."""
 _UNHEARD = 0.05
 CONTRADICTED = 0.45
-"""A witness that moved less than this share of what it should have contradicts."""
-CHANCE = {
-    "bearing_temperature": 0.12,
-    "oil_temperature": 0.12,
-    "hydraulic_pressure": 1.2,
-    "motor_current": 0.15,
-}
-"""°C, bar, A: a standard deviation of the mean of some seconds, the wandering speed included."""
+"""A witness contradicts when what it says lies further away than this share of what is claimed."""
 
 
 class Account(Struct, frozen=True):
@@ -102,23 +95,27 @@ def _faulty_within(e: Evidence) -> Iterator[Hypothesis]:
 
 
 def _by_load(e: Evidence, moved: set[str]) -> tuple[list[Hypothesis], set[str]]:
-    """Pressure and current against each other and against the gear mesh."""
+    """Pressure and current against each other and against the gear mesh: do they tell of the same load?"""
     mesh, mesh_chance = mesh_shift(e)
     says = {"mesh": (mesh / LOAD["mesh"], mesh_chance / LOAD["mesh"])}
     for name in ("hydraulic_pressure", "motor_current"):
         whole = e.slow_before[name] * LOAD[name]
-        says[name] = (e.slow[name] / whole, CHANCE[name] / whole)
+        says[name] = (e.slow[name] / whole, e.slow_chance[name] / whole)
     found, explained = [], set()
     for name in ("hydraulic_pressure", "motor_current"):
         if name not in moved:
             continue
         load = says[name][0]
         others = [say for witness, say in says.items() if witness != name and math.isfinite(say[0])]
-        against = [abs(load - told) - 3 * chance > (1 - CONTRADICTED) * abs(load) for told, chance in others]
-        agree = [
+        agree = any(
             told * load > 0 and abs(told) - 3 * chance > CONTRADICTED * abs(load) for told, chance in others
-        ]
-        if any(against) and not any(agree):
+        )
+        weights = [1 / chance**2 for _, chance in others]
+        told = sum(weight * said for weight, (said, _) in zip(weights, others, strict=True)) / max(
+            sum(weights), 1e-12
+        )
+        unsure = 3 / math.sqrt(max(sum(weights), 1e-12))
+        if not agree and abs(load - told) - unsure > CONTRADICTED * abs(load):
             found.append(_drift(e, name, moved))
         else:
             explained.add(name)
@@ -136,7 +133,7 @@ def _by_heat(e: Evidence, moved: set[str]) -> tuple[list[Hypothesis], set[str], 
     for name, (own, other) in names.items():
         if name not in moved:
             continue
-        alone = abs(other) + 3 * CHANCE[name] < CONTRADICTED * abs(own) or own * other < 0
+        alone = abs(other) + 3 * e.slow_chance[name] < CONTRADICTED * abs(own) or own * other < 0
         friction = name == "bearing_temperature" and own > 0 and current > 0.15 * own
         if not math.isfinite(other) or friction or not alone:
             explained.add(name)
