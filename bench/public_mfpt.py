@@ -4,8 +4,9 @@
 
 Nothing is learned: the defect frequencies come from the bearing's geometry, the demodulation band from the recording
 itself. Of the bands of a dyadic ladder (a third-octave coarse kurtogram, Antoni 2007) the one is taken whose squared
-envelope has the highest kurtosis, and beside it the fixed band of the edge (2-4.5 kHz); both are witnesses. The race whose
-lines stand further out of the envelope spectra is named. The files hold no healthy recording, so no false alarms can be counted here.
+envelope has the highest kurtosis, and beside it the fixed band of the edge (2-4.5 kHz); both are witnesses. The race
+whose lines stand further out of the envelope spectra is named. The files hold no healthy recording, so no false alarms
+can be counted here.
 """
 
 from pathlib import Path

@@ -1,9 +1,9 @@
 """How the Numenta Anomaly Benchmark judges a detector (Lavin & Ahmad 2015, §III; numenta/NAB, `sweeper` and `scorer`).
 
 Every row from the probationary period on has a worth: inside a window of a true anomaly a detection earns by how early
-it is, and only the first one counts; outside it costs, less right after a window than far from one. One threshold for all
-files is chosen for the highest total, as NAB does, and the total is placed between telling nothing (0) and perfection
-(100).
+it is, and only the first one counts; outside it costs, less right after a window than far from one. One threshold for
+all files is chosen for the highest total, as NAB does, and the total is placed between telling nothing (0) and
+perfection (100).
 """
 
 import math
@@ -56,7 +56,7 @@ def sigmoid(place: float) -> float:
 
 
 def worth(rows: int, windows: Sequence[tuple[int, int]]) -> NDArray[np.float64]:
-    """Per row: what a detection earns inside a window (1 at its start), or a false alarm's share of its cost (-1 to 0)."""
+    """Per row: what a detection earns inside a window (1 at its start), or what a false alarm costs (-1 to 0)."""
     found = np.full(rows, -1.0)
     for place, (first, last) in enumerate(windows):
         width = last - first + 1

@@ -19,7 +19,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 from scipy.special import chdtrc, kolmogorov
-from scipy.stats import false_discovery_control, wasserstein_distance
+from scipy.stats import false_discovery_control
 
 from boucle.drift.change.sketch import Reference, Tally, centres
 
@@ -54,7 +54,7 @@ def compare(reference: Reference, window: Tally, test: str, effect: str) -> Foun
     distance = float(np.abs(np.cumsum(before) / before.sum() - np.cumsum(after) / after.sum()).max())
     stability, cells = _psi(before, after)
     here, there = centres(window), centres(reference.tally)
-    area = float(wasserstein_distance(here[0], there[0], here[1], there[1]))
+    area = _area(here, there)
     if test == "ks":
         size = np.sqrt(n * m / (n + m))
         p = float(
@@ -81,6 +81,15 @@ def discoveries(p: Sequence[float], method: str) -> list[float]:
     """q-values of the p-values of one window; `method` is by or bh."""
     adjusted: list[float] = false_discovery_control(p, method=method).tolist() if len(p) else []
     return adjusted
+
+
+def _area(one: tuple[Wide, Wide], other: tuple[Wide, Wide]) -> float:
+    """Wasserstein's distance of two weighted sets of points; SciPy's is ten times as slow on so few."""
+    points = np.concatenate([one[0], other[0]])
+    weights = np.concatenate([one[1] / one[1].sum(), -other[1] / other[1].sum()])
+    order = np.argsort(points)
+    apart = np.abs(np.cumsum(weights[order]))[:-1]
+    return float((apart * np.diff(points[order])).sum())
 
 
 def _total_variation(before: Wide, after: Wide) -> float:
