@@ -5,10 +5,10 @@ PYTHON_ENV := .venv/bin
 READY := .venv/.ready
 ARGS ?=
 
-.PHONY: help setup system check test real demo bench soak docs assets clean
+.PHONY: help setup system check test real demo bench bench-drift soak docs assets clean
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  Options of a command go in ARGS:  make demo ARGS='--duration 60 --seed 7'"
 
 setup: $(READY) ## Make .venv and install the locked packages into it
@@ -39,6 +39,9 @@ demo: setup ## The press line, live in a browser; Ctrl-C ends it
 bench: setup ## Run every benchmark and renew docs/figures.md
 	@sh .ci/system mosquitto
 	@$(PYTHON_ENV)/python -m bench.all $(ARGS)
+
+bench-drift: setup ## Judge the simulated episodes again and renew docs/why/sensor-or-machine.md
+	@$(PYTHON_ENV)/python -m bench.drift $(ARGS)
 
 soak: setup ## Kill a running product a thousand times; no row lost, none doubled (ten minutes)
 	@$(PYTHON_ENV)/python -m bench.soak $(ARGS)
