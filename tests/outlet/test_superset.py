@@ -5,11 +5,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from bench.peers import Unusable, environment
+from bench.peers import FOLDER, Unusable, environment
 
 from tests.outlet.served import endpoint, make_lake
 
-ASKS = Path(__file__).parent / "tools" / "superset_asks.py"
+ASKS = FOLDER / "superset" / "asks.py"
 
 
 @pytest.mark.slow
@@ -38,7 +38,7 @@ def test_superset_introspects_and_asks(tmp_path: Path) -> None:
         ["machine", "TEXT"],
         ["sensor", "TEXT"],
         ["at", "TIMESTAMP"],
-        ["value", "DOUBLE PRECISION"],
+        ["value", "DOUBLE_PRECISION"],
     ]
     assert told["comment"] == "One row per machine and second."
     assert told["key"] == ["machine", "at"]

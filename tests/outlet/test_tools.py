@@ -69,7 +69,7 @@ def test_functions_of_postgresql_mean_what_they_mean_there(client: "psycopg.Conn
         "(SELECT max(a.n)::text FROM generate_series(1, 4) AS a(n))": "4",
     }
     for text, value in wanted.items():
-        assert client.execute(f"SELECT {text}").fetchone() == (value,), text  # noqa: S608 - of this file
+        assert client.execute(f"SELECT {text}").fetchone() == (value,), text
 
 
 def test_go_drivers(served: SqlEndpoint, client: "psycopg.Connection[Any]", tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "  boucle serve examples/press                        SQL on 127.0.0.1:5433\n"
         "  psql -h 127.0.0.1 -p 5433 boucle\n"
         "  boucle serve --add-user ana --users users\n"
-        "  boucle serve --run run/press --sql 0.0.0.0:5433 --flight 0.0.0.0:5434 --http 127.0.0.1:8088 \\\n"
+        "  boucle serve --run run/press --sql 0.0.0.0:5433 --flight 0.0.0.0:5434 --http 0.0.0.0:8088 \\\n"
         "      --users users --certificate server.pem --key server.key\n"
         "  boucle serve --models examples/press/model --predictions run/predictions      REST on 8000, gRPC on 8001"
     )
@@ -202,13 +202,13 @@ def _serve(
         from boucle.web.server import serve
 
         host, port = _address(options.http)
-        check_exposed(host, users, encrypted=False)
+        check_exposed(host, users, encrypted=pair is not None)
         shown = [one.table for one in ports if one.kind in {"rest", "events"}]
         app = create_rest(
             sql, str(product["id"]), title=str(product.get("name", "")), version=str(product.get("version", "")),
             about=about, shown=shown, users=users, uses=uses,
         )  # fmt: skip
-        told["http"] = stack.enter_context(serve(app, host, port)).url
+        told["http"] = stack.enter_context(serve(app, host, port, pair)).url
     return told
 
 

@@ -27,6 +27,7 @@ from boucle.clock import Clock, ScaledClock
 from boucle.errors import BoucleError
 from boucle.lake.writer import Feed, LakeWriter
 from boucle.loop.feeds import Fed, feed
+from boucle.loop.outputs import Outputs, Port
 from boucle.loop.upkeep import Care, Caretaker
 
 __all__ = ["LakeKeeper", "Told"]
@@ -45,6 +46,8 @@ class _Task(Struct):
     speed: float
     now: int
     care: Care | None
+    outputs: list[Port]
+    lake: str
 
 
 class Told(Struct):
@@ -62,8 +65,9 @@ class LakeKeeper:
     """The process, seen from the loop that started it."""
 
     def __init__(
-        self, fed: list[Fed], lock: Path, every: float, speed: float, now: int, care: Care | None = None
-    ) -> None:
+        self, fed: list[Fed], lock: Path, every: float, speed: float, now: int, care: Care | None = None,
+        outputs: list[Port] | None = None, lake: str = "",
+    ) -> None:  # fmt: skip
         self.told: dict[str, Told] = {}
         words = [sys.executable, "-m", "boucle.loop.lakekeeper"]
         # A session of its own: Ctrl-C in the terminal is for the loop, which then ends this one in order.
@@ -72,7 +76,8 @@ class LakeKeeper:
         )
         assert self._process.stdin is not None
         self._process.stdin.write(
-            msgspec.json.encode(_Task(fed, str(lock), every, speed, now, care)).decode() + "\n"
+            msgspec.json.encode(_Task(fed, str(lock), every, speed, now, care, outputs or [], lake)).decode()
+            + "\n"
         )
         self._process.stdin.flush()
         self._reader = threading.Thread(target=self._listen, name="boucle lake", daemon=True)
@@ -146,6 +151,9 @@ def _follow(task: _Task) -> None:
     # Ended in the middle it leaves nothing half done, so the end of the loop waits a little and no longer.
     caring = threading.Thread(target=_care, args=(task.care, clock, stop), daemon=True)
     caring.start()
+    ended = threading.Event()
+    giving = threading.Thread(target=_give, args=(task, clock, ended), daemon=True)
+    giving.start()
     ticks = 0
     while not select.select([sys.stdin], [], [], _LOOK)[0]:
         writer.step()
@@ -155,7 +163,14 @@ def _follow(task: _Task) -> None:
     stop.set()
     writer.step(force=True)
     _tell(feeds, writer)
+    ended.set()  # only now: what was committed last goes out too
     caring.join(_PATIENCE)
+    giving.join(_PATIENCE)
+
+
+def _give(task: _Task, clock: Clock, stop: threading.Event) -> None:
+    if task.outputs:
+        Outputs(task.outputs, task.lake, clock).run(stop)
 
 
 def _care(care: Care | None, clock: Clock, stop: threading.Event) -> None:

@@ -23,6 +23,7 @@ from boucle.clock import SECOND, Clock, Nanos
 from boucle.errors import PositionLost, Unavailable
 from boucle.event import Event, Severity
 from boucle.loop.intake import Intake
+from boucle.loop.outcomes import OutcomeBook
 from boucle.loop.parts import replace_file
 from boucle.loop.plan import find_operator
 from boucle.loop.view import QualityView
@@ -45,6 +46,8 @@ GROUP = "quality"
 _PERIOD = 3600.0
 """Seconds of the clock that rules against history compare."""
 _SAVE_EVERY = 30.0
+_NOTE_EVERY = 10.0
+"""Seconds of the clock between two points of a rule's course."""
 _JUDGE_EVERY = 2.0
 """Foreign keys are counted anew each time: not for every Block."""
 _AT_ONCE = 50_000
@@ -193,6 +196,7 @@ class QualityWatch:
             )
             for name, (stream, _, rules) in wanted.items()
         }  # fmt: skip
+        self._book = OutcomeBook(folder)
         self._failing: Ledger | None = None
         self._shown: Counter[tuple[str, str]] = Counter()
         self._broken: set[tuple[str, str]] = set()
@@ -221,6 +225,8 @@ class QualityWatch:
             more = one.step(self._keep_failing) or more
         if self._due.judge(_JUDGE_EVERY):
             self._judge()
+        if self._due.note(_NOTE_EVERY):
+            self._note()
         if self._due.period(_PERIOD):
             self._compare()
         if self._due.save(_SAVE_EVERY):
@@ -237,6 +243,12 @@ class QualityWatch:
         except (Unavailable, OSError) as error:
             _log.warning("what quality rules counted is not kept yet: %s", error)
 
+    def _note(self) -> None:
+        try:
+            self._book.add(self._clock.now(), self.view())
+        except OSError as error:
+            _log.warning("how the quality rules came out is not kept yet: %s", error)
+
     def close(self) -> None:
         """Count what is left, judge, keep. Safe to call twice."""
         if self._failing is None:
@@ -244,6 +256,7 @@ class QualityWatch:
         while self.step():
             pass
         self._judge()
+        self._note()
         self.save()
         try:
             self._failing.close()
@@ -340,7 +353,7 @@ class _Due:
     def restart(self) -> None:
         """Count from now."""
         now = self._clock.now()
-        self._last = {"judge": 0, "period": now, "save": now}
+        self._last = {"judge": 0, "note": now, "period": now, "save": now}
 
     def _is(self, name: str, seconds: float) -> bool:
         now = self._clock.now()
@@ -352,6 +365,10 @@ class _Due:
     def judge(self, seconds: float) -> bool:
         """Whether it is time to say what the numbers mean."""
         return self._is("judge", seconds)
+
+    def note(self, seconds: float) -> bool:
+        """Whether it is time for a point of each rule's course."""
+        return self._is("note", seconds)
 
     def period(self, seconds: float) -> bool:
         """Whether a period is over."""

@@ -174,15 +174,21 @@ class _Login(flight.ServerMiddlewareFactory):  # type: ignore[misc]
             raise flight.FlightUnauthenticatedError(
                 "B831 name and password do not belong together, or were not given"
             )
-        return _Told(token)
+        return _Told(token, self._tokens.who(f"Bearer {token}") or "")
 
 
 class _Told(flight.ServerMiddleware):  # type: ignore[misc]
-    def __init__(self, token: str) -> None:
-        self._token = token
+    def __init__(self, token: str, who: str) -> None:
+        self._token, self.who = token, who
 
     def sending_headers(self) -> dict[str, str]:
         return {"authorization": f"Bearer {self._token}"}
+
+
+def _who(context: Any) -> str:
+    """Who logged in for this call; "" where anybody may ask."""
+    login = context.get_middleware("login")
+    return "" if login is None else str(login.who)
 
 
 class Questions:
@@ -203,7 +209,9 @@ class Questions:
             except SqlRefused:  # EXPLAIN and its like are no tables
                 return place.read(text).schema
 
-    def answer(self, query: str, values: Sequence[Any] = ()) -> tuple[Answer, Iterator[pa.RecordBatch]]:
+    def answer(
+        self, query: str, values: Sequence[Any] = (), who: str = ""
+    ) -> tuple[Answer, Iterator[pa.RecordBatch]]:
         """An answer; its reader is given back when the rows were read."""
         place = self._sql.session()
         try:
@@ -214,9 +222,10 @@ class Questions:
 
         def rows() -> Iterator[pa.RecordBatch]:
             with closing(place):
-                yield from (
-                    answer.rows if self._uses is None else self._uses.counted(query, "flight", answer.rows)
-                )
+                if self._uses is None:
+                    yield from answer.rows
+                else:
+                    yield from self._uses.counted(query, who, "flight", answer.rows)
 
         return answer, rows()
 
@@ -245,18 +254,18 @@ class Questions:
         with self._lock:
             self._prepared.pop(handle, None)
 
-    def bound(self, handle: bytes) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    def bound(self, handle: bytes, who: str = "") -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
         """The answer of a prepared statement, once for each row of parameters."""
         kept = self.prepared(handle)
         if not kept.values:
-            answer, rows = self.answer(kept.query)
+            answer, rows = self.answer(kept.query, (), who)
             return answer.schema, rows
-        answer, rows = self.answer(kept.query, kept.values[0])
+        answer, rows = self.answer(kept.query, kept.values[0], who)
 
         def all_rows() -> Iterator[pa.RecordBatch]:
             yield from rows
             for values in kept.values[1:]:
-                yield from self.answer(kept.query, values)[1]
+                yield from self.answer(kept.query, values, who)[1]
 
         return answer.schema, all_rows()
 
@@ -431,10 +440,10 @@ class _Server(flight.FlightServerBase):  # type: ignore[misc]
         with _explained():
             name, fields = unpack(ticket.ticket)
             if name == "TicketStatementQuery":
-                answer, rows = self._questions.answer(text(fields, 1) or "")
+                answer, rows = self._questions.answer(text(fields, 1) or "", (), _who(context))
                 schema = answer.schema
             elif name == "CommandPreparedStatementQuery":
-                schema, rows = self._questions.bound(_handle(fields))
+                schema, rows = self._questions.bound(_handle(fields), _who(context))
             else:
                 return flight.RecordBatchStream(self._questions.told(name, fields))
             return flight.GeneratorStream(schema, _until_cancelled(context, rows))

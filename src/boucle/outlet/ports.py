@@ -1,8 +1,10 @@
 """The output ports a product declares (ODPS), and whether what they give is what the contract promised.
 
 `type` says the interface: `sql`, `flight`, `rest`, `files`, `events` (or `tables`: the lake's table as it lies).
-Our settings stand in the port's `customProperties`: `table` (default: the port's name), `format` of files
-(`parquet`, `csv`), `to` of events (the address of a sink), `topic` of events.
+Our settings stand in the port's `customProperties`: `table` (default: the port's name); of files `format` (`parquet`,
+`csv`), `every` (how often, 1h), `keep` (how many versions, 7) and `folder`; of events `to` (a sink of the bus, a
+webhook's `http(s)://`, a log's `file://`), `topic`, `secret` (the variable of the environment that signs a webhook's
+events) and `attempts` (at a webhook that fails, 5).
 """
 
 import difflib
@@ -15,9 +17,10 @@ from msgspec import Struct
 from boucle.address import parse_address
 from boucle.errors import BoucleError, ContractBroken, Problem
 from boucle.outlet.notes import TableNote
+from boucle.product.duration import seconds
 from boucle.product.lines import Document
 
-__all__ = ["KINDS", "OutputPort", "check_contract", "output_ports", "port_problems"]
+__all__ = ["KINDS", "SCHEMES", "OutputPort", "check_contract", "output_ports", "port_problems"]
 
 KINDS = ("tables", "sql", "flight", "rest", "files", "events")
 _SETTINGS: dict[str, tuple[str, ...]] = {
@@ -25,9 +28,11 @@ _SETTINGS: dict[str, tuple[str, ...]] = {
     "sql": ("table",),
     "flight": ("table",),
     "rest": ("table",),
-    "files": ("table", "format"),
-    "events": ("table", "to", "topic"),
+    "files": ("table", "format", "every", "keep", "folder"),
+    "events": ("table", "to", "topic", "secret", "attempts"),
 }
+SCHEMES = ("http", "https", "file")
+"""What events can go to beside the sinks of the bus."""
 _FORMATS = ("parquet", "csv")
 
 
@@ -78,11 +83,25 @@ def port_problems(product: Document, about: Mapping[str, TableNote]) -> Iterator
             yield problem(f"port {port.name}: the contract says nothing of a table {port.table!r}", fix)
         if (form := port.settings.get("format", "parquet")) not in _FORMATS:
             yield problem(f"port {port.name}: files cannot be {form!r}", f"one of {', '.join(_FORMATS)}")
-        if to := port.settings.get("to", ""):
-            try:
-                parse_address(to.replace("{", "").replace("}", ""), "sink")
-            except BoucleError as error:
-                yield problem(error.what, error.fix, error.code)
+        for what, fix, code in _unusable(port):
+            yield problem(f"port {port.name}: {what}", fix, code)
+
+
+def _unusable(port: OutputPort) -> Iterator[tuple[str, str, str]]:
+    """What is wrong with the settings that say how often, how many and where: what, fix, code."""
+    for name in ("keep", "attempts"):
+        if not (text := port.settings.get(name, "1")).isdecimal() or not 0 < int(text[:9]) <= 10_000:
+            yield f"{name} cannot be {text!r}", "a whole number from 1 to 10000", "B846"
+    try:
+        seconds(port.settings.get("every", "1h"))
+    except BoucleError as error:
+        yield error.what, error.fix, error.code
+    to = port.settings.get("to", "")
+    if to and to.partition("://")[0] not in SCHEMES:
+        try:
+            parse_address(to.replace("{", "").replace("}", ""), "sink")
+        except BoucleError as error:
+            yield error.what, error.fix, error.code
 
 
 def _fits(kind: pa.DataType, wanted: str) -> bool:

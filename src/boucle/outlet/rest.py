@@ -89,11 +89,16 @@ class _Pages:
         self.sql, self.id, self.title, self.version = sql, product, title, version
         self.about, self.shown, self.tokens = about, shown, tokens
 
-    def allow(self, request: Request) -> None:
-        if self.tokens is not None and not self.tokens.allows(request.headers.get("authorization", "")):
+    def allow(self, request: Request) -> str:
+        """Who asks ("" where anybody may); B854 when it is nobody known."""
+        if self.tokens is None:
+            return ""
+        who = self.tokens.who(request.headers.get("authorization", ""))
+        if who is None:
             raise BoucleError(
                 "B854", "this needs a name and a password", fix="Authorization: Basic … or Bearer …"
             )
+        return who
 
     def tables(self) -> dict[str, LakeTable]:
         """The tables that are shown, by name; the most refined zone of a name wins."""
@@ -167,7 +172,7 @@ class _Pages:
         return JSONResponse({**told, "key": list(note.key), "columns": columns, "rows": rows})
 
     def rows(self, request: Request) -> Response:
-        self.allow(request)
+        who = self.allow(request)
         media = _media(request.headers.get("accept", ""))
         table = self.one(request)
         given = request.query_params
@@ -191,9 +196,11 @@ class _Pages:
             found = pa.Table.from_batches(answer.rows, answer.schema)
         finally:
             place.close()
-        return self.page(request, version, asked, found, media)
+        return self.page(request, version, asked, found, media, who)
 
-    def page(self, request: Request, version: int, asked: Question, found: pa.Table, media: str) -> Response:
+    def page(
+        self, request: Request, version: int, asked: Question, found: pa.Table, media: str, who: str
+    ) -> Response:
         following = None
         if len(found) > asked.limit:
             found = found.slice(0, asked.limit)
@@ -206,7 +213,7 @@ class _Pages:
             cursor = cursor_of(Page(version, asked.order, after))
             following = f"{request.url.path}?{urlencode([*kept, ('cursor', cursor)])}"
         if self.uses is not None:
-            self.uses.table(request.path_params["name"], "", "rest", len(found))
+            self.uses.table(request.path_params["name"], who, "rest", len(found))
         rows = found.select(range(len(asked.columns))).rename_columns(list(asked.columns))
         headers = {"x-table-version": str(version), "vary": "Accept, Authorization"}
         if following:
@@ -216,14 +223,14 @@ class _Pages:
     def events(self, request: Request) -> Response:
         from boucle.outlet.cloudevents import live
 
-        self.allow(request)
+        who = self.allow(request)
         table = self.one(request)
         since = request.headers.get("last-event-id", "").partition(".")[0] or request.query_params.get(
             "since", ""
         )
         start = _version(since, table) if since else table.version
         if self.uses is not None:
-            self.uses.table(table.name, "", "events", 0)
+            self.uses.table(table.name, who, "events", 0)
         return StreamingResponse(
             live(table, self.id, start, request.is_disconnected), media_type="text/event-stream"
         )

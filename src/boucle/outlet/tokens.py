@@ -21,32 +21,44 @@ class Tokens:
     def __init__(self, users: Users) -> None:
         self._users = users
         self._lock = threading.Lock()
-        self._until: OrderedDict[str, float] = OrderedDict()
+        self._until: OrderedDict[str, tuple[float, str]] = OrderedDict()
 
     def login(self, authorization: str) -> str | None:
         """A token for the header `Authorization: Basic …`, the same one for `Bearer …`; None when it is refused."""
         kind, _, given = authorization.partition(" ")
         if kind.lower() == "bearer":
-            with self._lock:
-                return given if self._until.get(given, 0.0) > time.monotonic() else None
-        return self._issue() if kind.lower() == "basic" and self._known(given) else None
+            return None if self._named(given) is None else given
+        name = self._known(given) if kind.lower() == "basic" else None
+        return None if name is None else self._issue(name)
 
-    def _known(self, given: str) -> bool:
+    def _named(self, token: str) -> str | None:
+        """Whose token it is, while it is valid."""
+        with self._lock:
+            until, name = self._until.get(token, (0.0, ""))
+        return name if until > time.monotonic() else None
+
+    def _known(self, given: str) -> str | None:
         try:
             name, _, password = base64.b64decode(given + "=" * (-len(given) % 4)).decode().partition(":")
         except (binascii.Error, UnicodeDecodeError):
-            return False
-        return self._users.accepts(name, password)
+            return None
+        return name if self._users.accepts(name, password) else None
+
+    def who(self, authorization: str) -> str | None:
+        """The user a request with this header comes from; None when it may not be answered."""
+        kind, _, given = authorization.partition(" ")
+        if kind.lower() == "basic":
+            return self._known(given)
+        return self._named(given) if kind.lower() == "bearer" else None
 
     def allows(self, authorization: str) -> bool:
         """Whether a request with this header may be answered."""
-        kind, _, given = authorization.partition(" ")
-        return self._known(given) if kind.lower() == "basic" else self.login(authorization) is not None
+        return self.who(authorization) is not None
 
-    def _issue(self) -> str:
+    def _issue(self, name: str) -> str:
         token = secrets.token_urlsafe(32)
         with self._lock:
-            self._until[token] = time.monotonic() + VALID_S
+            self._until[token] = (time.monotonic() + VALID_S, name)
             while len(self._until) > _MOST:
                 self._until.popitem(last=False)
         return token

@@ -30,10 +30,12 @@ class Uses:
         """Rows of one table were given."""
         self._usage.count(self._product, name, who, via, rows)
 
-    def counted(self, text: str, via: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def counted(
+        self, text: str, who: str, via: str, batches: Iterator[pa.RecordBatch]
+    ) -> Iterator[pa.RecordBatch]:
         """The answer to a statement, counted when it was read to its end."""
         rows = 0
         for batch in batches:
             rows += batch.num_rows
             yield batch
-        self.statement(text, "", via, rows)
+        self.statement(text, who, via, rows)

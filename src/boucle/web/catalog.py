@@ -35,12 +35,17 @@ from boucle.catalog.things import Thing
 from boucle.catalog.usage import Usage
 from boucle.errors import BoucleError
 from boucle.loop.columns import trace_product
+from boucle.loop.outcomes import read_outcomes
+from boucle.loop.outputs import states_of
 from boucle.loop.showcase import Held, Sample, find_run, held_by, refused_by, sample_of
 from boucle.loop.slo import views_of
 from boucle.loop.view import ObjectiveView
+from boucle.outlet.ports import OutputPort, output_ports
+from boucle.product.lines import read_documents
 from boucle.quality.slo.history import read_past
 from boucle.web.drawn import HERE, Drawn
 from boucle.web.guard import LOOPBACK, Guard
+from boucle.web.rules import rows_of_ports, rows_of_rules
 from boucle.web.slo import rows_of_objectives
 
 __all__ = ["CataloguePages", "create_catalogue"]
@@ -130,6 +135,10 @@ class CataloguePages(Drawn):
             held=held,
             run=run,
             refused=refused_by(run) if run else [],
+            rules=rows_of_rules(read_outcomes(run) if run else [], self.speech(request)),
+            ports=rows_of_ports(
+                _ports(self._index.root / entry.file), states_of(run) if run else {}, self.speech(request)
+            ),
             objectives=rows_of_objectives(_objectives(run), self.speech(request)),
             drawing=draw_things(entry.name, links, alone=False, titles=titles, kinds=self._words(request)),
             suppliers=self._index.suppliers(entry.id),
@@ -373,6 +382,17 @@ def _changes(folder: Path) -> str:
         if file.is_file():
             return file.read_text(encoding="utf-8", errors="replace")[:8000]
     return ""
+
+
+def _ports(file: Path) -> list[OutputPort]:
+    """The output ports a product declares; none when its file cannot be read."""
+    documents, _ = read_documents(file)
+    values = [one.value for one in documents if isinstance(one.value, dict)]
+    named: dict[str, Any] = next((one for one in values if one.get("kind") == "DataProduct"), {})
+    try:
+        return output_ports(named)
+    except (KeyError, TypeError, AttributeError):
+        return []  # what is wrong with it stands among the product's problems
 
 
 def _objectives(run: Path | None) -> list[ObjectiveView]:

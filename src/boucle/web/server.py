@@ -6,6 +6,7 @@ It takes no signals: whoever runs the loop decides when it ends.
 import logging
 import socket
 import threading
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -28,8 +29,14 @@ class PageServer:
     Port 0 takes a free one; `port` and `url` then say which. B806 when the port is taken.
     """
 
-    def __init__(self, app: ASGIApp, host: str = "127.0.0.1", port: int = 8080) -> None:
-        self.host, self.port = host, port
+    def __init__(
+        self,
+        app: ASGIApp,
+        host: str = "127.0.0.1",
+        port: int = 8080,
+        certificate: tuple[Path, Path] | None = None,
+    ) -> None:
+        self.host, self.port, self._certificate = host, port, certificate
         self._app = app
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
@@ -38,15 +45,18 @@ class PageServer:
     def url(self) -> str:
         """Where a browser on this machine finds the page."""
         name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)  # noqa: S104 - read, not bound
-        return f"http://{name}:{self.port}/"
+        return f"{'https' if self._certificate else 'http'}://{name}:{self.port}/"
 
     def start(self) -> None:
         """Bind, start the thread, wait until requests are answered."""
         listener = bind(self.host, self.port)
         self.port = int(listener.getsockname()[1])
+        certificate, key = self._certificate or (None, None)
         self._server = uvicorn.Server(
             uvicorn.Config(
                 self._app,
+                ssl_certfile=certificate,
+                ssl_keyfile=key,
                 lifespan="off",
                 log_config=None,
                 access_log=False,
@@ -111,8 +121,10 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def serve(app: ASGIApp, host: str = "127.0.0.1", port: int = 8080) -> PageServer:
-    """Start the page and give the running server; `stop()` or `with` ends it."""
-    server = PageServer(app, host, port)
+def serve(
+    app: ASGIApp, host: str = "127.0.0.1", port: int = 8080, certificate: tuple[Path, Path] | None = None
+) -> PageServer:
+    """Start the page and give the running server; `stop()` or `with` ends it. `certificate`: two PEM files, for TLS."""
+    server = PageServer(app, host, port, certificate)
     server.start()
     return server

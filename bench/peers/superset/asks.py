@@ -1,6 +1,6 @@
 """What Apache Superset does with a database, by its own code: looks around, reads a sample, asks as SQL Lab does.
 
-Run with the Python of an environment that has Superset: superset_asks.py URI FOLDER; prints one JSON object.
+Run with the Python of an environment that has Superset: asks.py URI FOLDER; prints one JSON object.
 Superset keeps its own tables in a file of the folder.
 """
 
@@ -21,9 +21,10 @@ def main(uri: str, folder: str) -> None:
 
     app = create_app()
     with app.app_context(), app.test_request_context():
+        from flask_appbuilder import Model
         from superset.extensions import db
 
-        db.metadata.create_all(db.engine)
+        Model.metadata.create_all(db.engine)
         print(json.dumps(asked(uri), default=str))
 
 
@@ -41,9 +42,10 @@ def asked(uri: str) -> dict:
         "views": len(database.get_all_view_names_in_schema(None, "silver")),
         "columns": [[one["column_name"], str(one["type"])] for one in database.get_columns(features)],
         "comment": database.get_table_comment(features),
-        "key": database.get_pk_constraint(features)["constrained_columns"],
         "sample": len(database.get_df(database.select_star(features, limit=2), schema="silver")),
     }
+    with database.get_inspector() as inspector:
+        told["key"] = inspector.get_pk_constraint("features", "silver")["constrained_columns"]
     # A chart over time: each grain Superset offers, as its own template writes it.
     told["grains"] = 0
     for grain in spec.get_time_grains():
@@ -62,7 +64,7 @@ def asked(uri: str) -> dict:
         told["cost"] = bool(spec.estimate_statement_cost(database, "SELECT * FROM silver.features", cursor))
     try:
         database.get_df("SELECT nope FROM silver.features")
-    except Exception as error:  # what the person sees
+    except Exception as error:  # noqa: BLE001 - what the person sees
         told["mistake"] = spec.extract_error_message(error)
     return told
 
