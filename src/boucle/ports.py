@@ -16,6 +16,7 @@ from boucle.event import Command, Receipt
 __all__ = [
     "WIRE",
     "Actuator",
+    "Counts",
     "Describes",
     "Facts",
     "From",
@@ -165,6 +166,16 @@ class Describes(Protocol):
 
         With `key` (columns as text: {"card": "42"}) what is remembered of this key, in `remembered`: a list of rows.
         """
+        ...
+
+
+@runtime_checkable
+class Counts(Protocol):
+    """An Operator that says what became of its rows, where more can become of them than in, out and late."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What happened to how many, since the state began; names are those of `/metrics`."""
         ...
 
 

@@ -57,7 +57,7 @@ def expected(node: dict[str, Any], row: np.ndarray, known: frozenset[int]) -> fl
         return expected(left if row[node["split_feature"]] <= node["threshold"] else right, row, known)
     counts = [one.get("internal_count", one.get("leaf_count")) for one in (left, right)]
     both = expected(left, row, known) * counts[0] + expected(right, row, known) * counts[1]
-    return both / sum(counts)
+    return float(both / sum(counts))
 
 
 def shapley(booster: Any, row: np.ndarray, feature: int) -> float:
@@ -71,7 +71,7 @@ def shapley(booster: Any, row: np.ndarray, feature: int) -> float:
             total += weight * sum(
                 expected(tree, row, known | {feature}) - expected(tree, row, known) for tree in trees
             )
-    return float(total)
+    return total
 
 
 def rows(count: int = 6, **more: Any) -> pa.RecordBatch:

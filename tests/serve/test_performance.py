@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -13,12 +14,15 @@ from sklearn.metrics import brier_score_loss, f1_score, precision_score, recall_
 
 from boucle.block import Block, Position
 from boucle.errors import BoucleError
-from boucle.ports import Operator
+from boucle.loop.metrics import exposition
+from boucle.loop.view import StepView
+from boucle.ports import Counts, Operator
 from boucle.serve.monitor import Performance
 from boucle.serve.monitor.figures import Figure, calibration, measured
 from boucle.serve.monitor.tally import Binary, Bins
 from boucle.serve.monitor.usual import Usual
 from tests.stream.laws import FOREVER, table
+from tests.web.sample import SampleLoop, StillClock
 
 HOUR = 3600 * 1_000_000_000
 Rows = list[dict[str, Any]]
@@ -286,3 +290,15 @@ def test_other_columns_and_other_states_are_refused() -> None:
         step.step(Block("scored", batch([{"at": 1, "id": 1}]), 0, Position("p", 0)))
     with pytest.raises(BoucleError, match="B602"):
         step.restore(b"\xc1")
+
+
+def test_what_became_of_the_rows_is_on_metrics() -> None:
+    step = monitor()
+    play(step, *day(8, count=30))
+    assert isinstance(step, Counts)
+    view = msgspec.structs.replace(
+        SampleLoop(StillClock(5.0)).view(),
+        steps=(StepView("performance", "", (), 1, 1, 0.0, 1.0, 1.0, counts=step.counts),),
+    )
+    text = exposition(view).decode()
+    assert 'boucle_step_became_total{step="performance",what="matched"} 30.0' in text

@@ -82,7 +82,12 @@ class _Snapshot(Collector):
         took = GaugeMetricFamily("boucle_step_seconds", "Time per Block", labels=["step", "quantile"])
         state = GaugeMetricFamily("boucle_step_state_bytes", "At the last checkpoint", labels=["step"])
         late = CounterMetricFamily("boucle_step_late_rows", "Rows after their turn", labels=["step"])
+        became = CounterMetricFamily(
+            "boucle_step_became", "What else became of a step's rows", labels=["step", "what"]
+        )
         for step in view.steps:
+            for what, count in step.counts.items():
+                became.add_metric([step.id, what], count)
             rows.add_metric([step.id, "in"], step.rows_in)
             rows.add_metric([step.id, "out"], step.rows_out)
             _quantiles(took, step.id, step.p50_us / 1e6, step.p99_us / 1e6)
@@ -106,6 +111,7 @@ class _Snapshot(Collector):
             took,
             state,
             late,
+            became,
             behind,
         )
         waiting = view.backlog

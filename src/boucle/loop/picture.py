@@ -10,6 +10,7 @@ from boucle.loop.metrics import exposition
 from boucle.loop.scored import scored
 from boucle.loop.trace import otlp
 from boucle.loop.view import Accounting, BacklogView, Live, LoopView, SourceView, StepView
+from boucle.ports import Counts
 
 if TYPE_CHECKING:
     from boucle.loop.run import Loop
@@ -124,6 +125,7 @@ class Picture:
                     p95,
                     self._loop.checkpoints.store.sizes.get(step.id, 0),
                     int(getattr(step.operator, "late_rows", 0)),
+                    step.operator.counts if isinstance(step.operator, Counts) else {},
                 )
             )
         return tuple(views)

@@ -124,6 +124,8 @@ class StepView(Struct, frozen=True):
     """Size of its state at the last checkpoint."""
     late_rows: int = 0
     """Rows that came after their turn."""
+    counts: dict[str, int] = {}
+    """What else became of its rows (`ports.Counts`)."""
 
 
 class ActuatorView(Struct, frozen=True):

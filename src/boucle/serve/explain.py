@@ -125,6 +125,11 @@ class Explain:
         self.unexplained = 0
         """Rows without a version: a fallback scored them, which has no trees."""
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """Rows that were explained, and rows that no trees scored."""
+        return {"explained": self.explained, "unexplained": self.unexplained}
+
     @classmethod
     def trace(cls, inputs: Inputs, *, keep: Sequence[str] = ("at",), **declared: Any) -> Traced:
         """What is kept, as it is; the rest from every column."""
