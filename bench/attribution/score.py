@@ -31,7 +31,7 @@ class Said(Struct, frozen=True):
     ended: float
     onset: float
     confidence: float
-    """The highest it came to."""
+    """When it was first said."""
 
 
 class Outcome(Struct, frozen=True):
@@ -71,6 +71,10 @@ class Outcome(Struct, frozen=True):
         """Whether a faulty sensor is among the candidates."""
         named = {sensor for one in said.candidates for sensor in sensors(one)}
         return any(named & set(fault.sensors) for fault in self.begun(said) if fault.family == "sensor")
+
+    def right(self, said: Said) -> bool:
+        """Whether the family is right, and for a sensor the sensor too: what an action rests on."""
+        return self.right_family(said) and (said.family != "sensor" or self.right_sensor(said))
 
     def right_cause(self, said: Said) -> bool:
         """Whether cause and, for a sensor, the sensor are what is wrong."""
@@ -124,7 +128,7 @@ def _said(run: Sequence[Mapping[str, Any]]) -> Said:
         begun=begun,
         ended=ended,
         onset=_seconds(last["onset"]) if last["onset"] is not None else begun,
-        confidence=max(row["confidence"] for row in run),
+        confidence=run[0]["confidence"],
     )
 
 

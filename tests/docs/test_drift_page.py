@@ -19,7 +19,9 @@ def test_the_python_runs() -> None:
 
 
 def test_the_steps_exist() -> None:
-    steps: list[dict[str, Any]] = [step for text in blocks("yaml") for step in yaml.safe_load(text).get("steps", [])]
+    steps: list[dict[str, Any]] = [
+        step for text in blocks("yaml") for step in yaml.safe_load(text).get("steps", [])
+    ]
     assert len(steps) == 2
     for step in steps:
         module, _, name = step["use"].partition(":")
