@@ -126,6 +126,13 @@ def versions_of_next(score: Score, first: list[str]) -> list[str]:
     return given
 
 
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("three")
+    registered(folder, linear(1.0), linear(2.0), linear(3.0))
+    return folder
+
+
 @given(
     cuts=st.lists(st.integers(1, 9), min_size=1, max_size=12),
     changes=st.lists(st.tuples(st.integers(0, 60), st.sampled_from([1.0, 2.0, 3.0])), max_size=5),
@@ -134,18 +141,19 @@ def versions_of_next(score: Score, first: list[str]) -> list[str]:
 @settings(max_examples=25, deadline=None)
 def test_any_cut_into_blocks_gives_the_same_versions(
     tmp_path_factory: pytest.TempPathFactory,
+    three: Path,
     cuts: list[int],
     changes: list[tuple[int, float]],
     restart: int,
 ) -> None:
-    folder = tmp_path_factory.mktemp("cuts")
-    weights = {1.0: linear(1.0), 2.0: linear(2.0), 3.0: linear(3.0)}
-    registered(folder, *weights.values())
+    folder = three
+    weights = (1.0, 2.0, 3.0)
+    run = tmp_path_factory.mktemp("cuts")
     score = Score("risk", model=MODEL, folder=folder)
     ready = {
         weight: score._follower._load(f"models:risk/{number}") for number, weight in enumerate(weights, 1)
     }
-    score.attach(folder / "run", lambda *_: None)
+    score.attach(run, lambda *_: None)
     score.live()
     due, kept, at, given = sorted(changes, key=lambda one: one[0]), None, 0, list[float]()
     for value in range(60):
@@ -156,7 +164,7 @@ def test_any_cut_into_blocks_gives_the_same_versions(
         given += score.step(rows([1.0]))[0].rows["risk"].to_pylist()
     score.close()
     again = Score("risk", model=MODEL, folder=folder)
-    again.attach(folder / "run", lambda *_: None)
+    again.attach(run, lambda *_: None)
     if kept is not None:
         again.restore(kept)
         at = restart
@@ -216,7 +224,7 @@ def test_a_version_that_cannot_be_used_changes_nothing(
     assert versions(score, [1.0]) == ["1"]
     for number, code in ((2, "B654"), (3, "B654")):
         registry.promote("risk", number, by="tests")
-        until(lambda: told[-1][0] == "model_trouble" and told[-1][1]["reason"] == "refused")
+        until(lambda: bool(told) and told[-1][0] == "model_trouble")
         assert code in told[-1][1]["why"]
         assert versions(score, [1.0]) == ["1"]
         registry.rollback("risk", by="tests")
@@ -247,7 +255,7 @@ def test_a_corrupted_file_is_refused_and_taken_once_it_is_repaired(
     assert versions(again, [1.0]) == ["1"]
     registry.promote("risk", 2, by="tests")
     object_.write_bytes(sound[:-7])
-    until(lambda: versions(again, [1.0]) == ["2"] or told[-1][0] == "model_trouble")
+    until(lambda: versions(again, [1.0]) == ["2"] or (bool(told) and told[-1][0] == "model_trouble"))
     object_.write_bytes(sound)
     until(lambda: versions(again, [1.0]) == ["2"])
     assert again.ledger.balanced()

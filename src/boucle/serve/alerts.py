@@ -12,6 +12,9 @@ Tell = Callable[[str, str, dict[str, str], dict[str, Any]], None]
 _QUIET = 1.0
 """Seconds without a repetition after which something is over: a model at its deadline's edge would tell every Block."""
 
+_LASTING = frozenset({"registry", "refused", "disk"})
+"""Troubles that last until whoever met them says otherwise, however seldom they are met."""
+
 _SAYS = {
     "deadline": ("it did not answer in time", "il n'a pas répondu à temps"),
     "queue": ("earlier Blocks still wait for it", "des blocs antérieurs l'attendent encore"),
@@ -55,14 +58,17 @@ class Alerts:
             }
             self.tell("model_trouble", "warning", says, {"reason": reason, **evidence})
 
-    def well(self, *reasons: str, at_once: bool = False) -> None:
-        """What was quiet for a second (or at once) is over; of these reasons, or of all."""
+    def quiet(self) -> None:
+        """Rows were scored: what was said of rows and has been quiet for a second is over."""
         now = time.monotonic()
-        for reason, last in list(self._on.items()):
-            if (reasons and reason not in reasons) or (not at_once and now - last < _QUIET):
-                continue
-            del self._on[reason]
-            if self.tell is not None:
+        self.well(
+            *(one for one, last in list(self._on.items()) if one not in _LASTING and now - last > _QUIET)
+        )
+
+    def well(self, *reasons: str) -> None:
+        """These are over."""
+        for reason in reasons:
+            if self._on.pop(reason, None) is not None and self.tell is not None:
                 english, french = _SAYS[reason]
                 says = {
                     "en": f"Model of {self._step}: well again (before: {english}).",

@@ -182,7 +182,7 @@ class Follower:
             except (BoucleError, OSError) as error:
                 self._alerts.trouble("registry", why=str(error))
                 continue
-            self._alerts.well("registry", at_once=True)
+            self._alerts.well("registry")
             if news:
                 deliver(news)
 
@@ -230,7 +230,7 @@ class Follower:
                 refused = True
                 self._alerts.trouble("refused", arm=arm, why=str(error))
         if not refused:
-            self._alerts.well("refused", at_once=True)
+            self._alerts.well("refused")
         return news, refused
 
     def close(self) -> None:

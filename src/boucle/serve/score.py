@@ -15,6 +15,7 @@ from boucle.models.registry import open_model
 from boucle.ports import Traced
 from boucle.serve.alerts import Alerts, Tell
 from boucle.serve.declared import Declared
+from boucle.serve.fallback import Fallbacks
 from boucle.serve.follow import CHAMPION, SHADOW, Follower
 from boucle.serve.ledger import Ledger
 from boucle.serve.ready import Identity, Ready
@@ -80,7 +81,12 @@ class Score:
         self._arms: dict[str, Ready] = {}
         self._beside: Ready | None = None
         self._unfound: BoucleError | None = None
+        self._found: dict[str, Ready] = {}
+        self._resumed = True
+        self._kept = (0, 0)
+        """Rows at the last two checkpoints: the newest may not have come to the disk."""
         self._find()
+        Fallbacks(stream, self.declared.fallback, self._outputs())
 
     def _find(self) -> None:
         try:
@@ -92,7 +98,7 @@ class Score:
             self._unfound = told
             return
         self._beside = found.pop(SHADOW, None)
-        self._arms = found
+        self._arms = self._found = found
 
     @classmethod
     def trace(cls, inputs: Inputs, *, model: str | Path, folder: str | Path = ".", **declared: Any) -> Traced:
@@ -124,11 +130,14 @@ class Score:
                 self._follower.outputs = self._arms[CHAMPION].outputs
             elif not self.declared.fallback:
                 raise self._unfound
-        self._resume(0, _identities(self._arms))
+        self._resumed = False
 
     def live(self) -> None:
         """What was scored before is scored again: from now on promotions are followed and deadlines hold."""
+        if not self._resumed:
+            self._resume(self.ledger.rows, _identities(self._arms))
         self._live = True
+        self._deliver(self._found)  # a model folder may hold another model than before the restart
         self._follower.start(self._deliver)
 
     def _deliver(self, news: Mapping[str, Ready | None]) -> None:
@@ -148,6 +157,8 @@ class Score:
 
     def step(self, block: Block) -> Sequence[Block]:
         """The Block with the outputs; SignatureMismatch when it has other columns and no fallback is declared."""
+        if not self._resumed:
+            self._resume(self.ledger.rows, _identities(self._arms))
         if self._news is not None and self._live and not self._due:
             self._change()
         first, end = self.ledger.rows, self.ledger.rows + block.rows.num_rows
@@ -156,7 +167,7 @@ class Score:
         else:
             rows = self._score(block.rows)
         if self.alerts and self._live:
-            self.alerts.well(*(one for one in self.alerts.on if one not in {"registry", "refused"}))
+            self.alerts.quiet()
         return (Block(self._stream, rows, block.watermark, block.position),)
 
     def _in_pieces(self, rows: pa.RecordBatch, first: int, end: int) -> pa.RecordBatch:
@@ -237,7 +248,7 @@ class Score:
             return
         before = self._arms.get(CHAMPION)
         self._play(arms)
-        self.alerts.well("unavailable", "disk", at_once=True)
+        self.alerts.well("unavailable", "disk")
         self._tell_change(before, arms.get(CHAMPION))
 
     def _tell_change(self, before: Ready | None, after: Ready | None) -> None:
@@ -283,7 +294,8 @@ class Score:
 
     def snapshot(self) -> bytes:
         """Counts and versions; the models themselves are found again by their names and digests."""
-        self.switches.forget(self.ledger.rows)
+        self.switches.forget(self._kept[0])
+        self._kept = (self._kept[1], self.ledger.rows)
         return msgspec.msgpack.encode((_VERSION, self.ledger, _identities(self._arms)))
 
     def restore(self, state: bytes) -> None:
@@ -304,13 +316,13 @@ class Score:
 
     def _resume(self, row: int, arms: Arms) -> None:
         """Continue at a row: with the versions recorded for it, or `arms` where nothing is recorded."""
-        held = self.switches.at(row)
-        if held is None:
-            if arms:
-                self.switches.switch(row, arms)
-        else:
+        self._resumed = True
+        held, later = self.switches.at(row), self.switches.after(row)
+        if held is not None:
             arms = held.arms
-        self._due = [] if self._live else self.switches.after(row)
+        elif arms and not later:
+            self.switches.switch(row, arms)
+        self._due = [] if self._live else later
         if arms != _identities(self._arms):
             self._play(self._by(arms))
 

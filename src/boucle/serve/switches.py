@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from boucle.errors import BoucleError, Unavailable
+from boucle.lake.place import fsync
 from boucle.serve.ready import Identity
 
 __all__ = ["Arms", "Fell", "Switch", "Switches"]
@@ -76,12 +77,15 @@ class Switches:
             return
         path = self._folder / "switches.jsonl"
         beside = path.with_suffix(".new")
-        beside.write_bytes(b"".join(msgspec.json.encode(one) + b"\n" for one in (*self.switches, *falls)))
-        with beside.open("ab") as written:
-            os.fsync(written.fileno())
-        beside.replace(path)
+        try:
+            beside.write_bytes(b"".join(msgspec.json.encode(one) + b"\n" for one in (*self.switches, *falls)))
+            fsync(beside)
+            beside.replace(path)
+            held = os.open(path, os.O_WRONLY | os.O_APPEND)
+        except OSError:
+            return  # it stays as long as it is: another time
         os.close(self._file)
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND)
+        self._file = held
 
     def switch(self, row: int, arms: Arms) -> None:
         """From `row` on these score. Unavailable (B652) when the disk does not take it: nothing has changed then."""
@@ -100,9 +104,11 @@ class Switches:
         if self._file is None:
             return
         one = Fell(row, end, arm, reason)
-        self.falls.append(one)
-        if len(self.falls) > 4096:
-            self.falls = self.falls[2048:]  # in memory: they are asked for at a restart only
+        last = self.falls[-1] if self.falls else None
+        if last is not None and (last.end, last.arm, last.reason) == (row, arm, reason):
+            self.falls[-1] = Fell(last.row, end, arm, reason)
+        else:
+            self.falls.append(one)
         try:
             os.write(self._file, msgspec.json.encode(one) + b"\n")
         except OSError:
@@ -110,8 +116,7 @@ class Switches:
 
     def at(self, row: int) -> Switch | None:
         """The switch that holds at a row; None when nothing is recorded so far back."""
-        held = [one for one in self.switches if one.row <= row]
-        return held[-1] if held else None
+        return next((one for one in reversed(self.switches) if one.row <= row), None)
 
     def after(self, row: int) -> list[Switch]:
         """The switches beyond a row, the earliest first."""
