@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bench.figures import Figure, figure, publish
-from bench.public_data import asked, beside
+from bench.judged.data import beside, options
 
 POLLUTANTS = ("PM2.5", "O3", "NO2")
 _FEW_MINUTES = 45
@@ -111,7 +111,7 @@ def halves(rows: Wide) -> tuple[Wide, Wide]:
 
 
 def main() -> None:
-    folder, options = asked(__doc__, "epa_colocation")
+    folder, asked = options(__doc__, "epa_colocation")
     data = hours(folder)
     table: dict[str, tuple[float | str, ...]] = {}
     figures: list[Figure] = []
@@ -139,10 +139,10 @@ def main() -> None:
                 figures.append(
                     figure(f"epa_{short}_rmse_new_unit", new, "", peer="raw sensor", peer_value=raw)
                 )
-    if not options.json:
+    if not asked.json:
         columns = ("raw", "calibrated, later", "calibrated on other units", "mean of the training hours")
         print(beside("EPA co-location, RMSE (ug/m3, ppb)", "none on this set", columns, table))
-    publish(figures, options)
+    publish(figures, asked)
 
 
 if __name__ == "__main__":

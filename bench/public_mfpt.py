@@ -19,7 +19,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from bench.figures import figure, publish
-from bench.public_data import asked, beside
+from bench.judged.data import beside, options
 from boucle.edge.spectrum import Envelope, line_ratio
 
 WINDOW_S = 1.0
@@ -91,7 +91,7 @@ def recordings(folder: Path) -> dict[str, Named]:
 
 
 def main() -> None:
-    folder, options = asked(__doc__, "mfpt_bearing")
+    folder, asked = options(__doc__, "mfpt_bearing")
     found = recordings(folder)
     ways = {
         "both": [right(one.label, one.adaptive + one.fixed) for one in found.values()],
@@ -104,7 +104,7 @@ def main() -> None:
         for one in found.values()
         for outer, inner in one.fixed
     ]
-    if not options.json:
+    if not asked.json:
         rows = {
             file: (one.label, f"{one.band[0]:.0f}-{one.band[1]:.0f} Hz",
                    *np.median(one.adaptive, axis=0), *np.median(one.fixed, axis=0))
@@ -119,7 +119,7 @@ def main() -> None:
         figure("mfpt_right_fixed_band", share["fixed"], "%"),
         figure("mfpt_right_every_second", 100 * sum(seconds) / len(seconds), "%"),
     ]
-    publish(figures, options)
+    publish(figures, asked)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 from msgspec import Struct
 
 from bench.figures import figure, publish
-from bench.public_data import asked, beside
-from bench.public_skab_score import Outliers, change_points, outliers, windows
+from bench.judged.data import beside, options
+from bench.judged.skab import Outliers, change_points, outliers, windows
 from boucle.block import Block, Position
 from boucle.edge.departure import Departure
 
@@ -103,7 +103,7 @@ def in_a_window(told: dict[str, Told], width: float) -> float:
 
 
 def main() -> None:
-    folder, options = asked(__doc__, "skab")
+    folder, asked = options(__doc__, "skab")
     told = judge(folder)
     result: Outliers = outliers([one.anomaly for one in told.values()], [one.alert for one in told.values()])
     points, changes = [one.points for one in told.values()], [one.changes for one in told.values()]
@@ -131,7 +131,7 @@ def main() -> None:
         figure("skab_alarms_per_file", sum(map(len, changes)) / max(1, len(told)), ""),
         figure("skab_nab_blind_15s", change_points(points, blind, "standard"), ""),
     ]
-    if not options.json:
+    if not asked.json:
         ours = (result.f1, 100 * result.far, 100 * result.mar)
         print(
             beside(
@@ -147,7 +147,7 @@ def main() -> None:
         for name, one in told.items():
             alone = outliers([one.anomaly], [one.alert])
             print(f"  {name:15} F1 {alone.f1:.2f}  FAR {alone.far:6.1%}  MAR {alone.mar:6.1%}")
-    publish(figures, options)
+    publish(figures, asked)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
     python -m bench.public_tep --data DIR      # DIR holds tep.parquet
 
 Every method learns from the fault-free training run (500 rows, 3 minutes apart) and no other; its limits
-leave out 1 % of that run's rows, judged five times by a model of the other four fifths. A fault begins after eight hours
-of its test run. Per fault: detection rate (share of rows called after it began) and delay (minutes until the first of
-three rows called in a row; `-` when never). False alarms: the share of rows called before, and on the fault-free test run.
+leave out 1 % of that run's rows, judged five times by a model of the other four fifths. A fault begins after eight
+hours of its test run. Per fault: detection rate (share of rows called after it began) and delay (minutes until the
+first of three rows called in a row; `-` when never). False alarms: the share of rows called before, and on the
+fault-free test run.
 
     PCA             T² and SPE of the components that hold 85 % of the variance (Chiang, Russell & Braatz 2001, ch. 4)
     dynamic PCA     the same of each row beside the two before it (Ku, Storer & Georgakis 1995)
@@ -24,7 +25,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bench.figures import Figure, figure, publish
-from bench.public_data import asked, beside
+from bench.judged.data import beside, options
 
 Wide = NDArray[np.float64]
 Called = Callable[[Wide], NDArray[np.bool_]]
@@ -134,7 +135,7 @@ def delay(called: NDArray[np.bool_]) -> float:
 
 
 def main() -> None:
-    folder, options = asked(__doc__, "tennessee_eastman")
+    folder, asked = options(__doc__, "tennessee_eastman")
     data = runs(folder)
     train, _ = data[0, "train"]
     fits: dict[str, Fit] = {"PCA": pca, "dynamic PCA": lambda rows: pca(rows, 2), "residuals": residuals}
@@ -170,10 +171,10 @@ def main() -> None:
             figures.append(
                 figure(f"tep_{short}_false_alarms_run", 100 * float(judge(data[0, "test"][0]).mean()), "%")
             )
-    if not options.json:
+    if not asked.json:
         columns = [f"{name}, {what}" for name in methods for what in ("detected %", "delay min")]
         print(beside("Tennessee Eastman", "see docs/why/public-data.md", columns, table))
-    publish(figures, options)
+    publish(figures, asked)
 
 
 if __name__ == "__main__":

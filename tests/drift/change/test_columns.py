@@ -74,7 +74,7 @@ def test_binned_distances_are_those_of_scipy_on_all_rows() -> None:
 
 def test_false_alarms_when_nothing_changed_stay_under_the_declared_rate() -> None:
     windows = alarms = 0
-    for seed in range(20):
+    for seed in range(12):
         step = DataDrift(
             "drift",
             columns=[f"c{place}" for place in range(10)],
@@ -87,7 +87,7 @@ def test_false_alarms_when_nothing_changed_stay_under_the_declared_rate() -> Non
         times = {row["at"] for row in rows}
         windows += len(times)
         alarms += len({row["at"] for row in rows if row["drifted"]})
-    assert windows == 200
+    assert windows == 120
     assert alarms / windows <= 0.1  # any column of ten
 
 
@@ -95,7 +95,7 @@ def test_benjamini_hochberg_finds_more_and_a_shift_of_half_a_deviation_is_found(
     powers = []
     for control in ("by", "bh"):
         hits = 0
-        for seed in range(10):
+        for seed in range(5):
             step = DataDrift("drift", columns=[f"c{place}" for place in range(10)], reference=1000, window=200,
                              rate=0.05, least=0.1, control=control)  # type: ignore[arg-type]  # fmt: skip
             told(step, block(numbers(1000, 10, seed)))
@@ -103,14 +103,14 @@ def test_benjamini_hochberg_finds_more_and_a_shift_of_half_a_deviation_is_found(
             later["c3"] = later["c3"] + 0.5
             hits += any(row["drifted"] and row["column"] == "c3" for row in told(step, block(later, 1000)))
         powers.append(hits)
-    assert powers[0] >= 9
+    assert powers[0] >= 4
     assert powers[1] >= powers[0]
 
 
 def test_slow_signals_do_not_alarm_on_their_own_slowness() -> None:
     """An AR(1) signal of 20 rows: taken as independent, most windows would alarm."""
     alarms = windows = 0
-    for seed in range(8):
+    for seed in range(5):
         noise = np.random.default_rng(seed).normal(size=12_000)
         slow = np.zeros(12_000)
         for place in range(1, 12_000):
@@ -139,7 +139,7 @@ def by_press(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["press"], row["at"], row["column"], row["kind"]))
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(st.sets(st.integers(1, 1099), max_size=6))
 def test_cuts_and_restarts_change_nothing(places: set[int]) -> None:
     columns = plant(1100, 7)

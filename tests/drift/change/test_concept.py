@@ -34,11 +34,12 @@ def test_a_model_that_grew_worse_is_told_with_its_onset(detector: Any, declared:
     assert isinstance(step, Operator)
     wrong = errors(1)
     if detector == "kswin":  # thirty zeros and ones are too few for it
-        wrong = np.random.default_rng(1).gamma(4, np.repeat([0.025, 0.1], [800, 400]))
+        wrong = np.random.default_rng(1).gamma(4, np.repeat([0.025, 0.1], [800, 400]))[600:900]
     row = told(step, block({"wrong": wrong}))[0]
     assert (row["kind"], row["drifted"], row["p"]) == (detector, True, None)
     assert row["effect"] == pytest.approx(0.35, abs=0.2)
-    assert abs(row["since"].timestamp() - START // SECOND - 800) < 60
+    onset = 200 if detector == "kswin" else 800
+    assert abs(row["since"].timestamp() - START // SECOND - onset) < 60
     assert row["at"] > row["since"]
     assert "the error went from 0." in row["says_en"]
     assert "l'erreur est passée de 0," in row["says_fr"]
@@ -47,9 +48,9 @@ def test_a_model_that_grew_worse_is_told_with_its_onset(detector: Any, declared:
 def test_adwin_is_silent_when_nothing_changed_and_when_it_grew_better() -> None:
     quiet = sum(
         len(told(ConceptDrift("d", columns=["wrong"]), block({"wrong": errors(seed, 0.2, 0.2)})))
-        for seed in range(8)
+        for seed in range(5)
     )
-    assert quiet <= 1  # of 9 600 rows
+    assert quiet <= 1  # of 6 000 rows
     better = block({"wrong": errors(3, 0.4, 0.1)})
     assert told(ConceptDrift("d", columns=["wrong"]), better) == []
     (row,) = told(ConceptDrift("d", columns=["wrong"], direction="both"), better)
@@ -59,9 +60,9 @@ def test_adwin_is_silent_when_nothing_changed_and_when_it_grew_better() -> None:
 
 @pytest.mark.parametrize("detector", ["adwin", "page_hinkley", "kswin"])
 def test_cuts_and_restarts_change_nothing(detector: Any) -> None:
-    rows = 400 if detector == "kswin" else 1200
+    rows = 240 if detector == "kswin" else 1200
 
-    @settings(max_examples=3, deadline=None)
+    @settings(max_examples=2, deadline=None)
     @given(st.sets(st.integers(1, rows - 1), max_size=4))
     def law(places: set[int]) -> None:
         wrong = errors(1, rows=rows, change=rows // 2)

@@ -5,14 +5,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bench.figures import Options
+from bench.figures import Options, publish
 
-__all__ = ["asked", "beside"]
+__all__ = ["beside", "options"]
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
-def asked(description: str | None, name: str) -> tuple[Path, Options]:
+def options(description: str | None, name: str) -> tuple[Path, Options]:
     """The folder of the data set and how to print; ends the program with a clear word when it is not there."""
     head, _, _ = (description or "").strip().partition("\n")
     parser = argparse.ArgumentParser(
@@ -26,6 +26,8 @@ def asked(description: str | None, name: str) -> tuple[Path, Options]:
     given = parser.parse_args()
     if not any(given.data.glob("*.parquet")):
         sys.stderr.write(f"skipped: {name} is not in {given.data}; give its folder with --data\n")
+        if given.json:
+            publish([], Options(quick=given.quick, json=True))
         raise SystemExit(0)
     return given.data, Options(quick=given.quick, json=given.json)
 
