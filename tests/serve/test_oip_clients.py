@@ -67,6 +67,7 @@ def test_tritons_client(server: ModelServer) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_kserves_client(server: ModelServer) -> None:
     rest, rpc = talk("kserve", server, make=False)
     for told in (rest, rpc):

@@ -13,6 +13,7 @@ import grpc
 import httpx
 import pytest
 
+from boucle.cli.answer import readable
 from boucle.errors import BoucleError
 from boucle.models.registry import Registry
 from boucle.serve.oip.answering import Answering, Limits
@@ -225,12 +226,14 @@ def test_predictions_and_shadows_reach_the_lake(tmp_path: Path) -> None:
             body = columns(2, id=f"r{number}")
             assert client.post("/v2/models/tiny/infer", json=body).status_code == 200
         client.post("/v2/models/tiny/versions/2/infer", json=columns(1, id="asked"))
-        until(lambda: sum(one.rows for one in made.shadows.compared().values()) == 8)
+        until(lambda: sum(one.rows for one in made.shadows.compared().values()) == 16)
         page = client.get("/metrics").text
-    assert 'boucle_shadow_rows_total{model="tiny",shadow="2",version="1"} 8.0' in page
-    (compared,) = made.shadows.compared().values()
-    assert [compared.mean, compared.largest] == [pytest.approx(0.25, abs=1e-6)] * 2
-    rows = [row for block in predictions.table.scan(None, None) for row in block.rows.to_pylist()]
+    told = 'boucle_shadow_rows_total{model="tiny",output="health",shadow="2",version="1"} 8.0'
+    assert told in page
+    health, hours = made.shadows.compared().values()
+    assert [health.sums[0] / 8, health.largest] == [pytest.approx(0.25, abs=1e-6)] * 2
+    assert (health.agreed, hours.agreed) == (0, 8)
+    rows = [row for block in predictions.table.scan(None, None) for row in readable(block.rows)]
     roles = [row["role"] for row in rows]
     assert [roles.count(role) for role in ("champion", "shadow", "asked")] == [8, 8, 1]
     assert predictions.stored == 17
@@ -265,7 +268,7 @@ def test_answers_on_the_way_arrive_when_the_server_ends(tmp_path: Path) -> None:
     made = answering(tmp_path)
     served = made.shelf.find("tiny")
     assert served is not None
-    whole = {"name": "features", "shape": [20_000, 2], "datatype": "FP32", "data": [1.0] * 40_000}
+    whole = {"name": "features", "shape": [4_000, 2], "datatype": "FP32", "data": [1.0] * 8_000}
     got: list[int] = []
     with running(made) as server:
         served.row_s = 1.0

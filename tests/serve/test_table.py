@@ -39,14 +39,14 @@ def readings(begin: int, end: int, **more: Any) -> Block:
 
 @pytest.fixture
 def source(tmp_path: Path) -> LakeTable:
-    table = LakeTable(tmp_path / "lake" / "raw" / "readings", partition_by=("machine", "day"))
+    table = LakeTable(tmp_path / "lake" / "raw" / "readings", partition_by=("day",))
     table.append(readings(0, 10))
     return table
 
 
 @pytest.fixture
 def target(tmp_path: Path) -> LakeTable:
-    return LakeTable(tmp_path / "lake" / "gold" / "scored", partition_by=("machine", "day"))
+    return LakeTable(tmp_path / "lake" / "gold" / "scored", partition_by=("day",))
 
 
 def rows_of(table: LakeTable) -> list[dict[str, Any]]:
@@ -120,7 +120,7 @@ def test_rows_taken_away_from_the_source_are_told(source: LakeTable, target: Lak
 def test_two_runs_at_once_add_nothing_twice(source: LakeTable, target: LakeTable) -> None:
     scored(source, target)
     source.append(readings(10, 12))
-    other = LakeTable(target.folder, partition_by=("machine", "day"))
+    other = LakeTable(target.folder, partition_by=("day",))
     more = iter([readings(12, 14)])
 
     def meanwhile(done: int) -> None:

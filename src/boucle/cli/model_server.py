@@ -1,6 +1,7 @@
 """`boucle serve --models`: the models of a registry or a folder, over the Open Inference Protocol."""
 
 import argparse
+import gc
 import json
 import sys
 from collections.abc import Callable
@@ -71,6 +72,8 @@ def serve_models(options: argparse.Namespace) -> int:
     with interruptible() as stop:
         server = ModelServer(answering, http=http, grpc=grpc, certificate=pair)
         server.start()
+        gc.collect()
+        gc.freeze()  # what was made until now stays: to look through it again costs pauses of milliseconds
         try:
             _say(server.url, f"{grpc[0]}:{server.grpc[1] if server.grpc else 0}", shelf.offers(), options)
             shelf.on_change = None if options.json else _changed

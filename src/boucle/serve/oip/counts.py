@@ -109,17 +109,20 @@ class _Snapshot(Collector):
             ready.add_metric([name, version], float(offer.default is not None))
             stale.add_metric([name], float(bool(offer.problem)))
         yield from (ready, stale)
-        labels = ["model", "version", "shadow"]
+        labels = ["model", "version", "shadow", "output"]
         rows = CounterMetricFamily("boucle_shadow_rows", "Rows scored beside the answer", labels=labels)
-        shed = CounterMetricFamily("boucle_shadow_shed_rows", "Rows the shadow was too late for")
-        mean = GaugeMetricFamily("boucle_shadow_difference_mean", "Mean |difference|", labels=labels)
-        most = GaugeMetricFamily("boucle_shadow_difference_max", "Largest |difference|", labels=labels)
+        agreed = CounterMetricFamily("boucle_shadow_agreed_rows", "Rows with the same score", labels=labels)
+        apart = GaugeMetricFamily("boucle_shadow_difference", "|difference|", labels=[*labels, "quantile"])
         for key, one in self._shadows.compared().items():
             rows.add_metric(list(key), one.rows)
-            mean.add_metric(list(key), one.mean)
-            most.add_metric(list(key), one.largest)
-        shed.add_metric([], self._shadows.shed)
-        yield from (rows, shed, mean, most)
+            agreed.add_metric(list(key), one.agreed)
+            for share in (0.5, 0.99, 1.0):
+                if one.rows:
+                    apart.add_metric([*key, f"{share:g}"], one.quantile(share))
+        yield from (rows, agreed, apart)
+        yield CounterMetricFamily(
+            "boucle_shadow_shed_rows", "Rows the shadow was too late for", self._shadows.shed
+        )
         if self._predictions is not None:
             kept = CounterMetricFamily("boucle_predictions", "Rows of the prediction log", labels=["outcome"])
             for outcome in ("stored", "shed"):

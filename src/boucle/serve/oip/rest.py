@@ -4,6 +4,7 @@ import json
 import time
 import zlib
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
@@ -155,6 +156,7 @@ def index(answering: Answering) -> list[dict[str, str]]:
     return told
 
 
+@lru_cache(1024)
 def _model(path: str) -> tuple[str, str, str]:
     """Name, version and verb of `/v2/models/NAME[/versions/VERSION][/VERB]`."""
     parts = [unquote(one) for one in path.strip("/").split("/")]

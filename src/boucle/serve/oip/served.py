@@ -34,6 +34,7 @@ class Served:
         self._place = {column: index for index, column in enumerate(self.columns)}
         self._inputs = [datatype_of(field.type) for field in file.manifest.signature()]
         self._outputs = {field.name: datatype_of(field.type) for field in file.manifest.gives()}
+        self.gives = tuple(self._outputs)
         self._model = OnnxModel(file)
         self._lock = threading.Lock()
         self.row_s = self._warm()

@@ -8,36 +8,24 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
-from msgspec import Struct
 from numpy.typing import NDArray
 
 from boucle.errors import BoucleError
+from boucle.serve.agreement import Agreement
 from boucle.serve.oip.predictions import Predictions, Scored
 from boucle.serve.oip.served import Served
 
 if TYPE_CHECKING:
     from boucle.serve.oip.shelf import Shelf
 
-__all__ = ["Compared", "Shadows"]
+__all__ = ["Shadows"]
 
 log = logging.getLogger("boucle.serve.oip.shadow")
 
 _PAUSE_S = 0.005
 """How long requests gather: a thread that is woken for each costs more than the score."""
-
-
-class Compared(Struct):
-    """How far a challenger is from the champion, over the rows that both could score."""
-
-    rows: int = 0
-    total: float = 0.0
-    largest: float = 0.0
-
-    @property
-    def mean(self) -> float:
-        """The mean absolute difference; 0 before the first row."""
-        return self.total / self.rows if self.rows else 0.0
 
 
 class Shadows:
@@ -49,7 +37,7 @@ class Shadows:
         self._shelf, self._predictions, self._most = shelf, predictions, most
         self._waiting: deque[Scored] = deque()
         self._rows = 0
-        self._compared: dict[tuple[str, str, str], Compared] = {}
+        self._compared: dict[tuple[str, str, str, str], Agreement] = {}
         self._lock = threading.Lock()
         self._some = threading.Event()
         self._ends = False
@@ -80,50 +68,57 @@ class Shadows:
         if not self._some.is_set():
             self._some.set()
 
-    def compared(self) -> dict[tuple[str, str, str], Compared]:
-        """By model, champion and challenger."""
+    def compared(self) -> dict[tuple[str, str, str, str], Agreement]:
+        """By model, champion, challenger and output: how far they agree on the rows that both could score."""
         with self._lock:
-            return dict(self._compared)
+            return {
+                key: msgspec.convert(msgspec.to_builtins(one), Agreement)
+                for key, one in self._compared.items()
+            }
 
     def _work(self) -> None:
-        stop = threading.Event()
+        pause = threading.Event()
         while not (self._ends and not self._waiting):
             self._some.wait()
             if not self._ends:
-                stop.wait(_PAUSE_S)
+                pause.wait(_PAUSE_S)
             self._some.clear()
             with self._lock:
                 batch, self._waiting = self._waiting, deque()
+            by_model: dict[Served, list[Scored]] = {}
             for scored in batch:
+                by_model.setdefault(scored.model, []).append(scored)
+            for model, answered in by_model.items():
                 try:
-                    self._again(scored)
+                    self._again(model, answered)
                 except BoucleError as error:
-                    log.warning("the shadow of %s cannot score: %s", scored.model.name, error)
-                with self._lock:
-                    self._rows -= len(scored.rows)
+                    log.warning("the shadow of %s cannot score: %s", model.name, error)
+            with self._lock:
+                self._rows -= sum(len(scored.rows) for scored in batch)
 
-    def _again(self, scored: Scored) -> None:
-        shadow = self._shelf.offer(scored.model.name).shadow
-        if shadow is None or shadow is scored.model or shadow.columns != scored.model.columns:
+    def _again(self, model: Served, answered: list[Scored]) -> None:
+        shadow = self._shelf.offer(model.name).shadow
+        if shadow is None or shadow is model or shadow.columns != model.columns:
             return
-        scores = shadow.score(scored.rows)
-        self._compare(scored.model, shadow, scored.scores, scores)
-        if self._predictions is not None:
+        scores = shadow.score(np.concatenate([one.rows for one in answered]))
+        self._compare(model, shadow, np.concatenate([one.scores for one in answered]), scores)
+        if self._predictions is None:
+            return
+        begin = 0
+        for one in answered:
+            part = scores[begin : begin + len(one.rows)]
+            begin += len(one.rows)
             self._predictions.take(
-                Scored(
-                    shadow, scored.id, scored.wire, scored.at, scored.rows, scores, scored.seconds, "shadow"
-                )
+                Scored(shadow, one.id, one.wire, one.at, one.rows, part, one.seconds, "shadow")
             )
 
     def _compare(
         self, model: Served, shadow: Served, first: NDArray[np.float64], second: NDArray[np.float64]
     ) -> None:
-        if first.shape != second.shape:
+        if model.gives != shadow.gives:
             return
-        apart = np.abs(first - second).max(axis=1)
-        apart = apart[np.isfinite(apart)]
-        with self._lock:
-            one = self._compared.setdefault((model.name, model.version, shadow.version), Compared())
-            one.rows += len(apart)
-            one.total += float(apart.sum())
-            one.largest = max(one.largest, float(apart.max(initial=0.0)))
+        both = np.isfinite(first).all(axis=1) & np.isfinite(second).all(axis=1)
+        for index, output in enumerate(model.gives):
+            with self._lock:
+                key = (model.name, model.version, shadow.version, output)
+                self._compared.setdefault(key, Agreement()).add(first[both, index], second[both, index])
