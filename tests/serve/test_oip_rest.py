@@ -294,7 +294,7 @@ TENSORS = st.fixed_dictionaries(
 @example({"inputs": [{"name": "features", "shape": [0, 2], "datatype": "FP32", "data": []}]}, b"", None)
 def test_no_request_whatever_breaks_the_server(rest: Rest, body: Any, tail: bytes, size: int | None) -> None:
     head = json.dumps(body).encode()
-    headers = {} if size is None else {"inference-header-content-length": str(size if size else len(head))}
+    headers = {} if size is None else {"inference-header-content-length": str(size or len(head))}
     reply = ask(rest, head + tail, headers=headers)
     assert reply.status in {200, 400, 504}
     if reply.status != 200:
