@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boucle.drift.picture import picture
+from boucle.web.panel import proof_picture
+from boucle.web.speech import Speech
 from tests.drift.seconds import Row, seconds, verdicts
 
 JSON = st.recursive(
@@ -38,3 +40,13 @@ def test_the_suspect_stands_out() -> None:
 @given(st.dictionaries(NAMES, JSON), st.text(st.characters(min_codepoint=32, exclude_categories=["Cs"])))
 def test_anything_is_drawn(evidence: dict[str, Any], title: str) -> None:
     assert picture(evidence, title).startswith("<svg")
+
+
+def test_the_page_of_a_machine_shows_it_for_a_verdict_only() -> None:
+    speech = Speech("fr")
+    shown = proof_picture(
+        {"evidence": {"shift": {"x": [0.3, None]}, "slow": {"motor_current": "<b>"}}}, speech
+    )
+    assert "Variation par bande" in shown
+    assert "<b>" not in shown
+    assert proof_picture({"evidence": {"lag": 3}}, speech) == proof_picture({}, speech) == ""

@@ -5,6 +5,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from boucle.drift.picture import picture
 from boucle.event import Command, Event, Outcome, Receipt, Severity
 from boucle.loop.view import Accounting, LoopView, MachineView
 from boucle.web.speech import Speech
@@ -22,6 +23,7 @@ __all__ = [
     "is_well",
     "parts",
     "proof_of",
+    "proof_picture",
     "quality",
     "sentence",
     "unit_of",
@@ -122,7 +124,7 @@ def sentence(machine: MachineView, speech: Speech) -> str:
     return speech("line.calm" if machine.status == "normal" else "line.waiting")
 
 
-_SAID_ELSEWHERE = {"machine", "sensor", "at", "onset", "subject", "family", "cause", "pending"}
+_SAID_ELSEWHERE = {"machine", "sensor", "at", "onset", "subject", "family", "cause", "pending", "slow_limit"}
 """What the view shows already, or what only a machine wants to read."""
 
 
@@ -138,6 +140,14 @@ def evidence_rows(evidence: dict[str, Any], speech: Speech, units: dict[str, str
         for name, value in chosen.items()
         if name not in _SAID_ELSEWHERE and name != "evidence"
     ]
+
+
+def proof_picture(evidence: dict[str, Any], speech: Speech) -> str:
+    """The numbers of a verdict as bars, safe to show as it is; nothing for the evidence of other events."""
+    own = evidence.get("evidence")
+    if not isinstance(own, dict) or "shift" not in own:
+        return ""
+    return picture(own, speech("events.evidence"), language=speech.language)
 
 
 def _evidence(name: str, value: Any, speech: Speech, unit: str) -> str:

@@ -379,6 +379,8 @@ STRINGS: dict[str, dict[str, str]] = {
     "value.held_s": {"en": "Evidence held for (s)", "fr": "Preuves tenues depuis (s)"},
     "value.strength": {"en": "Strength over the limit", "fr": "Force au-dessus du seuil"},
     "value.size": {"en": "Size", "fr": "Ampleur"},
+    "value.candidates": {"en": "Sensors it may be", "fr": "Capteurs possibles"},
+    "value.calibrated_days_ago": {"en": "Calibrated (days ago)", "fr": "Étalonné il y a (jours)"},
     "order.stored": {"en": "in the MES: {state}", "fr": "dans le MES : {state}"},
     "jobstate.Released": {"en": "released", "fr": "libéré"},
     "jobstate.Running": {"en": "running", "fr": "en cours"},
