@@ -36,6 +36,7 @@ SCHEMES: dict[Port, dict[str, str]] = {
         "http": "boucle.act.mes:MesActuator",
         "https": "boucle.act.mes:MesActuator",
         "opc.tcp": "boucle.act.plc:PlcActuator",
+        "training": "boucle.act.training:TrainingActuator",
     },
     "table": {
         "postgresql": "boucle.lake.postgres:PostgresTable",

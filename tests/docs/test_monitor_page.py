@@ -17,7 +17,7 @@ def test_the_python_runs() -> None:
 
 
 def test_the_yaml_builds() -> None:
-    steps, rules, why = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    steps, rules, why, _ = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     (step,) = yaml.safe_load(steps)["steps"]
     assert Performance(step["id"], **step["with"]).counts["predictions"] == 0
     traced = Performance.trace({"scored": ["at"], "labels": ["at"]}, **step["with"])

@@ -103,7 +103,9 @@ class Loop:
         self.objectives = Objectives(sla, plan.project, self.folder, self.intakes, clock, self._tell)
         logs = {log.stream: log for log in (*self.tables.logs(), *(one.log for one in self.intakes.values()))}
         watched = logs if promises else {}
-        self.quality = QualityWatch(plan.project, watched, self.folder, clock, self._tell, self.intakes)
+        self.quality = QualityWatch(
+            plan.project, watched, self.folder, clock, self._tell, self.intakes, self.tables.lake
+        )
         self.path = Path(plan.steps, self._deciding(), self._beside())
         self.inlet = CommandInlet.declared(plan, clock, self.action, self.quarantine) if inlet else None
         self.watch = Watch(plan, self.intakes, self.actuators, clock, self._tell)
@@ -160,7 +162,9 @@ class Loop:
         opened = {}
         for name, spec in project.loop.actuators.items():
             address = parse_address(project.settings.fill(spec.to), "actuator")
-            opened[name] = adapter(address, "actuator")(address, clock=self.clock, **spec.with_)
+            # What trains here needs the product and this run's lake; a machine does not.
+            here = {"folder": project.folder, "run": self.folder} if address.scheme == "training" else {}
+            opened[name] = adapter(address, "actuator")(address, clock=self.clock, **{**here, **spec.with_})
         return opened
 
     def _deciding(self) -> dict[str, list[Callable[[Block], None]]]:
