@@ -108,6 +108,12 @@ class Attribute:
         del declared
         stream = one_of(inputs)
         heard = ["speed", "setpoint", *SLOW]
+        heard += [
+            name
+            for slow in SLOW
+            for name in (f"{slow}_noise", f"{slow}_count")
+            if name in inputs.get(stream, ())
+        ]
         for axis in axes:
             heard += [f"{axis}_band_{band}" for band in range(BANDS)]
             heard += [f"{axis}_{name}" for name in ("bpfo", "bpfi", "mean", "count")]
