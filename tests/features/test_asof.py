@@ -108,6 +108,13 @@ def test_a_label_counts_from_when_it_is_known() -> None:
     assert decisions(rows, late, ["card"], 15).column("_at").to_pylist() == [0, 5]
 
 
+def test_a_yes_that_is_told_early_waits_for_the_others() -> None:
+    both = Label(table="frauds", column="fraud", known="told", delay=10)
+    rows = labels([("a", 0, 10, 0), ("a", 5, 1, 1), ("a", 6, 30, 0)])
+    assert decisions(rows, both, ["card"], 14).column("_at").to_pylist() == [0]
+    assert decisions(rows, both, ["card"], 20).column("_at").to_pylist() == [0, 5]
+
+
 def test_moments_of_any_type_are_nanoseconds() -> None:
     for unit in ("s", "ms", "us", "ns"):
         column = pa.chunked_array([pa.array([1], pa.int64()).cast(pa.timestamp(unit, "UTC"))])

@@ -27,8 +27,9 @@ def decisions(
 ) -> pa.Table:
     """What can be learnt at a cut: entity, `_at` (nanoseconds), `_label`, and the columns of `also`.
 
-    A decision counts when it was taken *and* its answer known by the cut; a label of null is no answer. In the
-    order of time, then of all columns.
+    A decision counts when its answer was known by the cut *and* it is `delay` old by then: where a yes is told sooner
+    than a no, the newest decisions would be yes alone. A label of null is no answer. In the order of time, then of all
+    columns.
     """
     at = nanos(rows.column(label.time), label.table, label.time)
     known = (
@@ -37,7 +38,7 @@ def decisions(
     answer = _number(rows.column(label.column), label.table, label.column)
     columns = {one: rows.column(one) for one in dict.fromkeys([*entity, *also])}
     table = pa.table({**columns, _AT: at, _LABEL: answer, "_known": known})
-    usable = pc.and_(pc.less_equal(table["_known"], cut), pc.less_equal(table[_AT], cut))
+    usable = pc.and_(pc.less_equal(table["_known"], cut), pc.less_equal(table[_AT], cut - label.delay))
     usable = pc.and_(usable, pc.is_valid(table[_LABEL]))
     table = table.filter(pc.fill_null(usable, fill_value=False)).drop_columns(["_known"])
     return table.sort_by(

@@ -43,8 +43,9 @@ class Label(Struct, frozen=True, kw_only=True):
     column: str
     time: str = "at"
     known: str = ""
-    """The column of the moment a label became known; empty: `delay` after its own."""
+    """The column of the moment a label became known; empty: only `delay` says."""
     delay: Nanos = 0
+    """How old a decision must be before its answer is taken as final."""
 
     @classmethod
     def declared(cls, spec: LabelSpec) -> "Label":

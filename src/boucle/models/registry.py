@@ -169,6 +169,11 @@ class Registry(ABC):
     def rollback(self, name: str, *, by: str = "", why: str = "", role: str = "champion") -> Roles:
         """The champion before this one is champion again; B623 when there was none."""
 
+    def keep(self, name: str, last: int) -> list[int]:
+        """Forget all but the `last` versions and those with a role; a server keeps what its owner says."""
+        del name, last
+        return []
+
     def resolve(self, reference: "str | Reference") -> Version:
         """The version a reference means now; B619 names what there is when there is none."""
         meant = Reference.parse(reference) if isinstance(reference, str) else reference

@@ -41,7 +41,7 @@ class LabelSpec(Struct, frozen=True, forbid_unknown_fields=True):
     known: str = ""
     """The column that says when the label became known."""
     delay: str = "0s"
-    """How long after its moment a label is known, where no column says so."""
+    """How old a decision must be before its answer is final, whatever `known` says; also between train and test."""
 
 
 class SplitSpec(Struct, frozen=True, forbid_unknown_fields=True):
