@@ -259,6 +259,18 @@ def test_a_body_beyond_the_limit(rest: Rest) -> None:
     assert reply.status == 413
 
 
+def test_half_a_body_keeps_no_place(tmp_path: Path) -> None:
+    made = answering(tmp_path, limits=Limits(seconds=0.02))
+
+    async def read(most: int) -> bytes:
+        await asyncio.Event().wait()
+        return b""
+
+    reply = asyncio.run(Rest(made).reply("POST", "/v2/models/tiny/infer", {}, read))
+    assert (reply.status, made.counts.waiting) == (504, 0)
+    made.stop()
+
+
 TENSORS = st.fixed_dictionaries(
     {
         "name": st.sampled_from(["a", "b", "features", "", "\0"]),

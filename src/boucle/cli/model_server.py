@@ -79,6 +79,7 @@ def serve_models(options: argparse.Namespace) -> int:
             shelf.on_change = None if options.json else _changed
             stop.wait()
         finally:
+            gc.unfreeze()
             server.stop()
     return 0
 

@@ -1,5 +1,6 @@
 """The protocol over REST: paths, headers, compression. Nothing here knows the server that carries it."""
 
+import asyncio
 import json
 import time
 import zlib
@@ -14,7 +15,7 @@ from msgspec import Struct
 from boucle import __version__
 from boucle.errors import BoucleError
 from boucle.serve.oip.answering import Answering
-from boucle.serve.oip.refusal import Malformed, NoSuchThing, Refusal, TooLarge
+from boucle.serve.oip.refusal import Malformed, NoSuchThing, Refusal, TooLarge, TooLate
 from boucle.serve.oip.rest_body import decode_request, encode_answer
 
 __all__ = ["EXTENSIONS", "Reply", "Rest", "index"]
@@ -67,8 +68,12 @@ class Rest:
         name, version, verb = _model(path)
         if verb != "infer":
             raise NoSuchThing(f"there is nothing at {path}", fix="/v2/models/NAME/infer")
-        most = self._answering.limits.body
-        body = await read(most)
+        most, seconds = self._answering.limits.body, self._answering.limits.seconds
+        try:
+            async with asyncio.timeout(seconds):  # else who sends half a body keeps a place for ever
+                body = await read(most)
+        except TimeoutError:
+            raise TooLate(seconds) from None
         packed = headers.get("content-encoding", "")
         if packed:
             body = _unpacked(body, packed, most)

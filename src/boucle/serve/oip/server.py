@@ -99,7 +99,9 @@ class ModelServer:
             await rpc.stop(GRACE_S)
         if rest is not None and carried is not None:
             rest.stop()
-            await asyncio.wait_for(carried, GRACE_S)
+            _, left = await asyncio.wait([carried], timeout=GRACE_S)
+            if left:
+                log.warning("a request was not answered within %g s of the end", GRACE_S)
 
     async def _start_grpc(self) -> Any:
         from boucle.serve.oip.rpc import Rpc
