@@ -142,6 +142,7 @@ def test_any_cut_and_any_merging_says_what_the_whole_table_says(
             one = parts.pop(data.draw(st.integers(0, len(parts) - 1)))
             parts[0].merge(one)
         measured = parts[0].measured({"other": other})
+        parts[0].settle()
     assert measured.unable == {}
     same(measured, expected)
 
@@ -170,13 +171,14 @@ def test_keys_are_counted_exactly_however_often_they_spill(
         assert keys.repeated == sum(count > 1 for count in known.values())
         assert keys.total == sum(known.values())
         told = keys.save(Path(folder) / "keys")
-        KeyCounts.sweep(Path(folder) / "keys", told)
+        keys.sweep(Path(folder) / "keys", told)
         back = KeyCounts(Path(folder) / "keys", memory)
         back.load(Path(folder) / "keys", told)
         asked = pa.array(list(range(41)))
         wanted = keys_of([asked.cast(pa.string()) if as_text else asked])
         assert back.count(wanted).tolist() == [known[n] for n in range(41)]
         assert back.distinct == keys.distinct
+        back.settle()
 
 
 def test_halves_shared_by_chance_are_told_apart() -> None:
@@ -188,6 +190,21 @@ def test_halves_shared_by_chance_are_told_apart() -> None:
         assert keys.add((first, second)).tolist() == [True] * 5
         assert (keys.distinct, keys.repeated, keys.total) == (4, 4, 10)
         assert keys.count((first, second)).tolist() == [4, 2, 4, 2, 2]
+        keys.settle()
+
+
+def test_a_folder_that_takes_nothing_loses_no_count(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file where the folder should be")
+    keys = KeyCounts(tmp_path / "taken", 2)
+    numbers = np.arange(3, dtype=np.uint64)
+    keys.add((numbers, numbers))
+    with pytest.raises(OSError, match="taken"):
+        keys.settle()
+    (tmp_path / "taken").unlink()
+    assert keys.add((numbers, numbers)).tolist() == [True] * 3
+    keys.settle()
+    assert (keys.distinct, keys.repeated, keys.total) == (3, 3, 6)
+    assert keys.count((numbers, numbers)).tolist() == [2, 2, 2]
 
 
 @pytest.mark.parametrize(

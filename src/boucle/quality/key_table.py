@@ -8,7 +8,10 @@ from boucle.compiled import compiled
 
 __all__ = [
     "accumulate",
+    "fill_filter",
+    "find",
     "find_or_insert",
+    "gather",
     "hash_texts",
     "look_up",
     "merge_runs",
@@ -97,10 +100,67 @@ def rehash(table: Any, wide: Any) -> None:
                 wide[at, part] = table[slot, part]
 
 
-def look_up(first: Any, second: Any, count: Any, fences: Any, keys: Any, keys2: Any, found: Any) -> None:
-    """Add to `found` how often a sorted run has each key; `fences` are where the keys of each first bits begin."""
-    shift = np.uint64(64) - np.uint64(np.log2(len(fences) - 1))
+def find(table: Any, keys: Any, keys2: Any, found: Any) -> None:
+    """Add to `found` how often a table counted each key since it came into memory."""
+    mask = np.uint64(len(table) - 1)
     for row in range(len(keys)):
+        at = np.int64(keys[row] & mask)
+        while table[at, _OWN] != 0:
+            if table[at, 0] == keys[row] and table[at, 1] == keys2[row]:
+                found[row] += np.int64(table[at, _OWN])
+                break
+            at = np.int64(np.uint64(at + 1) & mask)
+
+
+def gather(table: Any) -> tuple[Any, Any, Any]:
+    """The keys of a table, their second halves, and how often each was counted."""
+    size = 0
+    for slot in range(len(table)):
+        size += table[slot, _OWN] != 0
+    first, second, count = np.empty(size, np.uint64), np.empty(size, np.uint64), np.empty(size, np.int64)
+    at = 0
+    for slot in range(len(table)):
+        if table[slot, _OWN] != 0:
+            first[at], second[at], count[at] = table[slot, 0], table[slot, 1], np.int64(table[slot, _OWN])
+            at += 1
+    return first, second, count
+
+
+def filter_bits(key: Any) -> Any:
+    """The four bits that a key has in its word of a filter."""
+    mixed = key * np.uint64(0x9E3779B97F4A7C15)
+    one, low = np.uint64(1), np.uint64(63)
+    return (
+        (one << (mixed >> np.uint64(58)))
+        | (one << ((mixed >> np.uint64(52)) & low))
+        | (one << ((mixed >> np.uint64(46)) & low))
+        | (one << ((mixed >> np.uint64(40)) & low))
+    )
+
+
+def fill_filter(keys: Any, words: Any) -> None:
+    """Set the bits of every key."""
+    mask = np.uint64(len(words) - 1)
+    for row in range(len(keys)):
+        words[np.int64(keys[row] & mask)] |= filter_bits(keys[row])
+
+
+def look_up(
+    first: Any, second: Any, count: Any, fences: Any, words: Any, keys: Any, keys2: Any, found: Any
+) -> None:
+    """Add to `found` how often a sorted run has each key.
+
+    `words` is its filter, `fences` are where the keys of each first bits begin.
+    """
+    mask = np.uint64(len(words) - 1)
+    maybe = np.empty(len(keys), np.int64)
+    some = 0
+    for row in range(len(keys)):  # without a branch, so that the memory answers many reads side by side
+        bits = filter_bits(keys[row])
+        maybe[some] = row
+        some += (words[np.int64(keys[row] & mask)] & bits) == bits
+    shift = np.uint64(64) - np.uint64(np.log2(len(fences) - 1))
+    for row in maybe[:some]:
         wanted = keys[row]
         bucket = np.int64(wanted >> shift)
         low, high = fences[bucket], fences[bucket + 1]
@@ -166,6 +226,10 @@ hash_texts = compiled(hash_texts)
 find_or_insert = compiled(find_or_insert)
 accumulate = compiled(accumulate)
 rehash = compiled(rehash)
+find = compiled(find)
+gather = compiled(gather)
+filter_bits = compiled(filter_bits, inline=True)
+fill_filter = compiled(fill_filter)
 look_up = compiled(look_up)
 union_size = compiled(union_size)
 merge_runs = compiled(merge_runs)

@@ -125,7 +125,7 @@ class TableState:
                 except BoucleError as error:
                     self._kept.unable[rule.id] = error.why or error.what
             elif rule.kind == "sql":
-                self._kept.unable[rule.id] = "a query asks the whole table: boucle quality answers it"
+                self._kept.unable[rule.id] = "a query asks the whole table, not its Blocks"
             elif rule.kind == "freshness" and not pa.types.is_temporal(schema.field(rule.columns[0]).type):
                 self._kept.unable[rule.id] = f"{rule.columns[0]} is no time"
 
@@ -265,7 +265,13 @@ class TableState:
         """Remove files that the last `save` or `load` does not name."""
         assert self._folder is not None, "a state without a folder is not kept"
         for name, kept in self._kept.keys.items():
-            KeyCounts.sweep(self._folder / name, kept)
+            if name in self._keys:
+                self._keys[name].sweep(self._folder / name, kept)
+
+    def settle(self) -> None:
+        """Wait until nothing is written into the folder any more: before it is taken away."""
+        for keys in self._keys.values():
+            keys.settle()
 
     def row_rules(self) -> Iterator[Rule]:
         """The rules whose bad rows `update` can name."""
