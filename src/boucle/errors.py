@@ -12,7 +12,7 @@
 A new class is only added for a caller that acts differently on it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 from msgspec import Struct
@@ -27,6 +27,7 @@ __all__ = [
     "Problem",
     "SignatureMismatch",
     "Unavailable",
+    "near",
 ]
 
 
@@ -108,3 +109,18 @@ class SignatureMismatch(BoucleError):
 
 class CommandRefused(BoucleError):
     """The guard, the PLC or the MES refused a command; never retried as it stands."""
+
+
+def near(name: str, known: Iterable[str], otherwise: str = "remove it") -> str:
+    """How to mend a name that is not known: the nearest that is, all of them, or `otherwise` where there is none.
+
+    >>> near("presure", ["pressure", "speed"])
+    'did you mean "pressure"?'
+    """
+    import difflib
+
+    names = list(known)
+    found = difflib.get_close_matches(name, names, n=1)
+    if found:
+        return f'did you mean "{found[0]}"?'
+    return f"known: {', '.join(names)}" if names else otherwise

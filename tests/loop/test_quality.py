@@ -10,6 +10,7 @@ import pytest
 from boucle.block import Block, Position
 from boucle.bus.log_groups import committed_rows
 from boucle.bus.memory import MemorySource
+from boucle.errors import DeclarationError
 from boucle.loop.plan import build_plan
 from boucle.loop.quality import watched_streams
 from boucle.loop.run import Loop
@@ -212,6 +213,37 @@ def test_hours_are_compared_with_the_hours_before(shop: Shop) -> None:
         assert volume.state == ("broken" if hour == 3 else "kept"), (hour, volume)
     assert volume.measured is not None
     assert volume.measured > 100
+
+
+QUERY = "      - {id: dear, type: sql, query: 'SELECT max(amount) FROM ${table}', mustBeLessThan: 100}\n"
+ASKED = PRODUCT.replace("      - {id: enough,", QUERY + "      - {id: enough,")
+
+
+def test_a_query_is_asked_of_the_table_behind_the_stream(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, ASKED)
+    shop.order((1, 1, 5.0))
+    dear = shop.rules()["orders.dear"]
+    assert (dear.state, dear.why) == ("unknown", "the lake has no table orders yet")
+    for amount, state in ((6.0, "kept"), (600.0, "broken")):
+        shop.order((int(amount), 1, amount))
+        shop.loop.tables.commit(force=True)
+        shop.clock.advance(61)
+        shop.loop.pump()
+        dear = shop.rules()["orders.dear"]
+        assert (dear.state, dear.measured) == (state, amount)
+    assert "dear" in [
+        one.evidence["rule"] for one in shop.told if getattr(one, "kind", "") == "quality_broken"
+    ]
+    shop.loop.close()
+
+
+def test_a_query_about_a_stream_that_no_table_keeps_is_a_problem(tmp_path: Path) -> None:
+    text = ASKED.replace("tables:\n  orders: {from: orders, zone: raw, partition: [day]}\n", "")
+    (tmp_path / "product.yaml").write_text(text)
+    with pytest.raises(DeclarationError, match="B255") as error:
+        load_project(tmp_path)
+    (problem,) = error.value.problems
+    assert text.splitlines()[problem.line - 1].strip().startswith("- {id: dear")
 
 
 def test_a_replay_counts_nothing(shop: Shop) -> None:

@@ -82,7 +82,9 @@ VALIDITIES = {
 @given(st.sampled_from(sorted(VALIDITIES)), st.data())
 def test_a_document_with_mistakes_is_found_by_the_quick_look_too(kind: str, data: st.DataObject) -> None:
     validity, told = VALIDITIES[kind]
-    values = st.sampled_from([0, -1, "x", "type", "metric", "logicalType", [], {}, {"x": 1}, True, None])
+    values: st.SearchStrategy[Any] = st.sampled_from(
+        [0, -1, "x", "type", "metric", "logicalType", [], {}, {"x": 1}, True, None]
+    )
     for _ in range(data.draw(st.integers(1, 2))):
         path = data.draw(st.sampled_from([one for one in places(told) if one]))
         told = mended(told, path, data.draw(st.sampled_from(["drop", "replace", "add"])), data.draw(values))

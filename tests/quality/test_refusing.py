@@ -73,6 +73,10 @@ def test_what_is_tolerated_or_no_error_refuses_nothing(how: str) -> None:
         ("{name: x, logicalType: string, quality: [{type: sql, query: DROP TABLE t, mustBe: 0}]}", "B446"),
         ("{name: x, logicalType: string, quality: [{type: custom, engine: boucle,"
          " implementation: {check: python, use: 'no.module:f'}}]}", "B445"),
+        ("{name: x, logicalType: integer, quality: [{metric: invalidValues,"
+         " arguments: {validValues: [1, many]}, mustBe: 0}]}", "B456"),
+        ("{name: x, logicalType: integer, physicalType: int8, quality: [{metric: missingValues,"
+         " arguments: {missingValues: [-1, 9999]}, mustBe: 0}]}", "B456"),
     ],
 )  # fmt: skip
 def test_what_reads_well_and_cannot_be_executed_is_found_before(column: str, code: str) -> None:

@@ -90,7 +90,9 @@ FRESH = {"property": "freshness", "value": 10, "unit": "s", "element": "sums"}
     ("item", "beside", "code", "said"),
     [
         # What datacontract-cli passes over in silence is an error where nothing measures it.
-        ({"property": "retention", "value": 1, "unit": "y"}, {}, "B471", "retention: nothing measures it"),
+        ({"property": "retention", "value": 1, "unit": "y"}, {}, "B471", "the product is no table of the lake"),
+        ({"property": "retention", "value": 1, "unit": "y", "element": "readings"}, {}, "B471", "no table of the lake"),
+        ({"property": "timeToRepair", "value": 1, "unit": "h"}, {}, "B471", "timeToRepair: nothing measures it"),
         ({"property": "timeToRepair", "value": 4, "unit": "h"}, {}, "B471", "nothing measures it"),
         ({"property": "fresness", "value": 4, "unit": "h"}, {}, "B471", 'did you mean "freshness"?'),
         ({"property": "latency", "value": 4, "unit": "d"}, {}, "B471", "this loop commands nothing"),

@@ -52,7 +52,18 @@ def test_what_is_new_is_refined_and_what_failed_is_not_tried_again(care: Care) -
     assert keeper.failures == {}
 
 
-def test_tables_are_kept_as_declared(care: Care) -> None:
+RETENTION = "slaProperties: [{property: retention, value: 30, unit: d, element: payments}]\n"
+
+
+@pytest.mark.parametrize("promised", [False, True])
+def test_tables_are_kept_as_declared(care: Care, promised: bool) -> None:
+    if promised:  # by the contract, and nothing is said of it beside
+        file = Path(care.product) / "product.yaml"
+        parts = file.read_text(encoding="utf-8").replace("rows: 30d, ", "").split("---\n")
+        at = next(number for number, part in enumerate(parts) if "kind: DataContract" in part)
+        file.write_text(
+            "---\n".join([*parts[:at], parts[at] + RETENTION, *parts[at + 1 :]]), encoding="utf-8"
+        )
     lake = Lake(care.lake)
     for number in range(4):
         arrived(lake, (number, 0, "a", 1.0))

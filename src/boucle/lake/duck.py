@@ -10,6 +10,8 @@ from typing import Any
 
 import duckdb
 
+from boucle.lake.quoting import literal, name
+
 __all__ = ["DuckError", "connection", "literal", "name"]
 
 DuckError = duckdb.Error
@@ -30,13 +32,3 @@ def connection(memory: str = "1GB", spill: Path | None = None, threads: int = 0)
         yield opened
     finally:
         opened.close()
-
-
-def name(text: str) -> str:
-    """A quoted identifier."""
-    return '"' + text.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    """A quoted text."""
-    return "'" + text.replace("'", "''") + "'"

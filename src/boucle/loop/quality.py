@@ -3,7 +3,8 @@
 What one reading alone can break is refused where it comes in (`quality.check`). The rest (uniqueness over all time,
 foreign keys, row counts, freshness, tolerances, and every rule of a derived table) is counted here: a thread reads each
 log behind the path, Block by Block, into a mergeable state, and keeps that state with the row it belongs to. So the
-decision path pays nothing, and a restart counts every row once. Rules against history compare hour with hour.
+decision path pays nothing, and a restart counts every row once. Rules against history compare hour with hour; queries
+are asked of the table behind the stream (`quality_sql`).
 """
 
 import logging
@@ -26,6 +27,7 @@ from boucle.loop.intake import Intake
 from boucle.loop.outcomes import OutcomeBook
 from boucle.loop.parts import replace_file
 from boucle.loop.plan import find_operator
+from boucle.loop.quality_sql import TableQuestions
 from boucle.loop.view import QualityView
 from boucle.product.contract import StreamContract
 from boucle.product.project import Project
@@ -50,6 +52,8 @@ _NOTE_EVERY = 10.0
 """Seconds of the clock between two points of a rule's course."""
 _JUDGE_EVERY = 2.0
 """Foreign keys are counted anew each time: not for every Block."""
+_ASK_EVERY = 60.0
+"""Seconds between two looks whether a table that a query is about has changed."""
 _AT_ONCE = 50_000
 """Rows of a log that are looked at before the next log has its turn."""
 _KEPT_OF_A_RULE = 100
@@ -173,6 +177,7 @@ class QualityWatch:
         clock: Clock,
         tell: Callable[[Event], None],
         intakes: Mapping[str, Intake] | None = None,
+        lake: str = "",
     ) -> None:
         self._project, self._clock, self._tell = project, clock, tell
         self._intakes = dict(intakes or {})
@@ -197,6 +202,9 @@ class QualityWatch:
             for name, (stream, _, rules) in wanted.items()
         }  # fmt: skip
         self._book = OutcomeBook(folder)
+        self._questions = TableQuestions(
+            project.loop, lake, {name: (stream, rules) for name, (stream, _, rules) in wanted.items()}
+        )
         self._failing: Ledger | None = None
         self._shown: Counter[tuple[str, str]] = Counter()
         self._broken: set[tuple[str, str]] = set()
@@ -223,6 +231,8 @@ class QualityWatch:
         more = False
         for one in self.watched.values():
             more = one.step(self._keep_failing) or more
+        if self._due.ask(_ASK_EVERY):
+            self._questions.ask(self._clock.now())
         if self._due.judge(_JUDGE_EVERY):
             self._judge()
         if self._due.note(_NOTE_EVERY):
@@ -270,7 +280,7 @@ class QualityWatch:
         for one in self.watched.values():
             if not one.state.rows:
                 continue  # nothing came yet: nothing to be said of it
-            one.outcomes = judge(one.rules, one.state.measured(states), (), now)
+            one.outcomes = self._questions.answered(judge(one.rules, one.state.measured(states), (), now))
             for outcome in one.outcomes:
                 self._say(outcome, now)
 
@@ -353,7 +363,7 @@ class _Due:
     def restart(self) -> None:
         """Count from now."""
         now = self._clock.now()
-        self._last = {"judge": 0, "note": now, "period": now, "save": now}
+        self._last = {"ask": 0, "judge": 0, "note": now, "period": now, "save": now}
 
     def _is(self, name: str, seconds: float) -> bool:
         now = self._clock.now()
@@ -361,6 +371,10 @@ class _Due:
             return False
         self._last[name] = now
         return True
+
+    def ask(self, seconds: float) -> bool:
+        """Whether it is time to look at the tables."""
+        return self._is("ask", seconds)
 
     def judge(self, seconds: float) -> bool:
         """Whether it is time to say what the numbers mean."""

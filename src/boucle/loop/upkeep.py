@@ -23,6 +23,7 @@ from boucle.lake.whole import Lake
 from boucle.product.document import LoopDocument
 from boucle.product.duration import seconds
 from boucle.product.project import load_project
+from boucle.product.sla import compile_sla
 from boucle.product.transforms import UpkeepSpec
 from boucle.refine.run import refine, waits
 from boucle.refine.transform import Transform, transforms_of
@@ -52,6 +53,7 @@ class Caretaker:
     def __init__(self, care: Care, clock: Clock) -> None:
         project = load_project(Path(care.product))
         self.lake, self.work, self.loop, self.clock = Lake(care.lake), Path(care.work), project.loop, clock
+        self.retention = compile_sla(project.contract, project.loop, project.contracts)[0].retention
         self.transforms = [one for one in transforms_of(project) if one.spec.when == "new"]
         self.failures: dict[str, str] = {}
         """Table → why it could not be refined or kept in order at the last turn."""
@@ -103,8 +105,9 @@ class Caretaker:
             for late, key in _late(self.loop, table.name):
                 merge_late(table, self.lake.table("raw", late), key)
         table.remember(seconds(rule.history))
-        if rule.rows and table.time:
-            expire(table, self.clock.now() - int(seconds(rule.rows) * SECOND))
+        kept = self.retention.get(table.name) or (seconds(rule.rows) if rule.rows else 0)
+        if kept and table.time:
+            expire(table, self.clock.now() - int(kept * SECOND))
         compact(table)
         vacuum(table, seconds(rule.history))
 

@@ -1,6 +1,5 @@
 """Checks product.yaml against the official schemas and against itself; lists every problem."""
 
-import difflib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
@@ -11,7 +10,7 @@ import msgspec
 from jsonschema.exceptions import ValidationError, best_match
 
 from boucle.address import Port, parse_address
-from boucle.errors import BoucleError, Problem
+from boucle.errors import BoucleError, Problem, near
 from boucle.product.consistency import consistency_problems
 from boucle.product.contract import StreamContract
 from boucle.product.document import KeepSpec, LoopDocument, SourceSpec, kept
@@ -147,7 +146,7 @@ def _unknown_keys(error: ValidationError) -> list[str]:
 def _unknown(document: Document, path: Path_, error: ValidationError, why: str) -> Problem:
     schema: Any = error.schema
     what = f"{'.'.join(map(str, path))}: there is no such setting"
-    return _problem(document, path, what, why, _near(str(path[-1]), schema.get("properties", {})))
+    return _problem(document, path, what, why, near(str(path[-1]), schema.get("properties", {})))
 
 
 def _quoted(document: Document, path: Path_, error: ValidationError) -> str:
@@ -201,7 +200,7 @@ def _source_problems(
     for name, source in loop.sources.items():
         path: Path_ = ("sources", name)
         if source.schema not in contracts:
-            fix = _near(source.schema, contracts)
+            fix = near(source.schema, contracts)
             yield _problem(
                 document, (*path, "schema"), f"no schema object {source.schema!r}", fix=fix, code="B212"
             )
@@ -211,7 +210,7 @@ def _source_problems(
             for column in getattr(source, setting):
                 if column not in columns:
                     what = f"{setting}: {source.schema} has no column {column!r}"
-                    yield _problem(document, (*path, setting), what, fix=_near(column, columns), code="B212")
+                    yield _problem(document, (*path, setting), what, fix=near(column, columns), code="B212")
         yield from _amount_problems(document, path, source)
 
 
@@ -267,7 +266,7 @@ def _step_problems(document: Document, loop: LoopDocument) -> Iterator[Problem]:
                 later = any(other.id == wanted for other in loop.steps[index:])
                 why = "a step can only read what stands before it" if later else ""
                 what = f"step {step.id} reads {wanted!r}, which nothing produces"
-                fix = "move it up" if later else _near(wanted, streams)
+                fix = "move it up" if later else near(wanted, streams)
                 yield _problem(document, ("steps", index, "from"), what, why, fix, "B212")
         if step.id in streams:
             yield _problem(document, ("steps", index, "id"), f"{step.id!r} names two streams", code="B212")
@@ -279,12 +278,27 @@ def _step_problems(document: Document, loop: LoopDocument) -> Iterator[Problem]:
         if table.from_ not in streams:
             what = f"table {name} is fed by {table.from_!r}, which nothing produces"
             yield _problem(
-                document, ("tables", name, "from"), what, fix=_near(table.from_, streams), code="B212"
+                document, ("tables", name, "from"), what, fix=near(table.from_, streams), code="B212"
             )
     for stream, where in ((loop.view.machines, "machines"), (loop.view.live, "live")):
         if stream and stream not in streams:
             what = f"view.{where}: nothing produces {stream!r}"
-            yield _problem(document, ("view", where), what, fix=_near(stream, streams), code="B212")
+            yield _problem(document, ("view", where), what, fix=near(stream, streams), code="B212")
+
+
+def _query_problems(
+    contract: Document, loop: LoopDocument, contracts: dict[str, StreamContract]
+) -> Iterator[Problem]:
+    """Queries about a stream that no table of the lake keeps: a query asks all rows at once."""
+    kept_streams = {table.from_ for table in loop.tables.values() if not table.to}
+    for name, source in loop.sources.items():
+        if name in kept_streams or source.schema not in contracts:
+            continue
+        for rule in contracts[source.schema].rules:
+            if rule.kind == "sql":
+                what = f"{rule.id}: a query asks a table, and no table of the lake keeps {name}"
+                fix = f"tables: {{{name}: {{from: {name}, zone: raw}}}}, or a rule about rows"
+                yield Problem("B255", what, contract.file, rule.line, fix=fix)
 
 
 def _address_problems(document: Document, loop: LoopDocument) -> Iterator[Problem]:
@@ -304,10 +318,3 @@ def _address_problems(document: Document, loop: LoopDocument) -> Iterator[Proble
             parse_address(text.replace("{", "").replace("}", ""), port)
         except BoucleError as error:
             yield _problem(document, path, error.what, error.why, error.fix, error.code)
-
-
-def _near(name: str, known: Sequence[str] | dict[str, Any]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1)
-    if near:
-        return f'did you mean "{near[0]}"?'
-    return f"known: {', '.join(known)}" if known else "remove it"

@@ -3,13 +3,12 @@
 A table of another contract may be named; a column of a table that stands in this contract must exist.
 """
 
-import difflib
 from collections.abc import Iterator
 from typing import Any
 
 from msgspec import Struct
 
-from boucle.errors import Problem
+from boucle.errors import Problem, near
 from boucle.product.lines import Document, Path_
 
 __all__ = ["consistency_problems"]
@@ -88,8 +87,7 @@ def _missing(document: Document, path: Path_, element: str, tables: dict[str, _T
 
 
 def _no_column(document: Document, path: Path_, table: str, column: str, known: _Table) -> Problem:
-    near = difflib.get_close_matches(column, known.columns, n=1)
-    fix = f'did you mean "{near[0]}"?' if near else f"known: {', '.join(known.columns) or '(none)'}"
+    fix = near(column, known.columns, "known: (none)")
     return _problem(document, path, f"{table} has no column {column!r}", fix)
 
 

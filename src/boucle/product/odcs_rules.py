@@ -22,7 +22,7 @@ from boucle.product.duration import seconds
 from boucle.product.lines import Path_
 from boucle.product.rules import NONE_BAD, OPERATORS, SEVERITIES, Kind, Limit, Rule, Severity
 
-__all__ = ["FORMATS", "FREE_FORMATS", "Figure", "TableRules", "Tell"]
+__all__ = ["FORMATS", "Figure", "TableRules", "Tell"]
 
 Tell = Callable[[Path_, str, str], None]
 """Told the place, what is wrong, and how to mend it."""
@@ -32,8 +32,10 @@ Figure = Literal["rows", "nulls", "mean", "stddev", "minimum", "maximum"]
 
 FORMATS = ("byte", "date", "date-time", "email", "hostname", "ipv4", "ipv6", "time", "uri", "uuid")
 """Formats of text that are checked."""
-FREE_FORMATS = ("binary", "password")
-"""Formats that say how a text is meant, not what it looks like: nothing to check."""
+_ISO = re.compile(
+    r"yyyy-MM-dd|(yyyy-MM-dd('T'| ))?HH:mm(:ss([.,]S{1,9})?)?( ?(Z{1,5}|X{1,3}|x{1,3}|VV|'Z'))?"
+)
+"""How the patterns of `java.time.format` say what is read of a text: times as ISO 8601 writes them."""
 
 _METRICS = {
     "nullValues": ("property",),
@@ -172,15 +174,17 @@ class TableRules:
 
     def _format(self, options: Mapping[str, Any], place: Path_, name: str, logical: str) -> None:
         form = options.get("format")
-        if form is None or logical in {"integer", "number"} or form in FREE_FORMATS:
+        if form is None or logical in {"integer", "number"}:
             return
         if logical in _TEMPORAL:
-            return  # how it is written as text; in a typed column there is nothing left to check
-        if form in FORMATS:
+            if not _ISO.fullmatch(str(form)):
+                self._tell((*place, "format"), f'"{name}": the format {form!r} is not executed',
+                           "texts are read as ISO 8601; declare others as strings with a pattern")  # fmt: skip
+        elif form in FORMATS:
             self.add("invalid", "format", place, (name,), given={"format": form})
         else:
             self._tell((*place, "format"), f'"{name}": the format {form!r} is not executed',
-                       f"one of {', '.join((*FORMATS, *FREE_FORMATS))}, or a pattern")  # fmt: skip
+                       f"one of {', '.join(FORMATS)}, or a pattern")  # fmt: skip
 
     def keys(self, path: Path_) -> None:
         """The primary key: each of its columns has a value, and together they occur once."""

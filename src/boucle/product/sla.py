@@ -10,8 +10,9 @@ said beside it: from 3.2.0 on in the `customProperties` of the property itself, 
       - property: serviceLevelObjectives
         value: {fresh: {target: 99.5%, window: 28d}}
 
-`availability`, `completeness`, `accuracy` and `errorRate` carry their target in `value`. The others bound a number,
-and `target` says which share of the time, or of the rows, must keep it (default 99 %). Whatever cannot be measured
+`retention` is executed by the lake's upkeep, which drops older rows of its table. `availability`, `completeness`,
+`accuracy` and `errorRate` carry their target in `value`. The others bound a number, and `target` says which share of
+the time, or of the rows, must keep it (default 99 %). Whatever cannot be measured
 here is a problem: a promise nobody checks is none.
 """
 
@@ -26,7 +27,7 @@ import msgspec
 from msgspec import Struct
 
 from boucle.clock import SECOND, Nanos
-from boucle.errors import BoucleError, Problem
+from boucle.errors import BoucleError, Problem, near
 from boucle.product.contract import StreamContract
 from boucle.product.document import LoopDocument
 from boucle.product.duration import seconds
@@ -116,6 +117,8 @@ class Sla(Struct, frozen=True):
 
     objectives: tuple[Objective, ...] = ()
     lifetimes: tuple[Lifetime, ...] = ()
+    retention: dict[str, float] = {}
+    """Table of the lake → seconds of event time its rows are kept, and no longer."""
 
 
 class _Told(Struct, forbid_unknown_fields=True):
@@ -145,7 +148,8 @@ def compile_sla(
 ) -> tuple[Sla, list[Problem]]:
     """The objectives of a contract, and every promise that this loop cannot measure (with the line)."""
     compiler = _Compiler(contract, loop, contracts)
-    return Sla(tuple(compiler.objectives()), tuple(compiler.lifetimes)), compiler.problems
+    objectives = tuple(compiler.objectives())
+    return Sla(objectives, tuple(compiler.lifetimes), compiler.retention), compiler.problems
 
 
 class _Compiler:
@@ -155,6 +159,7 @@ class _Compiler:
         self.document, self.loop, self.contracts = contract, loop, contracts
         self.problems: list[Problem] = []
         self.lifetimes: list[Lifetime] = []
+        self.retention: dict[str, float] = {}
         self._items: list[dict[str, Any]] = list(contract.value.get("slaProperties") or ())
         self._default = str(contract.value.get("slaDefaultElement") or "")
         self._taken: set[str] = set()
@@ -167,6 +172,9 @@ class _Compiler:
             try:
                 if name in _DATES:
                     self.lifetimes.append(_lifetime(name, item))
+                    continue
+                if name == "retention":
+                    self._retain(item)
                     continue
                 told, place = self._told(index, item, beside)
                 for element in self._elements(item):
@@ -201,8 +209,7 @@ class _Compiler:
             for name, value in item["value"].items():
                 found[str(name)] = value, (*path, name)
                 if name not in names:
-                    near = difflib.get_close_matches(str(name), names, n=1)
-                    fix = f'did you mean "{near[0]}"?' if near else f"known: {', '.join(names) or 'none'}"
+                    fix = near(str(name), names, "known: none")
                     self._problem((*path, name), _Wrong(f"{name!r} is the id of no slaProperty", fix))
         return found
 
@@ -229,13 +236,32 @@ class _Compiler:
         parts = named if isinstance(named, list) else str(named or "").split(",")
         return [str(one).strip() for one in parts] or [""]
 
+    # ── how long rows are kept ────────────────────────────────────────────────────────────────
+
+    def _retain(self, item: dict[str, Any]) -> None:
+        """Kept and no longer: what `lake` says of the same table must not be something else."""
+        wanted = self._bound("retention", item)
+        for element in self._elements(item):
+            table = element.partition(".")[0]
+            spec = self.loop.tables.get(table)
+            if spec is None or spec.to:
+                known = ", ".join(name for name, one in self.loop.tables.items() if not one.to) or "none"
+                what = f"retention: {table or 'the product'} is no table of the lake"
+                raise _Wrong(what, f"element: one of {known}; a source's log has `keep`", "element", "B471")
+            said = self.loop.lake.of(table).rows
+            if said and seconds(said) != wanted:
+                what = f"retention: {wanted / 86400:g} d are promised of {table}, and lake says rows: {said}"
+                raise _Wrong(what, "say the same, or leave `rows` away: the promise is kept", "value", "B471")
+            if self.retention.setdefault(table, wanted) != wanted:
+                raise _Wrong(f"retention: two promises for {table}", "say it once", "value")
+
     # ── one objective ─────────────────────────────────────────────────────────────────────────
 
     def _objective(self, item: dict[str, Any], element: str, told: _Told) -> Objective:
         name = str(item["property"])
         if name not in _MEASURES:
-            near = difflib.get_close_matches(name, [*_MEASURES, *_DATES], n=1, cutoff=0.75)
-            fix = f'did you mean "{near[0]}"?' if near else "say it in the description of the contract"
+            alike = difflib.get_close_matches(name, [*_MEASURES, *_DATES, "retention"], n=1, cutoff=0.75)
+            fix = f'did you mean "{alike[0]}"?' if alike else "say it in the description of the contract"
             raise _Wrong(f"slaProperty {name}: nothing measures it", fix, "property", "B471")
         for setting in ("schedule", "scheduler", "valueExt"):
             if item.get(setting) is not None:

@@ -25,7 +25,10 @@ class Validity:
     def __init__(self, schema: dict[str, Any]) -> None:
         kind = jsonschema.validators.validator_for(schema)
         self.whole = kind(schema)
-        self._once = jsonschema.validators.extend(kind, {"unevaluatedProperties": _unevaluated})(schema)
+        quick: Any = jsonschema.validators.extend(  # type: ignore[no-untyped-call]
+            kind, {"unevaluatedProperties": _unevaluated}
+        )
+        self._once = quick(schema)
         self._seen: set[str] = set()
 
     def __call__(self, value: dict[str, Any]) -> bool:

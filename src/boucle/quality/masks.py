@@ -16,7 +16,7 @@ from boucle.errors import BoucleError
 from boucle.product.rules import Rule
 from boucle.quality.formats import FORMAT_PATTERNS
 
-__all__ = ["CLOSE", "Mask", "Test", "moment", "row_test"]
+__all__ = ["CLOSE", "Mask", "Test", "impossible", "moment", "row_test"]
 
 Mask: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 Test: TypeAlias = Callable[[Any], Mask | None]
@@ -179,22 +179,39 @@ def _moments(given: dict[str, Any], kind: pa.DataType) -> Test:
     return test
 
 
+_UNFIT = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, ValueError, OverflowError)
+
+
+def _held(value: Any, kind: pa.DataType) -> Any:
+    """A declared value as a column holds it; one of `_UNFIT` when it cannot."""
+    if pa.types.is_temporal(kind):
+        return moment(str(value), kind).as_py()
+    texts = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    given = str(value) if texts and not isinstance(value, bool) else value
+    if isinstance(given, str) and not texts:
+        return pa.scalar(given).cast(kind).as_py()
+    return pa.scalar(given, kind).as_py()
+
+
+def _sorted_out(values: list[Any], kind: pa.DataType) -> tuple[list[Any], list[Any]]:
+    """Declared values as a column of this type holds them, and those that none can hold."""
+    held, unfit = [], []
+    for value in values:
+        try:
+            held.append(_held(value, kind))
+        except _UNFIT:
+            unfit.append(value)
+    return held, unfit
+
+
+def impossible(values: list[Any], kind: pa.DataType) -> list[Any]:
+    """The declared values that no column of this type can hold."""
+    return _sorted_out(values, kind)[1]
+
+
 def _as_type(values: list[Any], kind: pa.DataType) -> Any:
     """Declared values as an array of the column's type; those it cannot hold are left out, being never met."""
-    texts = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    held = []
-    for value in values:
-        given = str(value) if texts and not isinstance(value, bool) else value
-        try:
-            if pa.types.is_temporal(kind):
-                held.append(moment(str(value), kind).as_py())
-            elif isinstance(given, str) and not texts:
-                held.append(pa.scalar(given).cast(kind).as_py())
-            else:
-                held.append(pa.scalar(given, kind).as_py())
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, ValueError, OverflowError):
-            continue
-    return pa.array(held, kind)
+    return pa.array(_sorted_out(values, kind)[0], kind)
 
 
 def _allowed(values: list[Any], kind: pa.DataType) -> Test:

@@ -8,7 +8,7 @@ import pyarrow as pa
 from boucle.errors import BoucleError
 from boucle.product.contract import StreamContract
 from boucle.product.rules import Rule
-from boucle.quality.masks import row_test
+from boucle.quality.masks import impossible, row_test
 from boucle.quality.sql_text import name, placed
 
 __all__ = ["unexecutable"]
@@ -23,12 +23,23 @@ def unexecutable(
         try:
             if rule.kind in {"null", "missing", "invalid"} and rule.columns[0] in kinds:
                 row_test(rule, kinds[rule.columns[0]])
+                _possible(rule, kinds[rule.columns[0]])
             elif rule.kind == "python":
                 _importable(rule, find)
             elif rule.kind == "sql":
                 _readable(rule)
         except BoucleError as error:
             yield rule, error
+
+
+def _possible(rule: Rule, kind: pa.DataType) -> None:
+    declared = [*rule.given.get("allowed", ()), *rule.given.get("values", ())]
+    if found := impossible(declared, kind):
+        raise BoucleError(
+            "B456",
+            f"{rule.id}: {', '.join(map(repr, found))} can be no value of a column of type {kind}",
+            fix="write values of the column's type, or declare the column as it is",
+        )
 
 
 def _importable(rule: Rule, find: Callable[[str], Callable[..., Any]]) -> None:

@@ -52,7 +52,10 @@ class _Code(Struct, frozen=True):
 
 
 class WholeTable:
-    """One table, opened for checking. `others` are the tables its foreign keys lead to. Close it when done."""
+    """One table, opened for checking. `others` are the tables its foreign keys lead to. Close it when done.
+
+    With a `connection` of the caller's, in which every relation is a view, that one is asked and left as it was.
+    """
 
     def __init__(
         self,
@@ -61,10 +64,15 @@ class WholeTable:
         *,
         memory: str = MEMORY,
         sample: Sample | None = None,
+        connection: Any = None,
     ) -> None:
         self._spill = tempfile.TemporaryDirectory(prefix="boucle-quality-")
         self._relation, self._others, self._sample = relation, dict(others or {}), sample
-        self._connection = _confined(memory, Path(self._spill.name), [relation, *self._others.values()])
+        self._given = connection is not None
+        self._views: set[str] = set()
+        self._connection = connection or _confined(
+            memory, Path(self._spill.name), [relation, *self._others.values()]
+        )
         self.kinds = self._describe(relation)
         """Column → its type, in DuckDB's words."""
 
@@ -81,7 +89,11 @@ class WholeTable:
 
     def close(self) -> None:
         """Give back memory and files. Safe to call twice."""
-        self._connection.close()
+        if self._given:
+            for view in self._views:
+                self._connection.execute(f"DROP VIEW IF EXISTS temp.{view}")
+        else:
+            self._connection.close()
         self._spill.cleanup()
 
     def __enter__(self) -> Self:
@@ -265,11 +277,10 @@ class WholeTable:
 
     def _query(self, rule: Rule, measured: Measured) -> None:
         view = name(rule.table)
-        self._connection.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT * FROM {self._rows()}")
-        for other, relation in self._others.items():
-            self._connection.execute(
-                f"CREATE OR REPLACE TEMP VIEW {name(other)} AS SELECT * FROM {relation.sql}"
-            )
+        rows = {name(other): relation.sql for other, relation in self._others.items()} | {view: self._rows()}
+        for named, sql in rows.items():
+            self._connection.execute(f"CREATE OR REPLACE TEMP VIEW {named} AS SELECT * FROM {sql}")
+            self._views.add(named)
         text = placed(rule.given["query"], view, name(rule.columns[0]) if rule.columns else "*")
         try:
             statements = self._connection.extract_statements(text)

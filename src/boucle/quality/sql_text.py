@@ -7,6 +7,8 @@ import datetime as dt
 import re
 from typing import Any
 
+from boucle.lake.quoting import literal as quoted
+from boucle.lake.quoting import name
 from boucle.product.rules import Rule
 from boucle.quality.figures import BUCKET, OFFSET, TEXT_BUCKETS
 from boucle.quality.formats import FORMAT_PATTERNS
@@ -29,34 +31,25 @@ _INTEGERS = (
 )
 
 
-def name(text: str) -> str:
-    """A quoted identifier."""
-    return '"' + text.replace('"', '""') + '"'
-
-
 def literal(value: Any, kind: str = "VARCHAR") -> str:
     """A declared value as SQL, for a column of this type; NULL when it cannot be one of its values."""
     if kind == "VARCHAR":
-        return _text(str(value))
+        return quoted(str(value))
     if isinstance(value, str) and kind.startswith(("DATE", "TIME")):
         return _time(value, kind)
     if isinstance(value, bool):
         return str(value).upper()
     if isinstance(value, int | float):
         return repr(value)
-    return f"TRY_CAST({_text(str(value))} AS {kind})"
-
-
-def _text(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+    return f"TRY_CAST({quoted(str(value))} AS {kind})"
 
 
 def _time(text: str, kind: str) -> str:
     if kind.startswith("TIMESTAMP") and "ZONE" not in kind:
         # Without a zone: UTC is meant on both sides.
         plain = dt.datetime.fromisoformat(text).replace(tzinfo=None)
-        return f"CAST({_text(plain.isoformat(sep=' '))} AS {kind})"
-    return f"CAST({_text(text)} AS {kind})"
+        return f"CAST({quoted(plain.isoformat(sep=' '))} AS {kind})"
+    return f"CAST({quoted(text)} AS {kind})"
 
 
 def bad_when(rule: Rule, kind: str, column: str = "") -> str:
@@ -72,9 +65,9 @@ def bad_when(rule: Rule, kind: str, column: str = "") -> str:
     if "allowed" in given:
         tests.append(f"{column} NOT IN ({', '.join(literal(value, kind) for value in given['allowed'])})")
     if "pattern" in given:
-        tests.append(f"NOT regexp_matches({column}, {_text(given['pattern'])})")
+        tests.append(f"NOT regexp_matches({column}, {quoted(given['pattern'])})")
     if "format" in given:
-        tests.append(f"NOT regexp_matches({column}, {_text(FORMAT_PATTERNS[given['format']])})")
+        tests.append(f"NOT regexp_matches({column}, {quoted(FORMAT_PATTERNS[given['format']])})")
     if "multiple_of" in given:
         tests.append(_multiple(given["multiple_of"], column, kind))
     if given.get("unique_items"):

@@ -54,12 +54,14 @@ def check_table(
     sample: Sample | None = None,
     show: int = 10,
     memory: str = MEMORY,
+    connection: Any = None,
 ) -> TableReport:
     """Check a table by its rules. `others` are the tables foreign keys lead to, `functions` those of `python` rules.
 
-    Of each broken rule about rows at most `show` rows are given back. B442 and B443 when the rows cannot be read.
+    Of each broken rule about rows at most `show` rows are given back. `connection`: see `WholeTable`. B442 and B443
+    when the rows cannot be read.
     """
-    with WholeTable(relation, others, memory=memory, sample=sample) as whole:
+    with WholeTable(relation, others, memory=memory, sample=sample, connection=connection) as whole:
         measured = whole.measure(rules)
         failing: list[Failing] = []
         programmed = [rule for rule in rules if rule.kind == "python"]
