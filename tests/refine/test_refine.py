@@ -83,28 +83,79 @@ def test_a_warning_holds_nothing_back(lake: Lake, tmp_path: Path) -> None:
     assert "spreads" in verdict.says
 
 
-@pytest.mark.parametrize(("mode", "severity", "state"), [
-    ("full", "error", "held"), ("full", "warning", "published"), ("merge", "error", "published"),
-])  # fmt: skip
-def test_rules_about_many_rows_are_a_gate_too(
-    lake: Lake, tmp_path: Path, mode: str, severity: str, state: str
-) -> None:
+def promising(folder: Path, table: str, rules: str) -> list[Transform]:
+    """The shop with more promised of one of its tables, and that asked for by its gate."""
     text = (SHOP / "product.yaml").read_text(encoding="utf-8")
-    rule = f"{{id: two-cards, metric: rowCount, mustBeGreaterThan: 1, severity: {severity}}}"
-    text = text.replace("  - name: spent\n", f"  - name: spent\n    quality: [{rule}]\n")
-    if mode == "full":
-        text = text.replace("    mode: merge\n    key: [card, since]\n", "    mode: full\n")
-    changed = tmp_path / "shop"
+    names = (("id", "integer"), ("at", "timestamp"), ("card", "string"), ("amount", "number"))
+    columns = "".join(f"      - {{name: {one}, logicalType: {kind}}}\n" for one, kind in names)
+    text = text.replace(
+        "  - name: spent\n", f"  - name: accepted\n    properties:\n{columns}  - name: spent\n", 1
+    )
+    text = text.replace(f"  - name: {table}\n", f"  - name: {table}\n    {rules}\n")
+    text = text.replace(
+        "      - {name: no card without", "      - {schema: accepted}\n      - {name: no card without"
+    )
+    changed = folder / "shop"
     shutil.copytree(SHOP, changed)
     (changed / "product.yaml").write_text(text, encoding="utf-8")
-    if mode == "full":
-        sql = 'SELECT card, min("at") AS since, count(*) AS payments, sum(amount) AS spent FROM accepted GROUP BY card'
-        (changed / "sql" / "spent.sql").write_text(sql, encoding="utf-8")
+    return transforms_of(shop(changed))
+
+
+def broken(outcome: Outcome) -> list[str]:
+    return [one.gate.partition(": ")[2] for one in outcome.verdicts if not one.holds and ": " in one.gate]
+
+
+@pytest.mark.parametrize(("severity", "state"), [("error", "held"), ("warning", "published")])
+def test_a_merge_is_judged_by_the_table_as_it_will_be(
+    lake: Lake, tmp_path: Path, severity: str, state: str
+) -> None:
+    rule = f"quality: [{{id: two-cards, metric: rowCount, mustBeGreaterThan: 1, severity: {severity}}}]"
+    transforms = promising(tmp_path, "spent", rule)
     arrived(lake, (1, 0, "a", 5.0))
-    made = {one.name: refine(one, lake, tmp_path) for one in transforms_of(shop(changed))}
-    assert made["spent"].state == state
-    told = [(one.gate, one.holds, one.severity) for one in made["spent"].verdicts if "two-cards" in one.gate]
-    assert told == ([("schema spent: two-cards", False, severity)] if mode == "full" else [])
+    made = {one.name: refine(one, lake, tmp_path) for one in transforms}
+    assert (made["spent"].state, broken(made["spent"])) == (state, ["two-cards"])
+    arrived(lake, (2, 0, "b", 5.0))
+    made = {one.name: refine(one, lake, tmp_path) for one in transforms}
+    assert (made["spent"].state, broken(made["spent"])) == ("published", [])
+
+
+MANY = """quality:
+      - {id: once, metric: duplicateValues, mustBe: 0, arguments: {properties: [id]}}
+      - {id: cheap, type: sql, query: 'SELECT sum(amount) FROM ${table}', mustBeLessThan: 100}
+      - {id: steady, type: custom, engine: boucle, implementation: {check: volume, deviations: 4, atLeast: 2}}"""
+
+
+@pytest.mark.parametrize(("rows", "rule"), [
+    ([(3, 0, "c", 95.0)], "cheap"), ([(2, 0, "b", 1.0)], "once"),
+    ([(number, 0, "d", 0.1) for number in range(10, 60)], "steady"),
+])  # fmt: skip
+def test_what_is_appended_is_judged_with_what_is_there(
+    lake: Lake, tmp_path: Path, rows: list[tuple[int, int, str, float]], rule: str
+) -> None:
+    one = promising(tmp_path, "accepted", MANY)[0]
+    for number in (1, 2):
+        arrived(lake, (number, 0, "a", 5.0))
+        published = refine(one, lake, tmp_path)
+        assert (published.state, broken(published)) == ("published", []), "nothing to compare with yet"
+    arrived(lake, *rows)
+    held_back = refine(one, lake, tmp_path)
+    assert (held_back.state, broken(held_back)) == ("held", [rule])
+    if rule == "once":
+        assert {row["id"] for verdict in held_back.verdicts for row in verdict.sample} == {2}
+
+
+def test_foreign_keys_are_judged_once_the_lake_has_where_they_lead(lake: Lake, tmp_path: Path) -> None:
+    rule = "relationships: [{from: accepted.id, to: spent.payments}]"
+    accepted, spent = promising(tmp_path, "accepted", rule)
+    arrived(lake, (1, 0, "a", 5.0))
+    first = refine(accepted, lake, tmp_path)
+    assert (first.state, broken(first)) == ("published", ["foreignKey"])
+    assert "cannot be judged" in first.verdicts[1].says
+    refine(spent, lake, tmp_path)
+    arrived(lake, (2, 0, "a", 5.0))
+    second = refine(accepted, lake, tmp_path)
+    assert (second.state, broken(second)) == ("held", ["foreignKey"])
+    assert second.verdicts[1].failed == 1, "a card has one payment, none has two"
 
 
 def test_joined_files_are_nothing_new(lake: Lake, tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
@@ -11,13 +9,16 @@ from msgspec import Struct
 
 from boucle.block import Block, Position
 from boucle.clock import Clock, SystemClock
+from boucle.errors import BoucleError
 from boucle.lake.duck import DuckError, name
 from boucle.product.contract import StreamContract
 from boucle.product.transforms import DriftSpec, GateSpec, RowsSpec
 from boucle.quality.check import Checker
-from boucle.quality.state import TableState
-from boucle.quality.verdict import Outcome, judge
-from boucle.refine.transform import Transform
+from boucle.quality.history import History
+from boucle.quality.relation import Relation
+from boucle.quality.table_check import TableReport, check_table
+from boucle.quality.verdict import Outcome
+from boucle.refine.transform import AFTER, JUDGED, Transform
 
 __all__ = ["Verdict", "audit"]
 
@@ -37,26 +38,38 @@ class Verdict(Struct, frozen=True):
     sample: list[dict[str, Any]] = []
 
 
-def audit(duck: Any, transform: Transform, before: int | None, clock: Clock | None = None) -> list[Verdict]:
-    """Every gate of a transformation over the view `staged`; `before`: the rows of the batch before (None: unknown).
+def audit(
+    duck: Any,
+    transform: Transform,
+    before: int | None,
+    others: Iterable[str] = (),
+    history: History | None = None,
+    clock: Clock | None = None,
+) -> tuple[list[Verdict], list[TableReport]]:
+    """What every gate of a transformation says, and what was measured, to be kept in `history` once it is published.
 
+    Gates look at the view `staged`; rules of a contract about many rows are judged on the table as it will be.
+    `before`: the rows of the batch before (None: unknown); `others`: the tables foreign keys lead to that are shown.
     In mode merge a batch whose key is missing or twice never passes.
     """
     rows = int(duck.execute(f"SELECT count(*) FROM {_STAGED}").fetchall()[0][0])
     verdicts = [_keys(duck, transform.spec.key, rows)] if transform.spec.mode == "merge" else []
+    clock = clock or SystemClock()
+    reports: list[TableReport] = []
     for number, gate in enumerate(transform.spec.gates):
         if gate.schema:
             contract = transform.contracts[gate.schema]
-            verdicts += _contract(
-                duck, gate, contract, rows, clock or SystemClock(), whole=transform.spec.mode == "full"
-            )
+            verdicts.append(_contract(duck, gate, contract, rows, clock))
+            told, report = _many(duck, gate, contract, others, history, clock)
+            verdicts += told
+            reports += [] if report is None else [report]
         elif gate.sql:
             verdicts.append(_sql(duck, gate, rows, number))
         elif gate.rows is not None:
             verdicts.append(_rows(gate, gate.rows, rows, before))
         elif gate.drift is not None:
             verdicts.append(_drift(duck, gate, gate.drift, rows))
-    return verdicts
+    return verdicts, reports
 
 
 def _verdict(
@@ -89,35 +102,53 @@ def _keys(duck: Any, key: Sequence[str], rows: int) -> Verdict:
     return Verdict("key", not failed, "error", rows, failed, says, sample)
 
 
-def _contract(
-    duck: Any, gate: GateSpec, contract: StreamContract, rows: int, clock: Clock, *, whole: bool
-) -> list[Verdict]:
-    """What one value can break, row by row; then the rules about many rows, each with a verdict unless it is kept.
-
-    Where the batch is not the whole table, only those that a part of it can break: what is there twice.
-    """
-    schema = contract.schema()
+def _contract(duck: Any, gate: GateSpec, contract: StreamContract, rows: int, clock: Clock) -> Verdict:
+    """What one value can break, row by row of the batch."""
     named = f"schema {contract.name}"
     present = {row[0]: None for row in duck.execute(f"DESCRIBE {_STAGED}").fetchall()}
-    if missing := [one.name for one in schema if one.name not in present]:
-        return [_verdict(gate, named, rows, max(rows, 1), f"there is no column {', '.join(missing)}")]
-    many = [rule for rule in contract.rules if not rule.refuses and rule.kind != "type"]
-    counted = [rule for rule in many if whole or rule.kind == "duplicate"]
-    with TemporaryDirectory(prefix="boucle-gate-") as spill:
-        state = TableState(counted, Path(spill))
-        first = _rows_of(duck, gate, named, contract, rows, clock, state)
-        outcomes = judge(counted, state.measured({contract.name: state}), (), clock.now())
-    return [first, *(_of_rule(gate, named, one) for one in outcomes if one.state != "kept")]
+    if missing := [one.name for one in contract.schema() if one.name not in present]:
+        return _verdict(gate, named, rows, max(rows, 1), f"there is no column {', '.join(missing)}")
+    return _rows_of(duck, gate, named, contract, rows, clock)
 
 
-def _of_rule(gate: GateSpec, named: str, outcome: Outcome) -> Verdict:
+def _many(
+    duck: Any,
+    gate: GateSpec,
+    contract: StreamContract,
+    others: Iterable[str],
+    history: History | None,
+    clock: Clock,
+) -> tuple[list[Verdict], TableReport | None]:
+    """The rules about many rows, of the table as it will be; a verdict of each that is not kept."""
+    named = f"schema {contract.name}"
+    rules = [rule for rule in contract.rules if not rule.refuses and rule.kind != "type"]
+    if not rules:
+        return [], None
+    led_to = {one: Relation(f"{JUDGED}.{name(one)}") for one in others} | {contract.name: Relation(AFTER)}
+    known = () if history is None else history.of(contract.name)
+    try:
+        report = check_table(
+            contract.name, rules, Relation(AFTER), now=clock.now(), others=led_to, history=known, show=_SHOWN,
+            connection=duck,
+        )  # fmt: skip
+    except BoucleError as error:
+        says = f"it cannot be judged: {error.what}: {error.why}"
+        return [Verdict(gate.name or named, False, gate.severity, 0, 1, says)], None
+    shown: dict[str, list[dict[str, Any]]] = {one.rule: [] for one in report.outcomes}
+    for one in report.failing:
+        shown[one.rule].append({key: _plain(value) for key, value in one.row.items()})
+    broken = [one for one in report.outcomes if one.state != "kept"]
+    return [_of_rule(gate, named, one, shown[one.rule]) for one in broken], report
+
+
+def _of_rule(gate: GateSpec, named: str, outcome: Outcome, sample: list[dict[str, Any]]) -> Verdict:
     """A rule that is broken, as gravely as the lesser of rule and gate; or one that cannot be judged here, said."""
     measured = "" if outcome.measured is None else f"{outcome.measured:g}, {outcome.wanted} was promised"
     broken = outcome.state == "broken"
     grave = gate.severity if broken and outcome.severity == "error" else "warning"
     says = measured if broken else f"cannot be judged: {outcome.why}"
     place = f"{gate.name or named}: {outcome.rule}"
-    return Verdict(place, not broken, grave, outcome.checked, outcome.failed, says)
+    return Verdict(place, not broken, grave, outcome.checked, outcome.failed, says, sample)
 
 
 def _rows_of(
@@ -127,7 +158,6 @@ def _rows_of(
     contract: StreamContract,
     rows: int,
     clock: Clock,
-    state: TableState,
 ) -> Verdict:
     schema = contract.schema()
     checker = Checker(contract, clock=clock)
@@ -142,7 +172,6 @@ def _rows_of(
                 gate, named, rows, rows, f"a column cannot have its promised type: {_first(error)}"
             )
         for one in rows_:
-            state.update(one)
             _, rejects = checker.check(Block(contract.name, one, 0, Position(contract.name, 0)))
             failed += len(rejects)
             for reject in rejects:

@@ -20,6 +20,7 @@ from boucle.lake.history import changed, versions
 from boucle.lake.stored import to_stored
 from boucle.lake.whole import Lake
 from boucle.product.transforms import TransformSpec
+from boucle.quality.history import History
 from boucle.refine.gates import Verdict, audit
 from boucle.refine.stage import Inputs, Staged, staged
 from boucle.refine.transform import Transform, bare
@@ -86,7 +87,8 @@ def refine(
         return Outcome(**told, state="unchanged", version=inputs.published, rows=0, verdicts=[], seconds=took)
     work = folder / "staged" / transform.name
     with staged(transform, inputs, work, anew=anew, samples=samples or {}) as batch:
-        verdicts = audit(batch.duck, transform, state.rows_before)
+        history = History(folder / "history.ndjson")
+        verdicts, reports = audit(batch.duck, transform, state.rows_before, inputs.others, history)
         told |= {"rows": batch.rows, "verdicts": verdicts}
         passed = all(one.holds or one.severity == "warning" for one in verdicts)
         if passed:
@@ -98,6 +100,8 @@ def refine(
                 state.number,
                 replace=anew or transform.spec.mode == "full",
             )
+            for one in reports:
+                history.add(one.at, one.table, one.measured, one.outcomes)
     if not passed:
         place = _hold(folder, work, transform, inputs, batch.rows, verdicts)
         took = time.monotonic() - begun
@@ -150,7 +154,16 @@ def _inputs(transform: Transform, lake: Lake) -> Inputs:
     tables = {text: lake.find(text) for text in spec.from_}
     versions_ = {text: table.version for text, table in tables.items()}
     applied = {text: _or(output.transaction(_app(text)), -1) for text in tables}
-    return Inputs(tables, versions_, applied, output, output.version)
+    return Inputs(tables, versions_, applied, output, output.version, _led_to(transform, lake))
+
+
+def _led_to(transform: Transform, lake: Lake) -> dict[str, LakeTable]:
+    """The tables that foreign keys of its contract lead to, but its own; those the lake lacks are told by the gate."""
+    contracts = [transform.contracts[gate.schema] for gate in transform.spec.gates if gate.schema]
+    rules = [rule for one in contracts for rule in one.rules if rule.kind == "foreign_key"]
+    wanted = {rule.given["table"] for rule in rules if rule.given["table"] != rule.table}
+    known = {table.name: table for table in lake.tables()} if wanted else {}
+    return {name: known[name] for name in sorted(wanted & set(known))}
 
 
 def _or(number: int | None, otherwise: int) -> int:

@@ -14,7 +14,7 @@ from boucle.errors import BoucleError
 from boucle.lake.delta import LakeTable
 from boucle.lake.duck import DuckError, connection, literal, name
 from boucle.refine.inputs import show, show_changes
-from boucle.refine.transform import CHANGED, PREVIOUS, REMOVED, Transform, bare
+from boucle.refine.transform import AFTER, CHANGED, JUDGED, PREVIOUS, REMOVED, Transform, bare
 
 __all__ = ["Inputs", "Staged", "staged", "tables"]
 
@@ -30,6 +30,8 @@ class Inputs(Struct, frozen=True):
     output: LakeTable
     published: int
     """The version of the output that consumers see; -1: none yet."""
+    others: dict[str, LakeTable] = {}
+    """Tables that foreign keys of the output lead to, as far as the lake has them."""
 
 
 class Staged(Struct, frozen=True):
@@ -90,6 +92,7 @@ def staged(
                 show(duck, inputs.output, inputs.published, PREVIOUS)
             else:
                 duck.execute(f"CREATE VIEW {PREVIOUS} AS SELECT * FROM staged WHERE false")
+            duck.execute(f"CREATE VIEW {AFTER} AS {_after(transform, anew=anew)}")
             rows = int(duck.execute("SELECT count(*) FROM staged").fetchall()[0][0])
         except DuckError as error:
             raise BoucleError(
@@ -102,9 +105,20 @@ def staged(
         yield Staged(duck, file, rows, gained, lost)
 
 
+def _after(transform: Transform, *, anew: bool) -> str:
+    """The table as it will be once the batch is published."""
+    if anew or transform.spec.mode == "full":
+        return "SELECT * FROM staged"
+    kept = f"SELECT * FROM {PREVIOUS}"
+    if transform.spec.mode == "merge":
+        kept += f" ANTI JOIN staged USING ({', '.join(map(name, transform.spec.key))})"
+    return f"({kept}) UNION ALL BY NAME SELECT * FROM staged"
+
+
 def _confine(duck: Any, inputs: Inputs, folder: Path) -> None:
     """The SQL reads the lake and writes the staged file, nothing else."""
-    places = {str(folder), *(table.place.uri for table in (*inputs.tables.values(), inputs.output))}
+    read = (*inputs.tables.values(), *inputs.others.values(), inputs.output)
+    places = {str(folder), *(table.place.uri for table in read)}
     duck.execute(f"SET allowed_directories = [{', '.join(map(literal, sorted(places)))}]")
     for setting in ("enable_external_access = false", "lock_configuration = true"):
         duck.execute(f"SET {setting}")
@@ -114,8 +128,10 @@ def _show_all(
     duck: Any, transform: Transform, inputs: Inputs, anew: bool, samples: Mapping[str, str]
 ) -> tuple[dict[str, int], dict[str, int]]:
     gained, lost = dict[str, int](), dict[str, int]()
-    for schema in (CHANGED, REMOVED):
+    for schema in (CHANGED, REMOVED, JUDGED):
         duck.execute(f"CREATE SCHEMA {schema}")
+    for other, table in inputs.others.items():
+        show(duck, table, table.version, f"{JUDGED}.{name(other)}")
     for text, table in inputs.tables.items():
         one = name(bare(text))
         zone = name(table.zone)

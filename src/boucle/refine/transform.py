@@ -1,8 +1,7 @@
 """The transformations a product declares: read, put in order, and checked before anything runs."""
 
-import difflib
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import sqlglot
 from msgspec import Struct
 from sqlglot import exp
 
-from boucle.errors import BoucleError, DeclarationError, Problem
+from boucle.errors import BoucleError, DeclarationError, Problem, near
 from boucle.product.contract import StreamContract
 from boucle.product.duration import seconds
 from boucle.product.lines import Document, Path_
@@ -19,7 +18,9 @@ from boucle.product.project import Project
 from boucle.product.transforms import GateSpec, TransformSpec
 
 __all__ = [
+    "AFTER",
     "CHANGED",
+    "JUDGED",
     "PREVIOUS",
     "REMOVED",
     "Transform",
@@ -34,6 +35,10 @@ CHANGED, REMOVED = "changed", "removed"
 PREVIOUS = "previous"
 """The output table as it is published now; gates see it."""
 STAGED = "staged"
+JUDGED = "judged"
+"""The schema of what the contract's rules about many rows are judged on: the tables that foreign keys lead to."""
+AFTER = f'{JUDGED}."the table after"'
+"""The output table as it will be when the batch is published."""
 
 
 class Transform(Struct, frozen=True):
@@ -70,7 +75,7 @@ def transforms_of(project: Project, chosen: tuple[str, ...] = ()) -> list[Transf
     ordered = [found[name] for name in TopologicalSorter(graph).static_order()]
     if unknown := [name for name in chosen if name not in found]:
         file, line = project.loop_document.file, project.loop_document.line(("transforms",))
-        fix = _near(unknown[0], found)
+        fix = near(unknown[0], found)
         raise DeclarationError(
             [Problem("B530", f"there is no transform {unknown[0]!r}", file, line, fix=fix)]
         )
@@ -118,7 +123,7 @@ class _Check:
                 )
             for index, table in enumerate(spec.from_):
                 if bare(table) not in self.tables:
-                    fix = _near(bare(table), self.tables)
+                    fix = near(bare(table), self.tables)
                     yield self.said((*at, "from", index), f"{name} reads {table!r}, which nothing makes", fix)
             for index, gate in enumerate(spec.gates):
                 yield from self.gate((*at, "gates", index), name, spec, gate)
@@ -131,7 +136,7 @@ class _Check:
         lake = self.loop.lake
         for table in lake.tables:
             if table not in self.tables:
-                fix = _near(table, self.tables)
+                fix = near(table, self.tables)
                 yield self.said(("lake", "tables", table), f"lake: nothing makes a table {table!r}", fix)
         for place, rule in (
             (("lake",), lake),
@@ -164,7 +169,7 @@ class _Check:
             what = f"{name}: a gate has exactly one of schema, sql, rows and drift, not {len(said)}"
             yield self.said(at, what, "make it several gates" if said else "say what must hold")
         if gate.schema and gate.schema not in self.contracts:
-            fix = _near(gate.schema, self.contracts)
+            fix = near(gate.schema, self.contracts)
             yield self.said((*at, "schema"), f"{name}: there is no schema object {gate.schema!r}", fix)
         if gate.sql:
             known = {STAGED, PREVIOUS, *map(bare, spec.from_)}
@@ -221,7 +226,7 @@ class _Check:
             schema, _, last = table.rpartition(".")
             if last in known and (schema in {"", CHANGED, REMOVED, "raw", "silver", "gold"}):
                 continue
-            fix = f"{_near(last, sorted(known))}; every table it reads stands in `from`"
+            fix = f"{near(last, sorted(known))}; every table it reads stands in `from`"
             yield Problem("B532", f"{name} reads {table!r}, which it does not declare", file, first, fix=fix)
 
     def said(self, at: Path_, what: str, fix: str) -> Problem:
@@ -237,8 +242,3 @@ def tables_of(tree: Any) -> set[str]:
         if isinstance(table.this, exp.Identifier) and (table.db or table.name.lower() not in own):
             found.add(f"{table.db}.{table.name}" if table.db else table.name)
     return found
-
-
-def _near(name: str, known: Mapping[str, Any] | list[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f'did you mean "{near[0]}"?' if near else f"known: {', '.join(known) or 'none'}"
