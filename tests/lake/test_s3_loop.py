@@ -109,5 +109,7 @@ def test_boucle_serve_answers_from_the_bucket(lake: str, tmp_path: Path) -> None
 def test_a_bucket_that_does_not_answer_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in KEYS.items():
         monkeypatch.setenv(name, value)
+    away = Sql(f"s3://lake/x?endpoint=http://127.0.0.1:{unused_port()}")
     with pytest.raises(BoucleError, match="B541"):
-        Sql(f"s3://lake/x?endpoint=http://127.0.0.1:{unused_port()}").query("SELECT 1")
+        away.query("SELECT 1")
+    away.close()

@@ -110,8 +110,8 @@ def written(
 
 
 def encoded(path: str) -> str:
-    """A path within the table as the log writes it."""
-    return quote(path, safe="/=~")
+    """A path within the table as the log writes it, and as delta-rs does, which takes two spellings for two files."""
+    return quote(path, safe="/=").replace("~", "%7E")
 
 
 def file_of(add: Add, place: Place, time_column: str) -> DataFile:

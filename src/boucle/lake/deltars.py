@@ -39,7 +39,8 @@ __all__ = [
 
 BROKEN = (DeltaError, OSError)
 """What a table raises that cannot be read or written now. A full disk comes as either of them."""
-CHECKPOINT_EVERY = 25
+CHECKPOINT_EVERY = 50
+"""One costs delta-rs as much as ten commits cost us; a table with fewer opens a little slower elsewhere."""
 _CONFIGURATION = {
     "delta.checkpointInterval": str(CHECKPOINT_EVERY),
     # Checkpoints need not remember what was taken away: our vacuum asks the log, and they stay small.

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,8 +30,8 @@ class Mirror:
     """A folder with copies of files of tables; `close` removes it. Thread-safe."""
 
     def __init__(self) -> None:
-        self._made = tempfile.TemporaryDirectory(prefix="boucle-lake-")
-        self.folder = Path(self._made.name)
+        self.folder = Path(tempfile.mkdtemp(prefix="boucle-lake-"))
+        self._gone = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         self._asked: dict[Path, float] = {}
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="boucle fetch")
@@ -80,7 +81,7 @@ class Mirror:
     def close(self) -> None:
         """Remove every copy. Safe to call twice."""
         self._pool.shutdown()
-        self._made.cleanup()
+        self._gone()
 
 
 def _fetch(bucket: Bucket, inside: str, target: Path) -> None:

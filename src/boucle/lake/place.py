@@ -134,8 +134,10 @@ class Local:
 
     def text(self, path: str) -> str | None:
         """A small file's text; None when there is none."""
-        file = self.folder / path
-        return file.read_text(encoding="utf-8") if file.exists() else None
+        try:
+            return (self.folder / path).read_text(encoding="utf-8")
+        except (FileNotFoundError, NotADirectoryError):
+            return None
 
     def exists(self, path: str) -> bool:
         """Whether a file of the table is there."""
