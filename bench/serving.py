@@ -3,6 +3,7 @@
 One row of 24 features, a LightGBM model of 200 trees, validation, metrics, the prediction log (inputs kept, committed
 to the lake) and a challenger in shadow all on. `rest_p50_ms`, `rest_p99_ms`: one client that asks again when it was
 answered; `rest_p99_ms_8`, `rest_req_per_s_8`: eight. `grpc_*`: an open loop, each request timed from when it was due.
+`promotion_ms`, `rollback_ms`: from the registry's answer to the first prediction by that version, four clients asking.
 The clients are one process of Python on raw sockets; on two cores it takes one of them, and the server the other.
 
 The same model, the same row, the same clients, one server after the other: MLServer held to one thread (REST V2, its
@@ -129,7 +130,36 @@ def ours(folder: Path, seconds: float) -> tuple[dict[str, dict[str, float]], flo
             "grpc": load("grpc", grpc, asked.SerializeToString(), seconds, 1000),
         }
         _check_noted(httpx.get(f"{told['http']}/metrics").text)
+        measured["roles"] = _roles(registry, f"{told['http']}{path}", http, body, path)
     return measured, float(reply["outputs"][0]["data"][0])
+
+
+def _roles(registry: Registry, url: str, port: int, body: bytes, path: str) -> dict[str, float]:
+    """Milliseconds from the return of a promotion, then of a rollback, to the first answer by that version.
+
+    Four other clients ask all the while, and fail if one of their requests does.
+    """
+
+    def followed(version: str) -> float:
+        begun = time.perf_counter()
+        while client.post(url, content=body).json()["model_version"] != version:
+            pass
+        return (time.perf_counter() - begun) * 1e3
+
+    words = [sys.executable, "-m", "bench._load", "rest", str(port), "3", "4", path]
+    beside = subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert beside.stdin is not None
+    beside.stdin.write(body)
+    beside.stdin.close()
+    time.sleep(1)
+    with httpx.Client() as client:
+        registry.promote("trees", 2)
+        promoted = followed("2")
+        registry.rollback("trees")
+        rolled_back = followed("1")
+    if beside.wait():
+        raise RuntimeError("a request failed while roles changed")
+    return {"promotion": promoted, "rollback": rolled_back}
 
 
 def _check_noted(page: str) -> None:
@@ -240,6 +270,8 @@ def figures(mine: dict[str, dict[str, float]], peers: dict[str, dict[str, dict[s
         ),
         figure("grpc_p50_ms", mine["grpc"]["p50"], "ms", goal="<= 1.1"),
         figure("grpc_p99_ms", mine["grpc"]["p99"], "ms", goal="<= 5"),
+        figure("promotion_ms", mine["roles"]["promotion"], "ms", goal="<= 100"),
+        figure("rollback_ms", mine["roles"]["rollback"], "ms", goal="<= 100"),
     ]
     goals = {"mlserver": 1, "mlflowserve": 10, "bentoml": 3}
     for name, measured in peers.items():

@@ -6,6 +6,7 @@ of the one before. A request that began with a version ends with it.
 
 import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from pathlib import Path
@@ -27,6 +28,7 @@ EVERY_S = 0.02
 """How often the roles are looked at: a stat for each model."""
 _ASIDE = 8
 """Versions of a model that somebody asked for by number, kept beside those that play a role."""
+_NEVER = (None, -1)
 _ROLES = ("champion", "challenger", "previous")
 
 
@@ -73,6 +75,8 @@ class Shelf:
         self._source: _Source = _Registered(registry) if registry is not None else _source(where)
         self._offers: dict[str, Offer] = {}
         self._seen: dict[str, Hashable] = {}
+        self._tried: dict[str, tuple[Hashable, int]] = {}
+        """What was tried last, and in which second: what cannot be loaded is not tried fifty times in each."""
         self._asked: OrderedDict[tuple[str, str], Served] = OrderedDict()
         self._asking = threading.Lock()
         self._stop = threading.Event()
@@ -117,6 +121,9 @@ class Shelf:
                 generation = self._source.generation(name)
                 if name in self._seen and generation == self._seen[name]:
                     continue
+                if self._tried.get(name, _NEVER) == (generation, int(time.monotonic())):
+                    continue
+                self._tried[name] = (generation, int(time.monotonic()))
                 offer = self._load(name)
             except BoucleError as error:
                 before = self._offers.get(name)
