@@ -108,7 +108,7 @@ def bearings(folder: Path) -> dict[str, Bearing]:
 def main() -> None:
     folder, asked = options(__doc__, "femto_features")
     runs = bearings(folder)
-    ours: dict[str, list[float | str]] = {}
+    ours: dict[str, list[float]] = {}
     naive = []
     for name, run in runs.items():
         others = [other for other_name, other in runs.items() if other_name != name]
@@ -118,7 +118,7 @@ def main() -> None:
             truth = run.life - at
             ours[name].append(score(truth, remaining(run.until(at), others)))
             naive.append(score(truth, by_age(run.until(at), others)))
-    whole = float(np.mean([one for scores in ours.values() for one in scores]))
+    whole = float(np.mean(list(ours.values())))
     if not asked.json:
         columns = [f"cut at {cut:.0%}" for cut in CUTS]
         print(
@@ -129,9 +129,9 @@ def main() -> None:
                 ours,
             )
         )
-        table = {
+        table: dict[str, tuple[float]] = {
             "boucle, these bearings left out in turn": (whole,),
-            "their median life": (np.mean(naive),),
+            "their median life": (float(np.mean(naive)),),
             **PUBLISHED,
         }
         print(beside("FEMTO, PHM 2012 score", "other bearings, other cuts", ("score",), table))

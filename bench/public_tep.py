@@ -156,10 +156,16 @@ def main() -> None:
         short = name.replace(" ", "_").lower()
         hard = [fault for fault in faults if fault in (3, 9, 15)]
         easy = [fault for fault in faults if fault not in (3, 9, 15)]
-        figures.append(figure(f"tep_{short}_detected", np.mean([rates[name][fault] for fault in easy]), "%"))
+        figures.append(
+            figure(f"tep_{short}_detected", float(np.mean([rates[name][fault] for fault in easy])), "%")
+        )
         if hard:
             figures.append(
-                figure(f"tep_{short}_detected_3_9_15", np.mean([rates[name][fault] for fault in hard]), "%")
+                figure(
+                    f"tep_{short}_detected_3_9_15",
+                    float(np.mean([rates[name][fault] for fault in hard])),
+                    "%",
+                )
             )
         figures += [
             figure(f"tep_{short}_fault_{fault}", rates[name][fault], "%")

@@ -32,7 +32,12 @@ def options(description: str | None, name: str) -> tuple[Path, Options]:
     return given.data, Options(quick=given.quick, json=given.json)
 
 
-def beside(title: str, source: str, columns: Sequence[str], rows: Mapping[str, Sequence[float | str]]) -> str:
+def beside(
+    title: str,
+    source: str,
+    columns: Sequence[str],
+    rows: Mapping[str, Sequence[float] | Sequence[float | str]],
+) -> str:
     """A Markdown table of published figures and ours."""
     lines = [
         f"\n{title} (published: {source})\n",

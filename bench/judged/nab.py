@@ -117,6 +117,6 @@ def best(series: Sequence[Series], profile: str = "standard", steps: int = 400) 
     """The threshold with the highest score, among `steps` of the scores that occur, the high ones closest."""
     prepared = [_prepare(one) for one in series]
     seen = np.unique(np.concatenate([one.scores[np.isfinite(one.scores)] for one in prepared]))[::-1]
-    places = np.unique(np.geomspace(1, len(seen), steps).astype(np.int64) - 1) if len(seen) else []
+    places = (np.unique(np.geomspace(1, max(1, len(seen)), steps).astype(np.int64)) - 1)[: len(seen)]
     tried = [_at(prepared, float(seen[place]), profile) for place in places]
     return max([*tried, _at(prepared, math.inf, profile)], key=lambda one: one.score)

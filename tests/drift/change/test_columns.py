@@ -97,7 +97,7 @@ def test_benjamini_hochberg_finds_more_and_a_shift_of_half_a_deviation_is_found(
         hits = 0
         for seed in range(5):
             step = DataDrift("drift", columns=[f"c{place}" for place in range(10)], reference=1000, window=200,
-                             rate=0.05, least=0.1, control=control)  # type: ignore[arg-type]  # fmt: skip
+                             rate=0.05, least=0.1, control=control)  # fmt: skip
             told(step, block(numbers(1000, 10, seed)))
             later = numbers(200, 10, 100 + seed)
             later["c3"] = later["c3"] + 0.5

@@ -257,7 +257,7 @@ def _split(values: np.ndarray[Any, np.dtype[np.float64]]) -> int:
 
 def _held(detector: Any) -> dict[str, Any]:
     """The state of a detector of river as plain values; never a pickle, which would run code when it is read."""
-    plain = {}
+    plain: dict[str, Any] = {}
     for name, value in vars(detector).items():
         if name == "_helper":
             plain[name] = bytes(value.__getstate__())
