@@ -104,6 +104,12 @@ def test_settings_that_cannot_work_are_refused(wrong: dict[str, Any]) -> None:
         Attribute("verdicts", **wrong)
 
 
+@pytest.mark.parametrize("shares", [{}, {"hydraulic_pressure": 0.4, "motor_current": 0.0, "mesh": 0.6}])
+def test_load_shares_that_say_nothing_are_refused(shares: dict[str, float]) -> None:
+    with pytest.raises(BoucleError, match="B691"):
+        Attribute("verdicts", load_shares=shares)
+
+
 def test_a_snapshot_of_another_version_is_refused() -> None:
     made = Attribute("verdicts")
     for state in (b"\xc1", msgspec.msgpack.encode({"version": 99, "courses": {}})):

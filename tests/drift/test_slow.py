@@ -84,6 +84,25 @@ def test_another_load_moves_pressure_current_and_mesh() -> None:
     assert told(seconds(50, change)) == [NOTHING, ("operation", "", "machine"), NOTHING]
 
 
+def test_another_machine_declares_how_it_follows_the_load() -> None:
+    """Here the current hardly knows the load, so that it is the pressure's word against it that counts."""
+
+    def change(row: Row, since: int) -> None:
+        row["hydraulic_pressure"] -= 12.0
+        row["motor_current"] -= 1.0
+        for axis in "xyz":
+            for band in (4, 5):
+                row[f"{axis}_band_{band}"] *= 0.88**2
+
+    rows = seconds(26, change)
+    assert verdicts(rows)[-1]["family"] in ("sensor", "operation")
+    shares = {"hydraulic_pressure": 0.4, "motor_current": 0.08, "mesh": 0.6}
+    assert {row["family"] for row in verdicts(rows, Attribute("v", load_shares=shares))} == {
+        "none",
+        "operation",
+    }
+
+
 def test_a_warmer_hall_moves_both_temperatures_and_is_no_fault() -> None:
     def change(row: Row, since: int) -> None:
         row["bearing_temperature"] += min(6.0, 0.5 * since)
@@ -157,3 +176,17 @@ def test_what_can_be_told_apart_is_known_before_anything_breaks() -> None:
     lonely = {one.sensor: one for one in isolability(learn(alone))}
     assert lonely["bearing_temperature"].told_from == float("inf"), "its witness is missing"
     assert "oil_temperature" not in lonely
+
+
+def test_one_axis_is_enough_to_be_judged() -> None:
+    def change(row: Row, since: int) -> None:
+        row["motor_current"] -= 6.0
+        row["x_mean"] += 0.4
+
+    rows = [
+        {name: value for name, value in row.items() if name[:2] not in ("y_", "z_")}
+        for row in seconds(30, change)
+    ]
+    said = verdicts(rows, Attribute("verdicts", axes=("x",)))
+    assert said[-1]["family"] == "sensor"
+    assert json.loads(said[-1]["evidence"])["pending"]

@@ -14,6 +14,7 @@ from boucle.drift.evidence import Evidence
 from boucle.drift.judge import Course, Judge
 from boucle.drift.reading import BANDS, SLOW, Reading
 from boucle.drift.sentences import say
+from boucle.drift.slow import LOAD
 from boucle.edge.zone import GROUP_2_RIGID, check_zones, zone
 from boucle.errors import BoucleError
 from boucle.ports import From, Traced
@@ -74,6 +75,9 @@ class Attribute:
     before a sensor's. A slow value that moves is held against the values that would have to follow it
     (`boucle.drift.slow`): contradicted it is a sensor's fault, and where no witness can tell it is `unknown`.
 
+    `load_shares` says how pressure, current and gear mesh follow the load (relative change per unit of load); as it is
+    for the press of `boucle.testing`, and another machine declares its own.
+
     Rows with `machine`, `sensor` and `at` but no `speed` are calibrations: the verdict about that sensor ends, and
     what is normal is learned again, unless the machine itself is worn.
     """
@@ -89,6 +93,7 @@ class Attribute:
         axes: Sequence[str] = ("x", "y", "z"),
         prefix: str = "vib_",
         zones: Sequence[float] = GROUP_2_RIGID,
+        load_shares: Mapping[str, float] = LOAD,
     ) -> None:
         if baseline < 6 or min(hold, clear, thermal) < 1:
             raise BoucleError(
@@ -97,7 +102,13 @@ class Attribute:
                 fix="baseline: 6 or more seconds, the others 1 or more",
             )
         self._stream = stream
-        self._judge = Judge(baseline, hold, clear, thermal)
+        if set(load_shares) != set(LOAD) or not all(share > 0 for share in load_shares.values()):
+            raise BoucleError(
+                "B691",
+                f"{stream}: load_shares {dict(load_shares)} does not say how each witness follows the load",
+                fix=f"give {', '.join(LOAD)}, each the relative change per unit of load, above 0",
+            )
+        self._judge = Judge(baseline, hold, clear, thermal, dict(load_shares))
         self._axes, self._prefix = tuple(axes), prefix
         self._zones = check_zones(zones)
         self._courses: dict[str, Course] = {}

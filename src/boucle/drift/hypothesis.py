@@ -7,11 +7,11 @@ frequency by the same factor). So each rule has a shape, and witnesses that must
     cause         what moves                                     what must stand still
     outer_race    its envelope line on two axes or more          -
     inner_race    its envelope line on two axes or more          -
-    imbalance     1 × shaft band, all axes alike                 gear and resonance bands
-    lubrication   resonance band, all axes; current or heat      envelope lines
-    gain          all bands of one axis by one factor            the other axes
+    imbalance     1 × shaft band, two axes or more               their gear and resonance bands
+    lubrication   resonance band, two axes; current or heat      envelope lines
+    gain          all bands of one axis by one factor            another axis
     offset        the mean                                       the bands
-    noise         the quiet bands of one axis, upwards           its loud bands, the other axes
+    noise         each band of one axis by what its width holds  the other axes
     loose         high bands of one axis fall, or its mesh swells  its shaft bands, the other axes
     stuck         nothing any more                               -
     dropout       samples are missing                            -
@@ -173,12 +173,13 @@ def _gain(e: Evidence) -> list[Hypothesis]:
 
 
 def _second(values: Wide) -> float:
-    """The second largest that is known: what two axes say; 0 when fewer do.
+    """The second largest that is known: what two axes say, or the only one there is; 0 when fewer do.
 
     An axis whose sensor lies beside a fault of the machine does not hide it.
     """
     known = np.sort(values[np.isfinite(values)])
-    return float(known[-2]) if len(known) > 1 else 0.0
+    enough = min(2, len(values))
+    return float(known[-enough]) if len(known) >= enough else 0.0
 
 
 def _imbalance(e: Evidence) -> list[Hypothesis]:

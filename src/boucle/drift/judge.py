@@ -14,7 +14,7 @@ from boucle.clock import Nanos
 from boucle.drift.evidence import SMOOTH, Evidence, weigh
 from boucle.drift.hypothesis import Hypothesis, hypotheses
 from boucle.drift.reading import SLOW, Reading, Reference, learn
-from boucle.drift.slow import Account, account
+from boucle.drift.slow import LOAD, Account, account
 
 __all__ = ["Course", "Judge", "Standing"]
 
@@ -74,6 +74,8 @@ class Judge(Struct, frozen=True):
     clear: int
     thermal: int
     """How long temperatures take to follow a new operating point."""
+    shares: dict[str, float] = msgspec.field(default_factory=lambda: dict(LOAD))
+    """What of pressure, current and gear mesh goes with the load."""
 
     def hear(self, course: Course, reading: Reading) -> Evidence | None:
         """Take one second; None while a first reference is being learned."""
@@ -95,7 +97,8 @@ class Judge(Struct, frozen=True):
             # Without a speed, one axis can still be held against the others.
             if comparable or not h.needs_operation or (blind and h.axis is not None)
         ]
-        told = account(evidence, comparable=comparable, warm=course.calm > self.thermal)
+        warm = course.calm > self.thermal
+        told = account(evidence, comparable=comparable, warm=warm, shares=self.shares)
         found += told.found
         self._wait(course, found, reading.at)
         self._settle(course, comparable)

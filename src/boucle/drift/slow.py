@@ -17,7 +17,7 @@ only uses that they agree within a factor of two.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from msgspec import Struct
@@ -29,7 +29,7 @@ from boucle.drift.reading import SLOW
 __all__ = ["CONTRADICTED", "LOAD", "Account", "account"]
 
 LOAD = {"hydraulic_pressure": 0.4, "motor_current": 0.65, "mesh": 0.6}
-"""Relative change per unit of load."""
+"""Relative change per unit of load, of the press; another machine declares its own."""
 
 _ROUGH = 3.0
 """Times the noise of the reference; the middle of six quartiles scatters by a fifth."""
@@ -48,10 +48,13 @@ class Account(Struct, frozen=True):
     """Both temperatures follow the hall."""
 
 
-def account(evidence: Evidence, *, comparable: bool, warm: bool) -> Account:
+def account(
+    evidence: Evidence, *, comparable: bool, warm: bool, shares: Mapping[str, float] | None = None
+) -> Account:
     """Hold every slow value against its witnesses.
 
     `comparable`: the operating point is one whose normal is known. `warm`: the temperatures have followed it.
+    `shares`: what of pressure, current and gear mesh goes with the load, when it is another machine than `LOAD`'s.
     """
     found = [*_faulty_within(evidence)]
     moved = {name for name in SLOW if evidence.moved(name)}
@@ -60,7 +63,7 @@ def account(evidence: Evidence, *, comparable: bool, warm: bool) -> Account:
     broken = {hypothesis.sensor for hypothesis in found}
     if worn(evidence):
         return Account(found, frozenset(moved))
-    drifted, explained = _by_load(evidence, moved)
+    drifted, explained = _by_load(evidence, moved, LOAD if shares is None else shares)
     hall = False
     if warm and not explained:  # a load that changed heats the bearing too
         by_heat, calm, hall = _by_heat(evidence, moved)
@@ -73,11 +76,11 @@ def account(evidence: Evidence, *, comparable: bool, warm: bool) -> Account:
 
 def worn(e: Evidence) -> bool:
     """Whether the vibration begins to show friction or a worn race on more than one axis: then heat is no surprise."""
-    with np.errstate(invalid="ignore"):
-        lines = np.sort(np.nan_to_num(e.lines, nan=0.0), axis=0)[-2]
-        before = np.nan_to_num(np.sort(e.lines_before, axis=0)[-2], nan=1.0)
-        rises = e.shift[:, 6] > np.maximum(4 * e.noise[:, 6], 0.06)
-    return bool((lines > np.maximum(2.5, 1.5 * before)).any() or rises.sum() >= 2)
+    two = min(2, len(e.shift))
+    lines = np.sort(np.nan_to_num(e.lines, nan=0.0), axis=0)[-two]
+    before = np.sort(np.nan_to_num(e.lines_before, nan=1.0), axis=0)[-two]
+    rises = e.shift[:, 6] > np.maximum(4 * e.noise[:, 6], 0.06)
+    return bool((lines > np.maximum(2.5, 1.5 * before)).any() or rises.sum() >= two)
 
 
 def _faulty_within(e: Evidence) -> Iterator[Hypothesis]:
@@ -94,12 +97,12 @@ def _faulty_within(e: Evidence) -> Iterator[Hypothesis]:
             )
 
 
-def _by_load(e: Evidence, moved: set[str]) -> tuple[list[Hypothesis], set[str]]:
+def _by_load(e: Evidence, moved: set[str], shares: Mapping[str, float]) -> tuple[list[Hypothesis], set[str]]:
     """Pressure and current against each other and against the gear mesh: do they tell of the same load?"""
     mesh, mesh_chance = mesh_shift(e)
-    says = {"mesh": (mesh / LOAD["mesh"], mesh_chance / LOAD["mesh"])}
+    says = {"mesh": (mesh / shares["mesh"], mesh_chance / shares["mesh"])}
     for name in ("hydraulic_pressure", "motor_current"):
-        whole = e.slow_before[name] * LOAD[name]
+        whole = e.slow_before[name] * shares[name]
         says[name] = (e.slow[name] / whole, e.slow_chance[name] / whole)
     found, explained = [], set()
     for name in ("hydraulic_pressure", "motor_current"):
