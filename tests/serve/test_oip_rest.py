@@ -259,6 +259,21 @@ def test_a_body_beyond_the_limit(rest: Rest) -> None:
     assert reply.status == 413
 
 
+def test_an_error_nobody_foresaw_is_an_answer_and_a_line_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = answering(tmp_path)
+
+    async def read(most: int) -> bytes:
+        raise RuntimeError("gone")
+
+    reply = asyncio.run(Rest(made).reply("POST", "/v2/models/tiny/infer", {}, read))
+    assert (reply.status, made.counts.waiting) == (500, 0)
+    assert "B683" in json.loads(reply.body)["error"]
+    assert "RuntimeError: gone" in caplog.text
+    made.stop()
+
+
 def test_half_a_body_keeps_no_place(tmp_path: Path) -> None:
     made = answering(tmp_path, limits=Limits(seconds=0.02))
 

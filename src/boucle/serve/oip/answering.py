@@ -1,6 +1,7 @@
 """A request on its way: admitted, scored in time, counted, noted; the same for both wires."""
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,9 @@ from boucle.serve.oip.shadow import Shadows
 from boucle.serve.oip.shelf import Shelf
 
 __all__ = ["Answering", "Limits"]
+
+
+log = logging.getLogger("boucle.serve.oip")
 
 
 class Limits(Struct, frozen=True):
@@ -163,13 +167,14 @@ class Answering:
         if self._shadow and not named and self.shelf.offer(model.name).shadow is not None:
             self.shadows.take(scored)
 
-    def refusal(self, error: BoucleError, wire: str) -> Refusal:
-        """What goes over the wire for an error, counted."""
-        told = error if isinstance(error, Refusal) else _inner(error)
+    def refusal(self, error: Exception, wire: str) -> Refusal:
+        """What goes over the wire for an error, counted; one that nobody foresaw is logged, too."""
+        if isinstance(error, Refusal):
+            told = error
+        elif isinstance(error, BoucleError):
+            told = Refusal(error.code, error.what, where=error.where, why=error.why, fix=error.fix)
+        else:
+            log.error("a request failed: %s: %s", type(error).__name__, error)
+            told = Refusal("B683", "the server failed at this request", fix="see its log")
         self.counts.refused(told.code, wire)
         return told
-
-
-def _inner(error: BoucleError) -> Refusal:
-    """Something of ours failed: said as it is, with 500."""
-    return Refusal(error.code, error.what, where=error.where, why=error.why, fix=error.fix)

@@ -13,7 +13,6 @@ import msgspec
 from msgspec import Struct
 
 from boucle import __version__
-from boucle.errors import BoucleError
 from boucle.serve.oip.answering import Answering
 from boucle.serve.oip.refusal import Malformed, NoSuchThing, Refusal, TooLarge, TooLate
 from boucle.serve.oip.rest_body import decode_request, encode_answer
@@ -56,7 +55,7 @@ class Rest:
                 if path.endswith("/infer") and method == "POST":
                     return await self._infer(path, headers, read, begun)
                 return await self._other(method, path, headers)
-        except BoucleError as error:
+        except Exception as error:  # noqa: BLE001 - the boundary of a request: the others go on
             told = self._answering.refusal(error, "rest")
             body = msgspec.json.encode({"error": str(told)})
             return Reply(told.status, [_JSON, *told.headers], body)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from boucle import __version__
-from boucle.errors import BoucleError, MissingExtra
+from boucle.errors import MissingExtra
 from boucle.serve.oip.answering import Answering
 from boucle.serve.oip.messages import CONTENTS, METHODS, SERVICE, message
 from boucle.serve.oip.refusal import Malformed
@@ -50,7 +50,7 @@ class Rpc:
                         given = dict(context.invocation_metadata() or ())
                         self._answering.check_allowed(str(given.get("authorization", "")))
                     return await answer(_parsed(raw, kind), begun, context.time_remaining())
-            except BoucleError as error:
+            except Exception as error:  # noqa: BLE001 - the boundary of a request: the others go on
                 told = self._answering.refusal(error, "grpc")
                 await context.abort(getattr(codes, told.rpc), str(told))
 
