@@ -70,12 +70,14 @@ def model_file(booster: Any) -> ModelFile:
 
 
 @contextmanager
-def process(words: list[str], folder: Path, **variables: str) -> Iterator[subprocess.Popen[str]]:
-    """A server, ended with everything it started."""
+def process(
+    words: list[str], folder: Path, *, heard: bool = False, **variables: str
+) -> Iterator[subprocess.Popen[str]]:
+    """A server, ended with everything it started; `heard`: its standard output is read, else it goes to its log."""
     quiet = {"OMP_NUM_THREADS": "1", "BENTOML_DO_NOT_TRACK": "True", "MLFLOW_DISABLE_TELEMETRY": "true"}
     with (folder / "server.log").open("w") as log:
         running = subprocess.Popen(
-            words, cwd=folder, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True,
+            words, cwd=folder, stdout=subprocess.PIPE if heard else log, stderr=log, text=True, start_new_session=True,
             env={**os.environ, **quiet, "PATH": f"{Path(words[0]).parent}:{os.environ['PATH']}", **variables},
         )  # fmt: skip
     try:
@@ -118,7 +120,7 @@ def ours(folder: Path, seconds: float) -> tuple[dict[str, dict[str, float]], flo
     asked = message("ModelInferRequest")(
         model_name="trees", inputs=[contents], raw_input_contents=[np.array(ROW, np.float32).tobytes()]
     )
-    with process(words, folder) as running:
+    with process(words, folder, heard=True) as running:
         assert running.stdout is not None
         told = json.loads(running.stdout.readline())
         http, grpc = (int(told[wire].rpartition(":")[2]) for wire in ("http", "grpc"))
@@ -181,6 +183,7 @@ def _check_noted(page: str) -> None:
 def mlserver(folder: Path, port: int) -> tuple[list[str], str, bytes]:
     settings = {
         "http_port": port, "grpc_port": free(), "metrics_port": free(), "parallel_workers": 0, "host": "127.0.0.1",
+        "debug": False,
     }  # fmt: skip
     model = {
         "name": "trees",
