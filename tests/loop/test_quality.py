@@ -1,6 +1,7 @@
 """Rules about whole streams are counted while they flow, once a row, over restarts; shown, told, and kept."""
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -221,20 +222,19 @@ ASKED = PRODUCT.replace("      - {id: enough,", QUERY + "      - {id: enough,")
 
 def test_a_query_is_asked_of_the_table_behind_the_stream(tmp_path: Path) -> None:
     shop = Shop(tmp_path, ASKED)
-    shop.order((1, 1, 5.0))
-    dear = shop.rules()["orders.dear"]
-    assert (dear.state, dear.why) == ("unknown", "the lake has no table orders yet")
-    for amount, state in ((6.0, "kept"), (600.0, "broken")):
-        shop.order((int(amount), 1, amount))
-        shop.loop.tables.commit(force=True)
-        shop.clock.advance(61)
-        shop.loop.pump()
+    with closing(shop.loop):
+        shop.order((1, 1, 5.0))
         dear = shop.rules()["orders.dear"]
-        assert (dear.state, dear.measured) == (state, amount)
-    assert "dear" in [
-        one.evidence["rule"] for one in shop.told if getattr(one, "kind", "") == "quality_broken"
-    ]
-    shop.loop.close()
+        assert (dear.state, dear.why) == ("unknown", 'there is no table "orders"')
+        for amount, state in ((6.0, "kept"), (600.0, "broken")):
+            shop.order((int(amount), 1, amount))
+            shop.loop.tables.commit(force=True)
+            shop.clock.advance(61)
+            shop.loop.pump()
+            dear = shop.rules()["orders.dear"]
+            assert (dear.state, dear.measured) == (state, amount)
+        told = [one.evidence["rule"] for one in shop.told if getattr(one, "kind", "") == "quality_broken"]
+        assert "dear" in told
 
 
 def test_a_query_about_a_stream_that_no_table_keeps_is_a_problem(tmp_path: Path) -> None:

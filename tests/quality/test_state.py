@@ -115,7 +115,7 @@ def same(one: Measured, other: Measured) -> None:
             assert mine == pytest.approx(its, rel=1e-6, nan_ok=True), (column, name)
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(st.lists(rows_, max_size=12), st.data())
 def test_any_cut_and_any_merging_says_what_the_whole_table_says(
     rows: list[tuple[Any, ...]], data: st.DataObject
@@ -131,11 +131,11 @@ def test_any_cut_and_any_merging_says_what_the_whole_table_says(
     with tempfile.TemporaryDirectory() as folder:
         parts = []
         for number, (begin, end) in enumerate(zip([0, *cuts], [*cuts, len(rows)], strict=True)):
-            state = TableState(RULES, Path(folder) / str(number), memory_keys=3)
+            state = TableState(RULES, Path(folder) / str(number), memory_keys=5)
             state.update(batch(order[begin:end]))
             if data.draw(st.booleans()):  # stopped and started
                 told = state.save()
-                state = TableState(RULES, Path(folder) / str(number), memory_keys=3)
+                state = TableState(RULES, Path(folder) / str(number), memory_keys=5)
                 state.load(told)
             parts.append(state)
         while len(parts) > 1:

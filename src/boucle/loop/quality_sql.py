@@ -50,20 +50,15 @@ class TableQuestions:
     def ask(self, now: Nanos) -> None:
         """Ask the tables that have changed."""
         for name, (table, rules) in self._asked.items():
-            if not rules or self._lake is None:
-                continue
-            self._why[name] = (
-                f"the lake has no table {table} yet" if table else "no table of the lake keeps it"
-            )
-            if not table:
+            if not rules or not table or self._lake is None:
                 continue
             try:
                 found = self._lake.find(table)
                 if self._versions.get(name) != found.version:
                     self._ask(name, found, rules, now)
                     self._versions[name] = found.version
-            except (BoucleError, DuckError) as error:
-                self._why[name] = str(error)
+            except (BoucleError, DuckError) as error:  # not there yet, or a lake that is away: asked again
+                self._why[name] = error.what if isinstance(error, BoucleError) else str(error)
 
     def _ask(self, name: str, table: LakeTable, rules: Sequence[Rule], now: Nanos) -> None:
         with connection(_MEMORY, threads=1) as duck:
@@ -77,4 +72,4 @@ class TableQuestions:
 
     def _answer(self, one: Outcome) -> Outcome:
         said = self._said.get((one.table, one.rule))
-        return said or structs.replace(one, why=self._why.get(one.table, "its table was not asked yet"))
+        return said or structs.replace(one, why=self._why.get(one.table, "no table of the lake was asked"))

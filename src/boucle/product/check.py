@@ -190,6 +190,7 @@ def _loop_problems(by_kind: dict[str, Document], contracts: dict[str, StreamCont
     problems += _source_problems(document, loop, contracts)
     problems += _step_problems(document, loop)
     problems += _address_problems(document, loop)
+    problems += _query_problems(by_kind["DataContract"], loop, contracts)
     problems += training_problems(document, loop, set(personal_columns(by_kind["DataContract"].value)))
     return problems
 
