@@ -64,7 +64,7 @@ def scored(folder: Path) -> dict[str, Series]:
         part = table.filter(names == name)
         times = part["timestamp"].to_numpy().astype("datetime64[us]")
         batch = pa.record_batch({"at": pa.array(times), "value": part["value"].combine_chunks()})
-        step = Novelty("scores", column="value", train=max(probation(len(times)), 101))
+        step = Novelty("scores", column="value", train=max(probation(len(times)), 100))
         (out,) = step.step(Block("rows", batch, 0, Position(name, 0)))
         scores = [-np.inf if one is None else one for one in out.rows.column("novelty").to_pylist()]
         found[name] = Series(scores, rows_of(times, windows.get(name, [])))

@@ -35,6 +35,6 @@ def test_the_steps_can_be_made_and_traced(text: str) -> None:
 def test_the_rule_of_the_page_speaks_of_columns_there_are() -> None:
     from boucle.act.rules import read_rules
 
-    declared = yaml.safe_load(blocks("yaml")[0])
+    declared = yaml.safe_load(blocks("yaml")[0].replace("on:", "'on':"))  # YAML 1.1 reads on as true
     _, wrong = read_rules(declared["rules"], streams={"input_drift"}, limits={})
     assert not wrong

@@ -29,8 +29,8 @@ __all__ = ["Novelty"]
 
 _VERSION = 1
 _LEVEL = 30
-_FIRST = 50
-"""Rows before ratios mean anything."""
+_LEAST_ROWS = 100
+"""Fewer have no largest distance worth the name."""
 _SOFT = 0.05
 _LEAST = 1e-3
 
@@ -95,9 +95,9 @@ class Novelty:
         start: float = 0.01,
         quiet: int = 200,
     ) -> None:
-        if train <= 2 * _FIRST or quiet < 0 or not math.isfinite(start):
+        if train < _LEAST_ROWS or quiet < 0 or not math.isfinite(start):
             what = f"train {train}, start {start}, quiet {quiet} cannot work"
-            raise BoucleError("B767", what, fix=f"train: more than {2 * _FIRST} rows, quiet: 0 or more")
+            raise BoucleError("B767", what, fix=f"train: {_LEAST_ROWS} rows or more, quiet: 0 or more")
         self._stream, self._column = stream, column
         self._by, self._carry = tuple(by), tuple(carry)
         self._train, self._start, self._quiet = train, start, quiet
@@ -192,7 +192,7 @@ class Novelty:
         spread = math.sqrt(math.fsum((one - state.relative_centre) ** 2 for one in logs) / count)
         state.relative_deviation = spread + _LEAST
         for row in rows:
-            self._told(state, self._ratio(state, row))
+            self._ratio(state, row)
         state.training, state.learned = [], True
 
     def _log(self, state: _Key, value: float) -> float:
