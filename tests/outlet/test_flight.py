@@ -10,10 +10,12 @@ import pytest
 from adbc_driver_flightsql import DatabaseOptions
 from pyarrow import flight
 
+from boucle.catalog.usage import Usage
 from boucle.errors import BoucleError
 from boucle.lake.sql import Sql
 from boucle.outlet.flight import FlightEndpoint
 from boucle.outlet.users import Users, add_user
+from boucle.outlet.uses import Uses
 from tests.outlet.served import ABOUT, make_lake
 from tests.outlet.test_sql_session import pair
 
@@ -98,7 +100,9 @@ def test_refusals_are_told_and_leak_no_path_of_the_lake(
 
 def test_users_log_in_once_and_go_on_with_a_token(sql: Sql, tmp_path: Path, pair: tuple[Path, Path]) -> None:
     add_user(tmp_path / "users", "ana", "secret")
-    with FlightEndpoint(sql, users=Users(tmp_path / "users"), certificate=pair) as running:
+    usage = Usage(tmp_path / "usage.sqlite")
+    uses = Uses(usage, "press", sql)
+    with FlightEndpoint(sql, users=Users(tmp_path / "users"), certificate=pair, uses=uses) as running:
         login = {
             "username": "ana",
             "password": "secret",
@@ -114,6 +118,10 @@ def test_users_log_in_once_and_go_on_with_a_token(sql: Sql, tmp_path: Path, pair
             driver.connect(
                 running.uri, db_kwargs={**login, "password": "wrong"}, autocommit=True
             ).cursor().execute("select 1")
+    assert [(one.name, one.who, one.via, one.times) for one in usage.used("press")] == [
+        ("features", "ana", "flight", 1)
+    ]
+    usage.close()
 
 
 def test_beyond_this_machine_users_and_tls_are_needed(sql: Sql) -> None:

@@ -5,6 +5,7 @@ import csv
 import io
 import itertools
 import json
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from openapi_spec_validator import validate
 
 from boucle.address import parse_address
 from boucle.bus.memory import MemorySink
+from boucle.catalog.usage import Usage
 from boucle.errors import BoucleError
 from boucle.lake.delta import LakeTable
 from boucle.lake.sql import Sql
@@ -27,9 +29,13 @@ from boucle.outlet.cloudevents import events, publish
 from boucle.outlet.export import export, verify
 from boucle.outlet.rest import create_rest
 from boucle.outlet.users import Users, add_user
+from boucle.outlet.uses import Uses
 from boucle.testing.conformance.table import readings
 from boucle.web.server import serve
 from tests.outlet.served import ABOUT, make_lake, numbered
+from tests.outlet.test_sql_session import pair
+
+__all__ = ["pair"]
 
 ROWS = "/products/press/tables/features/rows"
 MANY = "/products/press/tables/numbered/rows"
@@ -230,6 +236,24 @@ def test_users_are_asked_for_their_password(sql: Sql, tmp_path: Path) -> None:
             ).status_code
             == 401
         )
+
+
+def test_over_tls_and_who_reads_is_counted(sql: Sql, tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    add_user(tmp_path / "users", "ana", "secret")
+    usage = Usage(tmp_path / "usage.sqlite")
+    uses = Uses(usage, "press", sql)
+    app = create_rest(sql, "press", users=Users(tmp_path / "users"), uses=uses)
+    with serve(app, port=0, certificate=pair) as running:
+        assert running.url.startswith("https://")
+        trusted = ssl.create_default_context(cafile=str(pair[0]))
+        with httpx.Client(base_url=running.url, verify=trusted, trust_env=False, timeout=30) as web:
+            token = web.post("/token", auth=("ana", "secret")).json()["access_token"]
+            for login in ({"auth": ("ana", "secret")}, {"headers": {"authorization": f"Bearer {token}"}}):
+                assert web.get(ROWS, **login).status_code == 200
+    assert [(one.name, one.who, one.via, one.times, one.rows) for one in usage.used("press")] == [
+        ("features", "ana", "rest", 2, 8)
+    ]
+    usage.close()
 
 
 def test_only_declared_tables_are_shown(sql: Sql) -> None:

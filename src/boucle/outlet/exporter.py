@@ -60,8 +60,8 @@ class Exporter:
     def step(self) -> bool:
         """Export when it is time and there is something new; whether it did."""
         now, version = self._clock.now(), self._table.version
-        if now < self._next or version <= self.state.version:
-            return False
+        if now < self._next or version <= self.state.version or not self._table.rows:
+            return False  # an empty table would use up its turn
         self._next = now + int(self._every * SECOND)
         try:
             rows = self._export(version)

@@ -13,6 +13,7 @@ from boucle.web.speech import NONE, Speech
 
 __all__ = ["PortRow", "RuleRow", "rows_of_ports", "rows_of_rules"]
 
+_LIMITS = ("exactly", "anything but", "more than", "at least", "less than", "at most", "not from", "from")
 _WIDTH, _HEIGHT = COURSE_WIDTH // 2, COURSE_HEIGHT
 
 
@@ -32,6 +33,8 @@ class RuleRow(Struct, frozen=True):
     course: str
     """Points of an SVG polyline: rows that broke it, so far."""
     why: str
+    quiet: bool
+    """It follows from the columns, nothing breaks it, and nobody gave it a name: it need not be read first."""
 
 
 class PortRow(Struct, frozen=True):
@@ -63,10 +66,20 @@ def _rule(one: RuleCourse, speech: Speech) -> RuleRow:
         failed=speech.number(last.failed, 0),
         recent=speech.number(one.recent, 0) if one.recent > 0 else "",
         measured=NONE if last.measured is None else speech.number(last.measured, 2),
-        wanted=last.wanted,
+        wanted=_wanted(last.wanted, speech),
         course=_course(one.course),
         why=last.why,
+        quiet="." in last.rule and not last.failed and last.state != "unknown",
     )
+
+
+def _wanted(said: str, speech: Speech) -> str:
+    """A limit in the reader's words; as it is when it is not one of ODCS's comparisons."""
+    for words in _LIMITS:
+        if said.startswith(f"{words} "):
+            rest = said.removeprefix(f"{words} ").replace(" to ", f" {speech('limit.to')} ")
+            return speech(f"limit.{words.replace(' ', '_')}", rest=rest)
+    return said
 
 
 def _state(one: RuleCourse) -> str:
