@@ -84,12 +84,12 @@ def test_without_a_fallback_they_go_on_marked(make: Callable[..., Score], told: 
 
 
 def test_a_model_that_sleeps_past_its_deadline(make: Callable[..., Score], told: Told) -> None:
-    slow = linear(1.0, loops=200)
+    slow = linear(1.0, loops=12)
     probe = make(slow)
     started = time.perf_counter()
     one(probe, a=pa.array([1.0]))
     took = time.perf_counter() - started
-    score = make(slow, deadline=f"{took / 20 * 1000:.3f}ms", fallback=SAFE, queue=2)
+    score = make(slow, deadline=f"{took / 5 * 1000:.3f}ms", fallback=SAFE, queue=2)
     given = [one(score, a=pa.array([2.0])) for _ in range(6)]
     assert all(rows["risk"].to_pylist() == [0.2] for rows in given)
     assert {rows["why"][0].as_py() for rows in given} == {"deadline", "queue"}
@@ -111,14 +111,14 @@ def test_within_its_deadline_nothing_falls_back(make: Callable[..., Score], told
 
 
 def test_what_fell_back_falls_back_again_after_a_crash(tmp_path: Path) -> None:
-    linear(1.0, loops=200).save(tmp_path / "models" / "risk")
+    linear(1.0, loops=12).save(tmp_path / "models" / "risk")
     declared: dict[str, Any] = {"model": "models/risk", "folder": tmp_path, "marks": MARKS, "fallback": SAFE}
-    score = Score("risk", deadline="1ms", **declared)
+    score = Score("risk", deadline="0.2ms", **declared)
     score.attach(tmp_path / "run", lambda *_: None)
     score.live()
     first = [one(score, a=pa.array([float(value)])) for value in range(3)]
     score.close()
-    again = Score("risk", deadline="1ms", **declared)
+    again = Score("risk", deadline="0.2ms", **declared)
     again.attach(tmp_path / "run", lambda *_: None)
     second = one(again, a=pa.array([0.0, 1.0, 2.0]))
     again.close()

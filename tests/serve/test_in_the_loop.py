@@ -83,11 +83,11 @@ class Running:
         (folder / "product" / "product.yaml").write_text(PRODUCT, encoding="utf-8")
         self.registry = registered(folder / "product", linear(1.0), linear(2.0), linear(3.0))
         self.events: list[Event] = []
+        self.source = MemorySource(stream="payments")
         self.start()
 
     def start(self) -> None:
         self.clock = ManualClock(START + self.sent * 10**9)
-        self.source = MemorySource(stream="payments")
         self.loop = Loop(
             build_plan(load_project(self.folder / "product")),
             self.clock,

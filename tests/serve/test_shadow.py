@@ -70,7 +70,7 @@ def test_row_by_row(tmp_path: Path) -> None:
 
 
 def test_behind_it_sheds_and_the_path_does_not_wait(tmp_path: Path) -> None:
-    registry = registered(tmp_path, linear(1.0), linear(1.0, loops=60))
+    registry = registered(tmp_path, linear(1.0), linear(1.0, loops=6))
     registry.promote("risk", 2, "challenger", by="tests")
     score = Score(
         "risk",

@@ -37,10 +37,11 @@ class OnnxModel:
         self.manifest = file.manifest
         self.signature = file.manifest.signature()
         self._gives = file.manifest.gives()
-        self._session = _session(file)
-        self._together = _rows_apart(file.content)
-        self._input: str = self._session.get_inputs()[0].name
-        self._outputs = [self._session.get_outputs()[0].name]
+        self.session = _session(file)
+        self.together = _rows_apart(file.content)
+        """Whether rows may be given together: each gets the same bits as alone."""
+        self.input: str = self.session.get_inputs()[0].name
+        self.outputs = [self.session.get_outputs()[0].name]
         self._checked: pa.Schema | None = None
         self._rows: Extended | None = None
         Extended.prepare()
@@ -88,11 +89,11 @@ class OnnxModel:
         Trees take all rows at once. Other models go row by row: a matrix product may differ in its last bit with
         the number of rows, and a score must not depend on how the stream was cut into Blocks.
         """
-        if self._together:
-            together: NDArray[np.float32] = self._session.run(self._outputs, {self._input: matrix})[0]
+        if self.together:
+            together: NDArray[np.float32] = self.session.run(self.outputs, {self.input: matrix})[0]
             return together
         given = [
-            self._session.run(self._outputs, {self._input: matrix[row : row + 1]})[0]
+            self.session.run(self.outputs, {self.input: matrix[row : row + 1]})[0]
             for row in range(len(matrix))
         ]
         scored: NDArray[np.float32] = given[0] if len(given) == 1 else np.concatenate(given)

@@ -14,8 +14,8 @@ from boucle.serve.alerts import Alerts
 from boucle.serve.declared import Canary, Declared
 from boucle.serve.fallback import Fallbacks
 from boucle.serve.follow import CANARY, CHAMPION, PREVIOUS, SHADOW
-from boucle.serve.ledger import Ledger, count
-from boucle.serve.numbers import Numbers, missing
+from boucle.serve.ledger import Ledger, Tally, count
+from boucle.serve.numbers import Numbers, missing, put
 from boucle.serve.ready import Identity, Ready, failures
 from boucle.serve.switches import Fell
 from boucle.serve.worker import Late, Worker
@@ -110,12 +110,13 @@ class Scoring:
         self._simple = (
             CHAMPION in self._taken and self._canary is None and not self._marks and not declared.deadline
         )
+        self._usual = ledger.tally(champion.identity, CHAMPION) if champion else Tally()
         self.workers: dict[str, Worker] = {}
         """SHA-256 → the worker of that version, where a deadline is declared."""
         self.given: Floats32 = np.zeros((0, 0), np.float32)
         """What models were given of the last Block: (rows, columns)."""
         self.values: Floats = np.zeros((0, 0))
-        """What came out of it: (outputs, rows), until the rows are given on."""
+        """What came out of it: (outputs, rows)."""
         self.record: Callable[[int, int, str, str], None] = lambda *_: None
         """Told (first row, row after the last, arm, reason) of what fell back for lack of time."""
 
@@ -126,17 +127,17 @@ class Scoring:
 
         `patient`: these rows are from before a restart, when the models answered in time.
         """
-        given = self._numbers.take(rows)
-        values = self._numbers.begin()
+        given, sound = self._numbers.take(rows)
+        values = np.empty((len(self._outputs), len(given)))
         self._ledger.rows += len(given)
         self.given, self.values = given, values
         said = None
-        if not (self._simple and not recorded and self._whole(given, values)):
+        if not (self._simple and sound and not recorded and self._whole(given, values)):
             values[:] = np.nan
             said = Said(len(given))
             wait = max(self._declared.deadline, _PATIENCE) if patient else self._declared.deadline
             self._by_arms(_Work(rows, given, values, said, first, recorded, wait))
-        scored = self._numbers.give(rows)
+        scored = self._numbers.give(rows, values, whole=said is None)
         return scored if said is None or not self._marks else self._marked(scored, said)
 
     def for_shadow(self) -> Floats32 | None:
@@ -152,20 +153,16 @@ class Scoring:
         matrix = given if taken is None else given[:, taken]
         if len(given) == 0:
             return True
-        if not np.isfinite(matrix).all():
-            return False
         ready = self.arms[CHAMPION]
         started, cpu = time.perf_counter_ns(), time.thread_time_ns()
         try:
             answer = ready.run(matrix)
         except failures():
             return False
-        if not np.isfinite(answer).all():
+        if not put(answer, values):
             return False
-        values[:] = answer.T
         cpu = time.thread_time_ns() - cpu
-        tally = self._ledger.tally(ready.identity, CHAMPION)
-        self._ledger.add(tally, len(given), time.perf_counter_ns() - started, cpu)
+        self._ledger.add(self._usual, len(given), time.perf_counter_ns() - started, cpu)
         self._ledger.scored += len(given)
         return True
 

@@ -53,7 +53,7 @@ class Shadow:
             with self._lock:
                 self.pair, self.agreements = pair, {}
         try:
-            self._waiting.put_nowait((pair, ready, given, values.copy(), outputs))
+            self._waiting.put_nowait((pair, ready, given, values, outputs))
         except queue.Full:
             self.shed += len(given)
 

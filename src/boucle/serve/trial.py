@@ -174,6 +174,10 @@ class Trial:
     def _begin(self, arm: str, version: str) -> _State:
         """Another version plays this arm: what was seen of the pair before says nothing about the new one."""
         before = self.state
+        if arm not in before.versions:
+            before.versions[arm] = version
+            before.known[arm].append(version)
+            return before
         self.state = _State(Evidence(self._alpha, self._margin), stale=before.stale)
         self.state.versions = {**before.versions, arm: version}
         self.state.known = before.known
