@@ -1,6 +1,8 @@
 """Corrected rows: bounded, told, ended by a calibration, and never a guess."""
 
 import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -9,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boucle.block import Block, Position
+from boucle.cli.main import main
 from boucle.drift import Attribute
 from boucle.drift.compensate import Compensate
 from boucle.errors import BoucleError
 from boucle.ports import Operator
+from tests.drift.harness import PRESS
 from tests.drift.seconds import Row, block, seconds
 
 
@@ -110,3 +114,31 @@ def test_a_snapshot_of_another_version_is_refused() -> None:
     for state in (b"\xc1", b"\x82\xa7version\x63\xabcorrections\x80"):
         with pytest.raises(BoucleError, match="B602"):
             Compensate("right").restore(state)
+
+
+STEP = """
+  - id: features_right
+    use: boucle.drift.compensate:Compensate
+    from: [features, verdicts]
+    with: {least: 0.9, most_gain: 2.0}
+
+tables:
+"""
+
+
+def test_the_press_takes_it_as_a_step_and_lineage_knows_its_columns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    press = tmp_path / "press"
+    shutil.copytree(PRESS, press)
+    product = press / "product.yaml"
+    product.write_text(product.read_text("utf-8").replace("\ntables:\n", STEP, 1), encoding="utf-8")
+    assert main(["check", str(press)]) == 0
+    assert "sound" in capsys.readouterr().out
+    columns = {
+        "features": ["machine", "speed", "x_rms"],
+        "verdicts": ["machine", "cause", "confidence", "evidence"],
+    }
+    traced = Compensate.trace(columns).columns
+    assert {one.stream for one in traced["x_rms"]} == {"features"}
+    assert {one.stream for one in traced["corrected"]} == {"verdicts"}
