@@ -37,7 +37,7 @@ from boucle.models.registry import (
 )
 from boucle.models.signing import Keys, Unsigned
 
-__all__ = ["FolderRegistry"]
+__all__ = ["FolderRegistry", "replace_file"]
 
 _SUMS = "SHA256SUMS"
 
@@ -70,7 +70,7 @@ class FolderRegistry(Registry):
             )
             (home / "versions").mkdir(exist_ok=True)
             signed = self.keys.sign(msgspec.json.encode(version))
-            _replace(home / "versions" / f"{version.number}.json", signed)
+            replace_file(home / "versions" / f"{version.number}.json", signed)
         return version
 
     def names(self) -> list[str]:
@@ -282,7 +282,7 @@ class FolderRegistry(Registry):
     def _change(self, name: str, now: Roles, roles: dict[str, int], change: Change) -> Roles:
         after = Roles(generation=now.generation + 1, roles=roles, history=(*now.history, change))
         told = msgspec.json.format(msgspec.json.encode(after), indent=1)
-        _replace(self.folder / name / "roles.json", told + b"\n")
+        replace_file(self.folder / name / "roles.json", told + b"\n")
         return after
 
     @contextmanager
@@ -295,7 +295,7 @@ class FolderRegistry(Registry):
             yield home
 
 
-def _replace(file: Path, content: bytes) -> None:
+def replace_file(file: Path, content: bytes) -> None:
     """The whole new content or the old, never a part; it stays after a power cut."""
     beside = file.with_name(f".{file.name}.new")
     beside.write_bytes(content)

@@ -1,0 +1,426 @@
+"""An MLflow server as the registry: our runs, versions and aliases appear there, models logged elsewhere load here.
+
+Spoken to by its REST API (2.0), so that nothing of MLflow is installed here. A role is an alias; the last changes are
+kept in the tag `boucle.history` of the registered model. When the server cannot be reached, what was last seen of it
+is used, from a cache on disk, and that is said once.
+"""
+
+import hashlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import msgspec
+import yaml
+
+from boucle.errors import BoucleError, Unavailable
+from boucle.models.file import Column, ModelFile
+from boucle.models.folder import replace_file
+from boucle.models.foreign import onnx_model
+from boucle.models.registry import Change, Reference, Registry, Roles, Version, check_name
+from boucle.models.signing import Unsigned
+
+__all__ = ["MlflowRegistry"]
+
+_LOG = logging.getLogger(__name__)
+_EXPERIMENT = "boucle"
+_TAG = 4_500
+"""Characters of a tag that every MLflow store takes."""
+_LOOK_AGAIN = 1.0
+"""Seconds after which `generation` asks the server again, beside the path."""
+
+
+class MlflowRegistry(Registry):
+    """Models of an MLflow server, `mlflow+http://host:port`.
+
+    MLflow has no signatures: the digest of each file is checked, who made it is not.
+    """
+
+    unsigned: Unsigned = "allow"
+
+    def __init__(self, address: str, *, cache: Path | None = None, timeout: float = 10.0) -> None:
+        import httpx
+
+        self.address = address.removeprefix("mlflow+").rstrip("/")
+        self._client = httpx.Client(base_url=self.address, timeout=timeout)
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        key = hashlib.sha256(self.address.encode()).hexdigest()[:16]
+        self._cache = cache or home / "boucle" / "models" / key
+        self._away = False
+        self._known: dict[str, tuple[float, Roles]] = {}
+        self._asking = threading.Lock()
+
+    def close(self) -> None:
+        """Give back the connections."""
+        self._client.close()
+
+    def add(
+        self, model: ModelFile, *, by: str = "", note: str = "", files: Mapping[str, bytes] | None = None
+    ) -> Version:
+        """A run with parameters, metrics and artifacts, and the next version of the registered model."""
+        name = check_name(model.manifest.name)
+        run = self._run(model, files or {})
+        info = run["info"]
+        place = f"{_path(info['artifact_uri'])}/model"
+        content = {**(files or {}), **model.files()}
+        content["MLmodel"] = _described(model, info["run_id"])
+        for file, told in content.items():
+            self._call("PUT", f"/api/2.0/mlflow-artifacts/artifacts/{place}/{file}", content=told)
+        self._api("POST", "runs/update", run_id=info["run_id"], status="FINISHED", end_time=_ms())
+        self._api("POST", "registered-models/create", _ignore={"RESOURCE_ALREADY_EXISTS"}, name=name)
+        made = self._api(
+            "POST",
+            "model-versions/create",
+            name=name,
+            source=f"{info['artifact_uri']}/model",
+            run_id=info["run_id"],
+            description=note,
+            tags=[
+                {"key": "boucle.sha256", "value": model.manifest.sha256},
+                {"key": "boucle.by", "value": by},
+            ],
+        )
+        return _version(made["model_version"])
+
+    def names(self) -> list[str]:
+        """Every registered model."""
+        told = self._seen("names", lambda: self._api("GET", "registered-models/search", max_results=1000))
+        return sorted(str(one["name"]) for one in told.get("registered_models", []))
+
+    def versions(self, name: str) -> list[Version]:
+        """Every version of a name, oldest first."""
+        query = f"name='{check_name(name)}'"
+        told = self._seen(
+            f"{name}.versions",
+            lambda: self._api("GET", "model-versions/search", filter=query, max_results=10_000),
+        )
+        found = [_version(one) for one in told.get("model_versions", [])]
+        return sorted(found, key=lambda one: one.number)
+
+    def roles(self, name: str) -> Roles:
+        """The aliases, and the changes made through here."""
+        told = self._seen(
+            f"{check_name(name)}.roles",
+            lambda: self._api("GET", "registered-models/get", _ignore={"RESOURCE_DOES_NOT_EXIST"}, name=name),
+        )
+        model = told.get("registered_model", {})
+        aliases = {str(one["alias"]): int(one["version"]) for one in model.get("aliases", [])}
+        history = _history(model)
+        # Aliases may be changed by anybody: the generation is of what they say, not of what we did.
+        mark = hashlib.sha256(repr(sorted(aliases.items())).encode()).digest()
+        roles = Roles(generation=int.from_bytes(mark[:6], "big"), roles=aliases, history=history)
+        self._known[name] = (time.monotonic(), roles)
+        return roles
+
+    def generation(self, name: str) -> int:
+        """Changes with the aliases; the server is asked beside the path, at most once a second."""
+        known = self._known.get(name)
+        if known is None:
+            return self.roles(name).generation
+        if time.monotonic() - known[0] > _LOOK_AGAIN and self._asking.acquire(blocking=False):
+            threading.Thread(target=self._ask, args=(name, known[1]), daemon=True).start()
+        return known[1].generation
+
+    def _ask(self, name: str, last: Roles) -> None:
+        try:
+            self.roles(name)
+        except BoucleError:
+            self._known[name] = (time.monotonic(), last)
+        finally:
+            self._asking.release()
+
+    def load(self, reference: str | Reference) -> ModelFile:
+        """The model: ours with its manifest verified, or an ONNX model somebody logged; B639 for anything else."""
+        version = self.resolve(reference)
+        files = self.files(Reference(version.name, number=version.number))
+        described = _mlmodel(files, str(version))
+        if "manifest.json" in files:
+            folder = self._place(version)
+            model = ModelFile.load(folder)
+            if version.sha256 and version.sha256 != model.manifest.sha256:
+                what = "these are not the files that were registered"
+                raise BoucleError("B622", what, where=str(version), fix="register the model again")
+            return model
+        onnx = described.get("flavors", {}).get("onnx", {})
+        data = str(onnx.get("data", "model.onnx"))
+        if not onnx or data not in files:
+            raise BoucleError(
+                "B639",
+                f"{version} is no ONNX model",
+                where=self.address,
+                why=f"its flavours: {', '.join(described.get('flavors', {})) or 'none'}",
+                fix="serve it in its own environment: boucle.models.pyfunc.PyfuncModel",
+            )
+        return onnx_model(files[data], version.name, described)
+
+    def files(self, reference: str | Reference) -> dict[str, bytes]:
+        """Every artifact of a version; kept in the cache, because a version never changes."""
+        version = self.resolve(reference)
+        folder = self._place(version)
+        if not (folder / ".whole").exists():
+            told = self._api(
+                "GET", "model-versions/get-download-uri", name=version.name, version=str(version.number)
+            )
+            root = PurePosixPath(_path(told["artifact_uri"]))
+            for path in self._artifacts(str(root)):
+                content = self._call("GET", f"/api/2.0/mlflow-artifacts/artifacts/{path}").content
+                file = folder / _inside(PurePosixPath(path).relative_to(root))
+                file.parent.mkdir(parents=True, exist_ok=True)
+                replace_file(file, content)
+            (folder / ".whole").touch()
+        return {
+            str(file.relative_to(folder)): file.read_bytes()
+            for file in sorted(folder.rglob("*"))
+            if file.is_file() and file.name != ".whole"
+        }
+
+    def folder(self, reference: str | Reference) -> Path:
+        """Where the artifacts of a version lie on this machine, fetched if need be."""
+        version = self.resolve(reference)
+        self.files(Reference(version.name, number=version.number))
+        return self._place(version)
+
+    def promote(
+        self,
+        name: str,
+        version: int,
+        role: str = "champion",
+        *,
+        evidence: Mapping[str, Any] | None = None,
+        by: str = "",
+        why: str = "",
+    ) -> Roles:
+        """Set the alias; who was champion becomes `previous`."""
+        self.resolve(Reference(name, number=version))
+        now = self.roles(name)
+        before = now.roles.get(role)
+        if role == "champion" and before not in {None, version}:
+            self._alias(name, "previous", before)
+        self._alias(name, role, version)
+        if role == "champion" and now.roles.get("challenger") == version:
+            self._alias(name, "challenger", None)
+        return self._told(name, now, _change("promote", role, version, before, by, why, evidence))
+
+    def rollback(self, name: str, *, by: str = "", why: str = "", role: str = "champion") -> Roles:
+        """The champion before this one again; B623 when there is none. Of a challenger: its trial ends."""
+        now = self.roles(name)
+        before = now.roles.get(role)
+        again = now.roles.get("previous") if role == "champion" else None
+        if before is None or (role == "champion" and again is None):
+            fix = f"boucle promote {name} VERSION --role {role}"
+            raise BoucleError("B623", f"{name} has no {role} to go back to", where=self.address, fix=fix)
+        self._alias(name, role, again)
+        if again is not None:
+            self._alias(name, "previous", before)
+        return self._told(name, now, _change("rollback", role, again, before, by, why, None))
+
+    def _run(self, model: ModelFile, files: Mapping[str, bytes]) -> dict[str, Any]:
+        """A run with what the training record tells."""
+        told = msgspec.json.decode(files.get("record.json", b"{}"))
+        found = self._api(
+            "GET",
+            "experiments/get-by-name",
+            _ignore={"RESOURCE_DOES_NOT_EXIST"},
+            experiment_name=_EXPERIMENT,
+        )
+        experiment = found.get("experiment") or self._api("POST", "experiments/create", name=_EXPERIMENT)
+        run: dict[str, Any] = self._api(
+            "POST",
+            "runs/create",
+            experiment_id=experiment["experiment_id"],
+            run_name=model.manifest.name,
+            start_time=_ms(),
+        )["run"]
+        figures = told.get("metrics") or model.manifest.metrics
+        code = told.get("code", {}).get("commit", "")
+        tags = {
+            "boucle.sha256": model.manifest.sha256,
+            **({"mlflow.source.git.commit": code} if code else {}),
+        }
+        tags |= {f"boucle.data.{table}": one["digest"] for table, one in told.get("data", {}).items()}
+        self._api(
+            "POST",
+            "runs/log-batch",
+            run_id=run["info"]["run_id"],
+            params=[{"key": k, "value": str(v)} for k, v in told.get("parameters", {}).items()],
+            metrics=[
+                {"key": k, "value": float(v), "timestamp": _ms(), "step": 0}
+                for k, v in figures.items()
+                if isinstance(v, int | float)
+            ],
+            tags=[{"key": k.replace("/", "."), "value": v} for k, v in tags.items()],
+        )
+        return run
+
+    def _artifacts(self, path: str) -> list[str]:
+        told = self._call("GET", "/api/2.0/mlflow-artifacts/artifacts", params={"path": path}).json()
+        found: list[str] = []
+        for one in told.get("files", []):
+            here = f"{path}/{_inside(PurePosixPath(one['path']))}"
+            found += self._artifacts(here) if one.get("is_dir") else [here]
+        return found
+
+    def _place(self, version: Version) -> Path:
+        return self._cache / version.name / str(version.number)
+
+    def _alias(self, name: str, alias: str, version: int | None) -> None:
+        if version is None:
+            self._api("DELETE", "registered-models/alias", name=name, alias=alias)
+        else:
+            self._api("POST", "registered-models/alias", name=name, alias=alias, version=str(version))
+
+    def _told(self, name: str, before: Roles, change: Change) -> Roles:
+        history = (*before.history, change)
+        while len(text := msgspec.json.encode(history).decode()) > _TAG and history:
+            history = history[1:]
+        self._api("POST", "registered-models/set-tag", name=name, key="boucle.history", value=text)
+        return self.roles(name)
+
+    def _seen(self, what: str, ask: Any) -> dict[str, Any]:
+        """What the server says; what it last said when it cannot be reached."""
+        file = self._cache / f"{what}.json"
+        try:
+            told: dict[str, Any] = ask()
+        except Unavailable:
+            if not file.exists():
+                raise
+            if not self._away:
+                self._away = True
+                _LOG.warning(
+                    "the MLflow server %s cannot be reached: what was last seen is used", self.address
+                )
+            return dict(msgspec.json.decode(file.read_bytes()))
+        self._away = False
+        file.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(file, msgspec.json.encode(told))
+        return told
+
+    def _api(self, verb: str, path: str, _ignore: set[str] | None = None, **told: Any) -> dict[str, Any]:
+        sent = {"params": told} if verb == "GET" else {"json": told}
+        response = self._call(verb, f"/api/2.0/mlflow/{path}", _ignore, **sent)
+        return dict(response.json()) if response.status_code < 400 else {}
+
+    def _call(self, verb: str, path: str, _ignore: set[str] | None = None, **sent: Any) -> Any:
+        import httpx
+
+        try:
+            response = self._client.request(verb, path, **sent)
+        except httpx.HTTPError as error:
+            raise Unavailable(
+                "B636",
+                "the MLflow server cannot be reached",
+                where=self.address,
+                why=str(error) or type(error).__name__,
+                fix="start it, or correct [models] registry in boucle.toml",
+            ) from error
+        if response.status_code < 400:
+            return response
+        try:
+            told = response.json()
+        except ValueError:
+            told = {}
+        if _ignore and told.get("error_code") in _ignore:
+            return response
+        kind = Unavailable if response.status_code >= 500 else BoucleError
+        why = (
+            f"{response.status_code} {told.get('error_code', '')}: {told.get('message', response.text[:200])}"
+        )
+        what = f"the MLflow server refuses {path.rpartition('mlflow/')[2]}"
+        raise kind("B637", what, where=self.address, why=why, fix="see the server's log")
+
+
+def _path(uri: str) -> str:
+    """The path below the server's artifact root; B638 when the artifacts lie where only MLflow can read."""
+    scheme, _, rest = uri.partition(":")
+    if scheme != "mlflow-artifacts":
+        what = f"the artifacts lie at {uri}, not behind the server"
+        raise BoucleError("B638", what, fix="start it with --artifacts-destination (it serves them then)")
+    return rest.lstrip("/") if not rest.startswith("//") else rest[2:].partition("/")[2]
+
+
+def _inside(path: PurePosixPath) -> PurePosixPath:
+    """A relative path that stays in its folder; B638 when a server says another."""
+    if path.is_absolute() or ".." in path.parts:
+        raise BoucleError("B638", f"the server names an artifact {path}", fix="do not use this server")
+    return path
+
+
+def _version(told: Mapping[str, Any]) -> Version:
+    tags = {one["key"]: one.get("value", "") for one in told.get("tags", [])}
+    moment = time.gmtime(int(told.get("creation_timestamp", 0)) / 1000)
+    return Version(
+        name=str(told["name"]),
+        number=int(told["version"]),
+        object=str(told.get("source", "")),
+        sha256=str(tags.get("boucle.sha256", "")),
+        created=time.strftime("%Y-%m-%dT%H:%M:%S+00:00", moment),
+        by=str(tags.get("boucle.by") or told.get("user_id", "")),
+        note=str(told.get("description", "")),
+        flavour="onnx" if "boucle.sha256" in tags else "",
+    )
+
+
+def _history(model: Mapping[str, Any]) -> tuple[Change, ...]:
+    text = next((one["value"] for one in model.get("tags", []) if one["key"] == "boucle.history"), "[]")
+    try:
+        return msgspec.json.decode(text, type=tuple[Change, ...])
+    except msgspec.DecodeError:
+        return ()  # a tag that somebody else wrote
+
+
+def _mlmodel(files: Mapping[str, bytes], of: str) -> dict[str, Any]:
+    try:
+        told = yaml.safe_load(files["MLmodel"])
+    except (KeyError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BoucleError(
+            "B639", f"{of} is no MLflow model", why=str(error)[:200], fix="log it again"
+        ) from error
+    return told if isinstance(told, dict) else {}
+
+
+def _described(model: ModelFile, run: str) -> bytes:
+    """`MLmodel`: what MLflow itself loads our model by."""
+    manifest = model.manifest
+
+    def columns(some: tuple[Column, ...]) -> str:
+        return msgspec.json.encode(
+            [{"type": "float", "name": one.name, "required": True} for one in some]
+        ).decode()
+
+    told = {
+        "artifact_path": "model",
+        "flavors": {
+            "onnx": {"data": "model.onnx", "onnx_version": "1", "providers": ["CPUExecutionProvider"]},
+            "python_function": {"data": "model.onnx", "loader_module": "mlflow.onnx"},
+        },
+        "run_id": run,
+        "signature": {
+            "inputs": columns(manifest.inputs),
+            "outputs": columns(manifest.outputs),
+            "params": None,
+        },
+        "utc_time_created": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),
+    }
+    return yaml.safe_dump(told).encode()
+
+
+def _change(
+    verb: str,
+    role: str,
+    version: int | None,
+    before: int | None,
+    by: str,
+    why: str,
+    evidence: Mapping[str, Any] | None,
+) -> Change:
+    at = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
+    told = dict(evidence or {})
+    return Change(at=at, verb=verb, role=role, version=version, before=before, by=by, why=why, evidence=told)
+
+
+def _ms() -> int:
+    return time.time_ns() // 1_000_000

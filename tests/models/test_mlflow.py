@@ -1,0 +1,172 @@
+"""A real MLflow server as the registry: what is ours appears there, what is others' is served here."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pyarrow as pa
+import pytest
+from bench.peers import Unusable, environment
+
+from boucle.block import Block
+from boucle.errors import BoucleError, Unavailable
+from boucle.models.mlflow import MlflowRegistry
+from boucle.models.onnx import OnnxModel
+from boucle.models.pyfunc import PyfuncModel
+from tests.models.tiny import tiny
+
+pytestmark = [pytest.mark.real, pytest.mark.slow]
+
+
+def block(**columns: list[float]) -> Block:
+    rows = pa.record_batch({name: pa.array(values, pa.float64()) for name, values in columns.items()})
+    return Block("s", rows, 0, {})
+
+
+@pytest.fixture(scope="module")
+def python() -> Path:
+    try:
+        return environment("mlflow", make=False)
+    except Unusable:
+        pytest.skip("no MLflow: python -m bench.peers mlflow makes its environment (9 s, 711 MB)")
+
+
+@pytest.fixture(scope="module")
+def server(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("mlflow")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    # Without this the server starts nine helpers of its own, which take longer to start than all the rest.
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    command = [
+        str(python),
+        "-m",
+        "mlflow",
+        "server",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
+    command += [
+        "--backend-store-uri",
+        f"sqlite:///{folder}/m.db",
+        "--artifacts-destination",
+        str(folder / "art"),
+    ]
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, **quiet},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(600):
+            try:
+                if httpx.get(f"{address}/health", timeout=2).is_success:
+                    break
+            except httpx.HTTPError:
+                time.sleep(0.2)
+        else:
+            pytest.fail("the MLflow server did not start in two minutes")
+        script = Path(__file__).with_name("mlflow_log.py")
+        subprocess.run(
+            [python, script, address],
+            check=True,
+            capture_output=True,
+            env={**os.environ, **quiet},
+            cwd=folder,
+        )
+        yield address
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.fixture
+def registry(server: str, tmp_path: Path) -> Iterator[MlflowRegistry]:
+    made = MlflowRegistry(f"mlflow+{server}", cache=tmp_path)
+    yield made
+    made.close()
+
+
+def test_our_runs_versions_and_aliases_appear_there(registry: MlflowRegistry, server: str) -> None:
+    record = b'{"metrics": {"auc": 0.9}, "parameters": {"n": 10}, "code": {"commit": "abc"}}'
+    one = registry.add(tiny(), files={"record.json": record}, note="first")
+    two = registry.add(tiny(3), by="ada")
+    assert (str(one), str(two)) == ("tiny/1", "tiny/2")
+    registry.promote("tiny", 1)
+    registry.promote("tiny", 2, "challenger")
+    before = registry.roles("tiny").generation
+    after = registry.promote("tiny", 2, evidence={"auc": 0.9}, by="ada", why="better")
+    assert after.roles == {"champion": 2, "previous": 1}
+    assert (after.history[-1].by, after.history[-1].evidence) == ("ada", {"auc": 0.9})
+    assert before != after.generation
+    told = httpx.get(f"{server}/api/2.0/mlflow/registered-models/get", params={"name": "tiny"}).json()
+    aliases = {one["alias"]: one["version"] for one in told["registered_model"]["aliases"]}
+    assert aliases == {"champion": "2", "previous": "1"}
+    found = httpx.post(f"{server}/api/2.0/mlflow/runs/search", json={"experiment_ids": ["2"]}).json()["runs"]
+    assert found[-1]["data"]["metrics"][0]["value"] == 0.9
+    assert found[-1]["data"]["params"] == [{"key": "n", "value": "10"}]
+    assert registry.load("tiny@champion") == tiny(3)
+    assert registry.rollback("tiny").roles == {"champion": 1, "previous": 2}
+    assert registry.load("tiny") == tiny()
+    with pytest.raises(BoucleError, match="no model 'nobody'"):
+        registry.load("nobody")
+
+
+def test_a_change_made_elsewhere_is_noticed(registry: MlflowRegistry, server: str) -> None:
+    before = registry.generation("theirs_onnx")
+    body = {"name": "theirs_onnx", "alias": "challenger", "version": "1"}
+    httpx.post(f"{server}/api/2.0/mlflow/registered-models/alias", json=body).raise_for_status()
+    end = time.monotonic() + 20
+    while registry.generation("theirs_onnx") == before and time.monotonic() < end:
+        time.sleep(0.05)
+    assert registry.generation("theirs_onnx") != before
+
+
+def test_an_onnx_model_of_somebody_else_is_scored(registry: MlflowRegistry) -> None:
+    model = registry.load("theirs_onnx@champion")
+    assert OnnxModel(model).run(np.array([[1, 1]], np.float32)).tolist() == [[5.0]]
+
+
+def test_a_pyfunc_of_somebody_else_is_served(registry: MlflowRegistry, python: Path) -> None:
+    with pytest.raises(BoucleError) as caught:
+        registry.load("theirs_pyfunc@champion")
+    assert caught.value.code == "B639"
+    folder = registry.folder("theirs_pyfunc@champion")
+    model = PyfuncModel(folder, python, inputs=["a", "b"], outputs=["score"], deadline=30)
+    try:
+        scored = model.score(block(a=[0.0, 1.0], b=[0.0, 1.0]))
+        np.testing.assert_allclose(scored.rows.column("score"), [1.0, 6.0], atol=1e-9)
+        assert model._child is not None
+        model._child.kill()
+        model._child.wait()
+        assert model.score(block(a=[1.0], b=[0.0])).rows.column("score").to_pylist() == pytest.approx([3.0])
+        assert model.restarts == 1
+    finally:
+        model.close()
+
+
+def test_when_the_server_is_away_what_was_seen_is_used(
+    registry: MlflowRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert registry.versions("theirs_onnx")
+    content = registry.load("theirs_onnx@champion").content
+    away = MlflowRegistry("mlflow+http://127.0.0.1:1", cache=registry._cache, timeout=0.5)
+    assert away.load("theirs_onnx@champion").content == content
+    assert away.roles("theirs_onnx").roles["champion"] == 1
+    assert [record.message.count("cannot be reached") for record in caplog.records] == [1]
+    with pytest.raises(Unavailable):
+        away.load("never_seen@champion")
