@@ -45,7 +45,7 @@ class ModelServer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ready = threading.Event()
         self._end: asyncio.Event | None = None
-        self._failure: BaseException | None = None
+        self._failure: Exception | None = None
 
     @property
     def url(self) -> str:
@@ -58,7 +58,7 @@ class ModelServer:
         self._answering.start()
         self._thread = threading.Thread(target=self._run, name="boucle-model-server", daemon=True)
         self._thread.start()
-        if not self._ready.wait(STARTS_WITHIN_S) or self._failure is not None:
+        if not self._ready.wait(STARTS_WITHIN_S) or self._failure is not None or not self._thread.is_alive():
             self.stop()
             if isinstance(self._failure, BoucleError):
                 raise self._failure
@@ -78,7 +78,7 @@ class ModelServer:
     def _run(self) -> None:
         try:
             asyncio.run(self._main())
-        except BaseException as error:  # noqa: BLE001 - told to whoever waits in start()
+        except (BoucleError, OSError, RuntimeError, ValueError) as error:  # told to whoever waits in start()
             self._failure = error
         finally:
             self._ready.set()
