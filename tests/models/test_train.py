@@ -4,14 +4,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import lightgbm
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from boucle.cli.main import main
 from boucle.errors import BoucleError
 from boucle.features import FeatureView, Source
-from boucle.models.algorithms import fit, predict, to_onnx
+from boucle.models.algorithms import TREES, fit, predict, to_onnx
 from boucle.models.file import Column, ModelFile
 from boucle.models.gates import evaluate, promote_by_gates
 from boucle.models.onnx import OnnxModel
@@ -65,6 +67,16 @@ def test_what_was_trained_is_told(one: Trained) -> None:
     card = one.files["card.md"].decode()
     assert all(word in card for word in ("risk@demo-bank.example", "By region", "PSI", record.sha256))
     assert json.loads(one.files["card.json"])["rows"] == record.rows
+
+
+def test_the_trees_kept_beside_it_say_what_it_says(one: Trained) -> None:
+    with pa.ipc.open_file(pa.py_buffer(one.files["held_out.arrow"])) as reader:
+        rows = reader.read_all()
+    inputs = [column.name for column in one.model.manifest.inputs]
+    matrix = np.column_stack([rows.column(name).to_numpy() for name in inputs]).astype(np.float32)
+    booster = lightgbm.Booster(model_str=one.files[TREES].decode())
+    scores = OnnxModel(one.model).run(matrix)[:, 0]
+    np.testing.assert_allclose(booster.predict(matrix, num_threads=1), scores, atol=1e-5)
 
 
 def test_the_same_record_gives_the_same_bytes(product: Path, registry: Registry) -> None:

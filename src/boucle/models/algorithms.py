@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 
 from boucle.errors import BoucleError
 
-__all__ = ["fit", "predict", "space_of", "to_onnx"]
+__all__ = ["TREES", "fit", "predict", "space_of", "to_onnx", "trees"]
+
+TREES = "trees.txt"
+"""LightGBM's own file of a model, kept beside model.onnx: what explains its scores."""
 
 _OPSET = {"": 18, "ai.onnx.ml": 3}
 _LIGHTGBM = {"deterministic": True, "force_row_wise": True, "num_threads": 1, "verbosity": -1}
@@ -193,3 +196,10 @@ def _floor(threshold: float) -> str:
     if float(near) > threshold:
         near = np.nextafter(near, np.float32(-np.inf))
     return repr(float(near))
+
+
+def trees(estimator: Any, algorithm: str) -> dict[str, bytes]:
+    """The file that explains the scores, where the algorithm has one."""
+    if algorithm != "lightgbm":
+        return {}
+    return {TREES: str(estimator.booster_.model_to_string()).encode()}

@@ -71,6 +71,11 @@ class ModelFile(Struct, frozen=True):
                 why=f"{error.strerror}: {error.filename}",
                 fix=f"train one, or point to a folder with {_MODEL} and {_MANIFEST}",
             ) from error
+        return cls.read(told, content, where=str(folder))
+
+    @classmethod
+    def read(cls, told: bytes, content: bytes, *, where: str) -> "ModelFile":
+        """A manifest and the model it is of, verified; B610 and B611 as in `load`."""
         try:
             manifest = msgspec.json.decode(told, type=Manifest)
             manifest.signature(), manifest.gives()
@@ -78,7 +83,7 @@ class ModelFile(Struct, frozen=True):
             raise BoucleError(
                 "B610",
                 "the manifest of the model cannot be read",
-                where=str(folder / _MANIFEST),
+                where=f"{where}/{_MANIFEST}",
                 why=str(error),
                 fix="save the model again; a manifest is not written by hand",
             ) from error
@@ -87,7 +92,7 @@ class ModelFile(Struct, frozen=True):
             raise BoucleError(
                 "B611",
                 f"{_MODEL} is not the model of its manifest",
-                where=str(folder),
+                where=where,
                 why=f"its SHA-256 is {found[:12]}…, the manifest says {manifest.sha256[:12]}…",
                 fix="restore the file, or save model and manifest together",
             )

@@ -114,6 +114,11 @@ class FolderRegistry(Registry):
             _same(name, found[name], sums, str(folder))
         return found
 
+    def proof(self, version: Version) -> dict[str, bytes]:
+        """What shows that a version is the signed one, for those who get only its files: the list and the envelope."""
+        file = self.folder / version.name / "versions" / f"{version.number}.json"
+        return {_SUMS: (self._object(version) / _SUMS).read_bytes(), "version.dsse.json": file.read_bytes()}
+
     def promote(
         self,
         name: str,

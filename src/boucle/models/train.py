@@ -21,7 +21,7 @@ from boucle.errors import BoucleError
 from boucle.features.asof import as_of, decisions
 from boucle.features.source import DataVersion, Source
 from boucle.features.view import FeatureView, Label
-from boucle.models.algorithms import fit, predict, space_of, to_onnx
+from boucle.models.algorithms import fit, predict, space_of, to_onnx, trees
 from boucle.models.card import card, plots
 from boucle.models.file import Column, ModelFile
 from boucle.models.measure import baselines, better, by_slice, metrics, psi
@@ -176,6 +176,7 @@ def train(
         "held_out.arrow": _packed(rows, tested, slices),
         **card(record, manifest),
         **plots(spec.task, truth, found),
+        **made.explains,
     }
     return Trained(model, record, files)
 
@@ -191,6 +192,7 @@ class _Made(Struct, frozen=True):
     model: ModelFile
     found: NDArray[np.float64]
     equal: float
+    explains: dict[str, bytes]
 
 
 def _gap(spec: ModelSpec) -> Nanos:
@@ -277,7 +279,7 @@ def _made(
             why=f"they differ by {apart:.2g} of {scale:.3g} on {len(tested)} held-out rows",
             fix="choose another algorithm, and report this with the versions of the libraries",
         )
-    return _Made(model, scored, apart)
+    return _Made(model, scored, apart, trees(trained, spec.algorithm))
 
 
 def _beats(spec: ModelSpec, measured: Mapping[str, float], below: Mapping[str, Mapping[str, float]]) -> None:
