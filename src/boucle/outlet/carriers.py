@@ -1,7 +1,7 @@
 """How events leave: to a topic of a broker, into a log of files, or by HTTP to a webhook.
 
-A carrier takes some events at once. When `send` returns, what it does not name as refused is durable at the other
-end; when it raises `Unavailable`, nothing is known of any of them and they are sent again, with the same ids.
+A carrier takes some events at once. When `send` returns, what it tells of and does not name as refused is durable at
+the other end; when it raises `Unavailable`, nothing is known of any of them and they are sent again, with the same ids.
 """
 
 import base64
@@ -53,7 +53,10 @@ class Carrier(Protocol):
         ...
 
     def send(self, events: Sequence[Told]) -> list[str]:
-        """For each event "" (it is there), or why the receiver will never take it. Raises `Unavailable`."""
+        """For the first events, at least one: "" (it is there), or why the receiver will never take it.
+
+        Raises `Unavailable` when it took none.
+        """
         ...
 
     def close(self) -> None:
@@ -141,7 +144,7 @@ class Webhook:
     waits (`Retry-After` is kept). Any other 5xx is tried `attempts` times. Everything else is a refusal for good.
     """
 
-    at_once = 1
+    at_once = 20
 
     def __init__(self, url: str, *, secret: str = "", attempts: int = 5, timeout: float = 10.0) -> None:
         split = urlsplit(url)
@@ -156,8 +159,16 @@ class Webhook:
         """Nothing to do before the first event."""
 
     def send(self, events: Sequence[Told]) -> list[str]:
-        """One after the other; the first that finds nobody ends it."""
-        return [self._one(name, payload) for name, payload in events]
+        """One after the other, as far as somebody answers."""
+        told: list[str] = []
+        for name, payload in events:
+            try:
+                told.append(self._one(name, payload))
+            except Busy:
+                if not told:
+                    raise
+                break
+        return told
 
     def _one(self, name: str, payload: bytes) -> str:
         status, reason, after = self._post(name, payload)

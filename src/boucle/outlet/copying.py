@@ -6,13 +6,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from msgspec import Struct
 
+from boucle.outlet import wire
+from boucle.outlet.answering import Portal
 from boucle.outlet.columns import framed
 from boucle.outlet.refused import Refused
 
-__all__ = ["BINARY_END", "BINARY_HEAD", "CopyFormat", "copy_format", "header", "lines"]
+__all__ = ["CopyFormat", "copied", "copy_format"]
 
-BINARY_HEAD = b"PGCOPY\n\xff\r\n\0" + bytes(8)
-BINARY_END = b"\xff\xff"
+_BINARY_HEAD = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_BINARY_END = b"\xff\xff"
 
 
 class CopyFormat(Struct, frozen=True):
@@ -45,7 +47,26 @@ def copy_format(options: Mapping[str, str]) -> CopyFormat:
     return CopyFormat(kind, delimiter, options.get("null", "" if csv else "\\N"), header, quote)
 
 
-def lines(batch: pa.RecordBatch, form: CopyFormat) -> memoryview:
+def copied(source: Portal, form: CopyFormat) -> Iterator[tuple[int, bytes | memoryview]]:
+    """The messages of a COPY of an open portal: how many rows each has, and its bytes."""
+    binary = form.format == "binary"
+    yield 0, wire.copy_out(len(source.columns), binary)
+    if not binary:
+        if form.header:
+            yield 0, _header([column.name for column in source.columns], form)
+        for batch in source.batches():
+            yield batch.num_rows, _lines(batch, form)
+        return
+    # PostgreSQL sends the head with the first row, and clients look for it there.
+    first = list(source.rows(1, b"d"))
+    row = bytes(first[0][1][5:]) if first else _BINARY_END
+    yield len(first), wire.message("d", _BINARY_HEAD + row)
+    yield from source.rows(0, b"d")
+    if first:
+        yield 0, wire.message("d", _BINARY_END)
+
+
+def _lines(batch: pa.RecordBatch, form: CopyFormat) -> memoryview:
     """The rows of a batch of text columns as CopyData, a line each: clients take a message for a row."""
     cells = [_csv(column, form) if form.format == "csv" else _text(column, form) for column in batch.columns]
     whole = pc.binary_join_element_wise(*cells, form.delimiter) if len(cells) > 1 else cells[0]
@@ -76,9 +97,9 @@ def _csv(column: pa.Array, form: CopyFormat) -> pa.Array:
     return pc.fill_null(pc.if_else(needs, quoted, told), form.null)
 
 
-def header(names: list[str], form: CopyFormat) -> memoryview:
+def _header(names: list[str], form: CopyFormat) -> memoryview:
     """The line of column names."""
     row = pa.record_batch(
         [pa.array([name]) for name in names], names=[str(index) for index in range(len(names))]
     )
-    return lines(row, form)
+    return _lines(row, form)

@@ -167,8 +167,8 @@ class Courier:
         self._keep()
 
     def _send(self) -> int:
-        some = self._waiting[: self._carrier.at_once]
-        refused = self._carrier.send(some)
+        refused = self._carrier.send(self._waiting[: self._carrier.at_once])
+        some = self._waiting[: len(refused)]
         state = self.state
         for (name, payload), why in zip(some, refused, strict=True):
             if why:

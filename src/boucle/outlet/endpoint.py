@@ -145,9 +145,9 @@ class SqlEndpoint:
         while not self._ending.wait(_WATCH_S):
             now = time.monotonic()
             with self._lock:
-                late = [session for _, session in self._sessions.values() if session.deadline < now]
+                late = [session for _, session in self._sessions.values() if session.work.deadline < now]
             for session in late:
-                session.interrupt("timeout")
+                session.work.interrupt("timeout")
 
     def _client(self, connection: socket.socket) -> None:
         channel = Channel(connection, self._limits.message)
@@ -197,7 +197,7 @@ class SqlEndpoint:
         with self._lock:
             secret, session = self._sessions.get(asked.process, (None, None))
         if session is not None and secret == asked.secret:
-            session.interrupt("cancel")
+            session.work.interrupt("cancel")
 
     def _served(self, channel: Channel, startup: wire.Startup) -> None:
         if self._tls == "required" and not channel.encrypted:
@@ -288,7 +288,7 @@ class SqlEndpoint:
         with self._lock:
             sessions, channels = [one for _, one in self._sessions.values()], list(self._channels)
         for session in sessions:
-            session.interrupt("shutdown")
+            session.work.interrupt("shutdown")
         for channel in channels:
             channel.hang_up()
         end = time.monotonic() + _ENDS_WITHIN_S

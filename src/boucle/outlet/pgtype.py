@@ -9,7 +9,7 @@ import re
 
 from msgspec import Struct
 
-__all__ = ["TYPES", "PgType", "as_binary", "as_text", "duckdb_name", "modifier", "pg_type"]
+__all__ = ["TEXT", "TYPES", "PgType", "as_binary", "as_text", "duckdb_name", "modifier", "pg_type"]
 
 
 class PgType(Struct, frozen=True):
@@ -58,6 +58,8 @@ _SCALARS = (
     PgType(2950, "uuid", 16, 2951, "U"),
     PgType(3802, "jsonb", -1, 3807, "U"),
 )
+TEXT = 25
+"""The OID of text, which stands for what has no other type."""
 TYPES: dict[int, PgType] = {one.oid: one for one in _SCALARS} | {
     one.array: PgType(one.array, f"_{one.name}", -1, 0, "A", one.oid) for one in _SCALARS if one.array
 }

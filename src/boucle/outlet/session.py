@@ -5,33 +5,30 @@ is gone, end it. Everything is read-only: there is nothing to commit, a transact
 """
 
 import struct
-import threading
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import pyarrow as pa
 from msgspec import Struct
 
 from boucle.errors import BoucleError
-from boucle.lake.sql import Bound, Sql, SqlSession
+from boucle.lake.sql import Sql, SqlSession
 from boucle.outlet import commands, wire
 from boucle.outlet.answering import Portal, Prepared, asked, text_columns
 from boucle.outlet.catalogue import Catalogue
 from boucle.outlet.channel import Channel
-from boucle.outlet.copying import BINARY_END, BINARY_HEAD, copy_format, header, lines
-from boucle.outlet.dialect import parameters_cast, rewrite, split, without_any, without_parameters
+from boucle.outlet.copying import copied, copy_format
+from boucle.outlet.dialect import split
+from boucle.outlet.interruption import Interruption
 from boucle.outlet.parameters import parameter
-from boucle.outlet.pgtype import TYPES, duckdb_name, pg_type
+from boucle.outlet.pgtype import TEXT
+from boucle.outlet.questions import prepared_question
 from boucle.outlet.refused import Refused, broken_protocol, refusal
 from boucle.outlet.settings import DEFAULTS, REPORTED, SessionSettings, startup_settings
 from boucle.outlet.uses import Uses
 
 __all__ = ["Limits", "Session"]
 
-_TEXT = 25
-_OPEN = {"UNKNOWN", "ANY", '"NULL"'}
-"""What DuckDB calls the type of a parameter that could be anything."""
 _MOST_KEPT = 1_000
 """Prepared statements and portals one session may hold."""
 
@@ -51,7 +48,7 @@ class Limits(Struct, frozen=True):
 
 
 class Session:
-    """Serves one client after it has said who it is. `interrupt` may be called from any thread."""
+    """Serves one client after it has said who it is."""
 
     def __init__(
         self,
@@ -82,11 +79,8 @@ class Session:
         self._skipping = False
         self._text = ""
         self._before_local: list[tuple[str, str]] = []
-        self._running = threading.Lock()
-        self._at_work: SqlSession | None = None
-        self._stopped = ""
-        self.deadline = float("inf")
-        """When the statement that runs has had its time, on the monotonic clock."""
+        self.work = Interruption()
+        """What it does now, for those who may stop it."""
         for name, value in startup_settings(startup):
             if name.lower() == "timezone":
                 self._zone(value)
@@ -134,9 +128,7 @@ class Session:
 
     def _failed(self, error: Refused, extended: bool) -> None:
         self._place.drop()
-        if self._stopped:
-            error = self._interruption()
-        self._channel.send(wire.failed(error))
+        self._channel.send(wire.failed(self.work.said() or error))
         if self._status == "T":
             self._status = "E"
         if extended:
@@ -309,37 +301,7 @@ class Session:
         return self._question(text, kinds)
 
     def _question(self, text: str, kinds: Sequence[int]) -> Prepared:
-        sql = rewrite(text, self._catalogue.names, self._user)
-        if sql != text:
-            self._catalogue.renew()
-        given = {number: name for number, oid in enumerate(kinds, 1) if (name := duckdb_name(oid))}
-        single, lists = without_any(sql)
-        if lists - set(given):
-            each = self._place.bind(parameters_cast(single, given)).parameters
-            known = {number: each[number] for number in lists if each[number] not in _OPEN}
-            given |= {number: f"{known.get(number, 'VARCHAR')}[]" for number in lists if number not in given}
-        sql = parameters_cast(sql, given)
-        bound = self._place.bind(sql)
-        if not bound.parameters:
-            return Prepared(text, None, sql, bound, ())
-        if _OPEN & {*bound.parameters.values(), *bound.types}:
-            each = {number: "VARCHAR" if kind in _OPEN else kind for number, kind in bound.parameters.items()}
-            sql = parameters_cast(sql, {number: kind for number, kind in each.items() if number not in given})
-            # With casts everywhere DuckDB may still not say: with nulls of those types it does.
-            shape = self._place.bind(without_parameters(sql))
-            bound = Bound(shape.names, shape.types, each | given)
-        return Prepared(text, None, sql, bound, self._parameter_types(bound, kinds))
-
-    def _parameter_types(self, bound: Bound, kinds: Sequence[int]) -> list[int]:
-        count = max(bound.parameters)
-        if count > len(bound.parameters):
-            raise Refused("B837", "parameters are numbered from $1 without gaps", sqlstate="42P18")
-        found = []
-        for number in range(1, count + 1):
-            declared = kinds[number - 1] if number <= len(kinds) else 0
-            told = pg_type(bound.parameters[number]).oid
-            found.append(declared if declared in TYPES and declared != 705 else told or _TEXT)
-        return found
+        return prepared_question(text, kinds, self._place, self._catalogue, self._user)
 
     def _answer(self, portal: Portal, limit: int, *, described: bool) -> None:
         command = portal.statement.command
@@ -353,37 +315,9 @@ class Session:
         else:
             self._rows(portal, limit, _tag(portal.statement.text))
 
-    @contextmanager
-    def _working(self, place: SqlSession) -> Iterator[None]:
-        """Within: what runs can be interrupted, by a Cancel or when its time is up."""
+    def _working(self, place: SqlSession) -> AbstractContextManager[None]:
         seconds = min((one for one in (self._limits.statement, self._settings.timeout) if one), default=0.0)
-        with self._running:
-            self._stopped, self._at_work = "", place
-            self.deadline = time.monotonic() + seconds if seconds else float("inf")
-        try:
-            yield
-            self._check()
-        finally:
-            with self._running:
-                self._at_work, self.deadline = None, float("inf")
-
-    def interrupt(self, why: str) -> None:
-        """Stop what runs, if anything does; `why` is `cancel`, `timeout` or `shutdown`."""
-        with self._running:
-            if self._at_work is not None:
-                self._stopped, self.deadline = why, float("inf")
-                self._at_work.interrupt()
-
-    def _check(self) -> None:
-        if self._stopped:
-            raise self._interruption()
-
-    def _interruption(self) -> Refused:
-        why, self._stopped = self._stopped, ""
-        if why == "shutdown":
-            return Refused("B839", "the server is shutting down", sqlstate="57P01")
-        said = "the statement had its time" if why == "timeout" else "the statement was cancelled on request"
-        return Refused("B839", said, sqlstate="57014", fix="ask for less, or SET statement_timeout")
+        return self.work.working(place, seconds)
 
     def _rows(self, portal: Portal, limit: int, tag: str) -> None:
         place = portal.place or self._place
@@ -394,7 +328,7 @@ class Session:
             with self._working(place):
                 portal.open(place)
                 for rows, data in portal.rows(limit):
-                    self._check()
+                    self.work.check()
                     self._channel.send(data)
                     count += rows
         if portal.done:
@@ -416,31 +350,14 @@ class Session:
 
     def _copy(self, portal: Portal, command: commands.CopyOut) -> None:
         form = copy_format(command.options)
-        binary = form.format == "binary"
-        source = Portal(portal.statement, portal.values, (int(binary),))
-        count = 0
+        source = Portal(portal.statement, portal.values, (int(form.format == "binary"),))
         with self._working(self._place):
             source.open(self._place)
-            self._channel.send(wire.copy_out(len(source.columns), binary))
-            if binary:
-                # PostgreSQL sends the head with the first row, and clients look for it there.
-                first = list(source.rows(1, b"d"))
-                row = bytes(first[0][1][5:]) if first else BINARY_END
-                self._channel.send(wire.message("d", BINARY_HEAD + row))
-                for rows, data in source.rows(0, b"d"):
-                    self._check()
-                    self._channel.send(data)
-                    count += rows
-                if first:
-                    count += 1
-                    self._channel.send(wire.message("d", BINARY_END))
-            else:
-                if form.header:
-                    self._channel.send(header([column.name for column in source.columns], form))
-                for batch in source.batches():
-                    self._check()
-                    self._channel.send(lines(batch, form))
-                    count += batch.num_rows
+            count = 0
+            for rows, data in copied(source, form):
+                self.work.check()
+                self._channel.send(data)
+                count += rows
         self._channel.send(wire.message("c"))
         self._channel.send(wire.complete(f"COPY {count}"))
 
@@ -551,9 +468,9 @@ class Session:
             known: list[tuple[str, ...]] = [
                 (name, self._settings.get(name), "") for name in sorted(DEFAULTS, key=str.lower)
             ]
-            return text_columns([("name", _TEXT), ("setting", _TEXT), ("description", _TEXT)]), known
+            return text_columns([("name", TEXT), ("setting", TEXT), ("description", TEXT)]), known
         name = self._settings.name(command.name)
-        return text_columns([(name, _TEXT)]), [(self._settings.get(name),)]
+        return text_columns([(name, TEXT)]), [(self._settings.get(name),)]
 
     def _given(self, rows: list[tuple[str, ...]]) -> None:
         for row in rows:
@@ -604,7 +521,7 @@ class Session:
             with self._working(cursor.place):
                 cursor.open(cursor.place)
                 for rows, data in cursor.rows(command.count):
-                    self._check()
+                    self.work.check()
                     if not command.move:
                         self._channel.send(data)
                     count += rows
