@@ -21,7 +21,7 @@ from boucle.product.columns import Column, Kind, column, columns, property_of, s
 from boucle.product.formats import arrow, avro, export, import_text, protobuf, pydantic, sql
 from boucle.product.formats import jsonschema as json_schema
 from boucle.product.formats.losses import Losses
-from boucle.product.lines import read_documents
+from boucle.product.lines import Document, read_documents
 from tests.lake.server import PostgresServer
 
 STANDARDS = Path(__file__).parents[3] / "shared" / "standards"
@@ -408,3 +408,12 @@ def test_unknown_formats_and_tables_are_named() -> None:
     with pytest.raises(BoucleError, match="written, not read"):
         import_text(b"", "pydantic")
     assert schema_object("t", ()) == {"name": "t", "physicalType": "table", "properties": []}
+
+
+def test_a_guess_nobody_accepted_is_no_loss() -> None:
+    guessed = {"property": "guessedRange", "value": [1, 2], "description": "smallest and largest value"}
+    said = {"property": "sensor", "value": "S1"}
+    prop = {"name": "x", "logicalType": "integer", "customProperties": [guessed, said]}
+    contract = Document("c.yaml", {"schema": [{"name": "t", "properties": [prop]}]}, {})
+    (told,) = export(contract, "arrow")
+    assert told.losses == ("x: sensor 'S1' is not said",)

@@ -27,6 +27,8 @@ _FEW_SLOTS = 1 << 14
 _OWN, _BASE = 2, 3
 """Columns of a slot: see `key_table`."""
 _PIECE = 1 << 16
+_GROWS = 4
+"""How much larger each older run is: few runs to ask, for as many bytes written as with 2."""
 _WAITING = 2
 """Full tables that wait to be written, before whoever counts waits."""
 
@@ -186,9 +188,9 @@ class KeyCounts:
             self._merging = _Job(lambda: _merged_run(folder, name, one, other, gone)), one
 
     def _like(self) -> tuple[Run, Run] | None:
-        """Two neighbours of which the older is not twice the newer."""
+        """Two neighbours of which the older is not much the larger."""
         for one, other in zip(self._runs[-2::-1], self._runs[:0:-1], strict=True):
-            if len(one.first) < 2 * len(other.first):
+            if len(one.first) < _GROWS * len(other.first):
                 return one, other
         return None
 

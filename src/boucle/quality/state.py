@@ -187,7 +187,7 @@ class TableState:
                 continue
             column = rule.columns[0]
             if rule.kind == "freshness":
-                newest = pc.max(in_nanos(_as_timestamp(rows.column(column)))).as_py()
+                newest = in_nanos(_as_timestamp(_largest(rows.column(column))))[0].as_py()
                 known = kept.newest.get(column)
                 kept.newest[column] = newest if known is None else max(known, newest or known)
             elif rule.kind == "anomaly":
@@ -282,6 +282,11 @@ def _key_name(columns: tuple[str, ...]) -> str:
     return "keys-" + "+".join(
         "".join(c if c.isalnum() or c in "_-" else f"%{ord(c):x}" for c in one) for one in columns
     )
+
+
+def _largest(column: Any) -> Any:
+    """The largest value alone, as an array of one: cheaper to convert than the whole column."""
+    return pa.array([pc.max(column)], column.type)
 
 
 def _as_timestamp(column: Any) -> Any:
