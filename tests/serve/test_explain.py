@@ -12,10 +12,11 @@ import pytest
 
 from boucle.block import Block, Position
 from boucle.errors import BoucleError
+from boucle.models.algorithms import TREES
 from boucle.models.file import Column, ModelFile
 from boucle.models.registry import registry_of
 from boucle.ports import From, Operator
-from boucle.serve.explain import TREES, Explain
+from boucle.serve.explain import Explain
 from tests.models.tiny import content
 
 NAMES = ["amount", "age", "spent"]

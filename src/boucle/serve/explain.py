@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from boucle.block import Block
 from boucle.errors import BoucleError
+from boucle.models.algorithms import TREES
 from boucle.models.file import ModelFile
 from boucle.models.registry import SCHEME, Reference, registry_of
 from boucle.ports import Traced
@@ -23,10 +24,7 @@ from boucle.stream.origin import Inputs, made_of, one_of
 from boucle.stream.rows import Filter, require
 from boucle.stream.sequence import state_of
 
-__all__ = ["TREES", "Explain", "Trees"]
-
-TREES = "trees.txt"
-"""LightGBM's own file of a model, beside model.onnx."""
+__all__ = ["Explain", "Trees"]
 
 _VERSION = 1
 _MADE = {
