@@ -1,7 +1,5 @@
 """A question to a model and its answer, whichever wire they came over."""
 
-from typing import Any
-
 from msgspec import Struct
 
 from boucle.serve.oip.tensor import Tensor
@@ -36,4 +34,3 @@ class Answer(Struct, frozen=True):
     version: str
     id: str
     outputs: tuple[Tensor, ...]
-    parameters: dict[str, Any] = {}

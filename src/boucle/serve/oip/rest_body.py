@@ -169,8 +169,7 @@ class _Reply(Struct, omit_defaults=True):
     model_name: str
     model_version: str = ""
     id: str = ""
-    parameters: dict[str, Any] = {}
-    outputs: tuple[_Given, ...] | list[_Given] = ()
+    outputs: list[_Given] = []
 
 
 _encode = msgspec.json.Encoder().encode
@@ -179,7 +178,8 @@ _encode = msgspec.json.Encoder().encode
 def encode_answer(answer: Answer, request: InferRequest) -> tuple[bytes, int | None]:
     """The body, and how much of it is JSON when bytes follow (None: all of it). NaN is `null` in JSON."""
     wanted = {one.name: one.binary for one in request.outputs}
-    told, parts = [], []
+    told: list[_Given] = []
+    parts = []
     for tensor in answer.outputs:
         binary = wanted.get(tensor.name)
         if request.binary if binary is None else binary:
@@ -192,5 +192,5 @@ def encode_answer(answer: Answer, request: InferRequest) -> tuple[bytes, int | N
             if tensor.datatype == "BYTES":
                 data = [one.decode(errors="replace") for one in data]
             told.append(_Given(tensor.name, tensor.datatype, tensor.shape, data=data))
-    body = _encode(_Reply(answer.model, answer.version, answer.id, answer.parameters, told))
+    body = _encode(_Reply(answer.model, answer.version, answer.id, told))
     return (b"".join([body, *parts]), len(body)) if parts else (body, None)

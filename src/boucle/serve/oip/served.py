@@ -29,7 +29,6 @@ class Served:
 
     def __init__(self, name: str, version: str, file: ModelFile) -> None:
         self.name, self.version = name, version
-        self.digest = file.manifest.sha256
         self.columns = tuple(one.name for one in file.manifest.inputs)
         self._place = {column: index for index, column in enumerate(self.columns)}
         self._inputs = [datatype_of(field.type) for field in file.manifest.signature()]

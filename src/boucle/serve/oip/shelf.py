@@ -71,8 +71,8 @@ class Shelf:
     folders, or one model folder. B680 when there is no model.
     """
 
-    def __init__(self, where: str | Path, *, registry: Registry | None = None) -> None:
-        self._source: _Source = _Registered(registry) if registry is not None else _source(where)
+    def __init__(self, where: str | Path) -> None:
+        self._source = _source(where)
         self._offers: dict[str, Offer] = {}
         self._seen: dict[str, Hashable] = {}
         self._tried: dict[str, tuple[Hashable, int]] = {}
