@@ -97,6 +97,27 @@ def test_slow_values_are_means_and_set_points_are_those_in_force() -> None:
     assert row["hydraulic_pressure"] is None, "another machine's"
 
 
+def test_the_noise_of_a_slow_value_does_not_feel_the_stroke() -> None:
+    made = step()
+    readings = [150.0, 150.4, 150.1, 150.5, 176.0, 181.0, 151.0, 150.6, 150.2, 150.5]
+    made.step(
+        process(
+            *(
+                ("press-1", "hydraulic_pressure", -0.45 + 0.1 * i, value, "Good")
+                for i, value in enumerate(readings)
+            ),
+            *(("press-1", "motor_current", -0.45 + 0.1 * i, 60.0, "Good") for i in range(4)),
+            ("press-1", "oil_temperature", 0.0, 38.0, "Good"),
+        )
+    )
+    (row,) = rows(made.step(events(*(event("press-1", axis, 0) for axis in "xyz"))))
+    assert row["hydraulic_pressure_noise"] == pytest.approx(0.4)
+    assert row["hydraulic_pressure_count"] == 10
+    assert (row["motor_current_noise"], row["motor_current_count"]) == (0.0, 4), "it stands still"
+    assert (row["oil_temperature_noise"], row["oil_temperature_count"]) == (None, 1)
+    assert (row["bearing_temperature_noise"], row["bearing_temperature_count"]) == (None, 0)
+
+
 def test_slow_values_of_a_silent_plc_are_not_values() -> None:
     made = step()
     made.step(process(("press-1", "motor_current", 0.0, 60.0, "Good")))
