@@ -66,7 +66,7 @@ def scored(folder: Path) -> dict[str, Series]:
         batch = pa.record_batch({"at": pa.array(times), "value": part["value"].combine_chunks()})
         step = Novelty("scores", column="value", train=max(probation(len(times)), 100))
         (out,) = step.step(Block("rows", batch, 0, Position(name, 0)))
-        scores = [-np.inf if one is None else one for one in out.rows.column("novelty").to_pylist()]
+        scores = [-np.inf if one is None else one for one in out.rows.column("score").to_pylist()]
         found[name] = Series(scores, rows_of(times, windows.get(name, [])))
     return found
 

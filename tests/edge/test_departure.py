@@ -69,9 +69,9 @@ def test_what_was_never_there_is_new_once() -> None:
     data["flow"][650] += 12
     told = rows(Novelty("scores", column="flow", train=200), block(data))
     assert told[400]["alert"]
-    assert told[400]["novelty"] == pytest.approx(math.log(12 / 3), abs=0.6)
-    assert told[401]["novelty"] is None  # quiet
-    assert not told[650]["alert"] or told[650]["novelty"] < 0.3  # the same again is no record
+    assert told[400]["score"] == pytest.approx(math.log(12 / 3), abs=0.6)
+    assert told[401]["score"] is None  # quiet
+    assert not told[650]["alert"] or told[650]["score"] < 0.3  # the same again is no record
 
 
 def test_a_lower_level_of_a_busy_signal_is_new() -> None:

@@ -78,10 +78,10 @@ class _Key(Struct):
 
 
 class Novelty:
-    """Every row again with `novelty` and `alert`: null and false for the first `train` rows of a key.
+    """Every row again with `score` and `alert`: null and false for the first `train` rows of a key.
 
-    `column` is the signal, `by` the key, `carry` columns passed on. `alert` is a novelty of `start` or more. A missing
-    value is passed on unscored; while quiet the novelty is null. Raises B767 for settings that cannot work.
+    `column` is the signal, `by` the key, `carry` columns passed on. `alert` is a score of `start` or more. A missing
+    value is passed on unscored; while quiet the score is null. Raises B767 for settings that cannot work.
     """
 
     def __init__(
@@ -113,13 +113,13 @@ class Novelty:
         carry: Sequence[str] = (),
         **declared: Any,
     ) -> Traced:
-        """Keys, time and carried columns as they are; novelty and alert from the signal of the key."""
+        """Keys, time and carried columns as they are; score and alert from the signal of the key."""
         del declared
         stream = one_of(inputs)
         kept = {name: (From(stream, name),) for name in dict.fromkeys([*by, "at", *carry])}
         signal = made_of(stream, [column], "TRANSFORMATION", "distance to the largest the key ever showed")
         made = (*signal, *made_of(stream, by, "GROUP_BY", "each key has its own records"))
-        return Traced(kept | dict.fromkeys(("novelty", "alert"), made))
+        return Traced(kept | dict.fromkeys(("score", "alert"), made))
 
     def step(self, block: Block) -> Sequence[Block]:
         """Every row again, judged by what came before it."""
@@ -129,7 +129,7 @@ class Novelty:
         keys = list(zip(*names, strict=True)) if names else [()] * rows.num_rows
         scores = [self._judge(key, value) for key, value in zip(keys, values, strict=True)]
         out = rows.select(list(dict.fromkeys([*self._by, "at", *self._carry])))
-        out = out.append_column("novelty", pa.array(scores, pa.float64()))
+        out = out.append_column("score", pa.array(scores, pa.float64()))
         alerts = [score is not None and score >= self._start for score in scores]
         return [
             Block(

@@ -73,6 +73,8 @@ def missing(reference: Reference, window: Tally) -> Found:
     """Whether values are missing more often, or less."""
     before = np.array([reference.tally.missing, reference.tally.present], np.float64)
     after = np.array([window.missing, window.present], np.float64)
+    if not before[0] and not after[0]:  # the common case, and most of the time spent here
+        return Found("missing", 0.0, 1.0)
     p = _chi2(before, after, reference.missing_inflation)
     return Found("missing", _total_variation(before, after), p)
 
