@@ -30,7 +30,9 @@ def block(**columns: list[float]) -> Block:
 
 
 @pytest.fixture(scope="module")
-def python() -> Path:
+def python(request: pytest.FixtureRequest) -> Path:
+    if "real" not in str(request.config.getoption("-m")):
+        pytest.skip("an MLflow server takes a minute: make real, or pytest -m real tests/models")
     try:
         return environment("mlflow", make=False)
     except Unusable:

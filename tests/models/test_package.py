@@ -1,5 +1,8 @@
 """One file that is whole or refused, and manifests that Kubernetes takes."""
 
+import argparse
+import importlib
+import json
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,10 @@ def test_a_package_is_the_version(registry: Registry, tmp_path: Path) -> None:
     docker = written[1].read_text()
     assert "USER 10001" in docker
     assert "COPY tiny-1.boucle-model" in docker
+    command = json.loads(docker.rpartition("CMD ")[2])
+    parser = argparse.ArgumentParser()
+    importlib.import_module(f"boucle.cli.{command[1]}").arguments(parser)
+    assert parser.parse_args(command[2:]).models == "/model/tiny"
     assert [one["kind"] for one in yaml.safe_load_all(written[2].read_text())] == ["Deployment", "Service"]
 
 

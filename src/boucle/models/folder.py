@@ -37,7 +37,7 @@ from boucle.models.registry import (
 )
 from boucle.models.signing import Keys, Unsigned
 
-__all__ = ["FolderRegistry", "replace_file"]
+__all__ = ["FolderRegistry", "replace_file", "sums_of"]
 
 _SUMS = "SHA256SUMS"
 
@@ -210,9 +210,7 @@ class FolderRegistry(Registry):
             if Path(name).name != name or name.startswith(".") or name == _SUMS or "\n" in name:
                 what = f"a version cannot keep a file called {name!r}"
                 raise BoucleError("B620", what, fix="give it a plain file name")
-        sums = "".join(
-            f"{hashlib.sha256(content[name]).hexdigest()}  {name}\n" for name in sorted(content)
-        ).encode()
+        sums = sums_of(content)
         digest = hashlib.sha256(sums).hexdigest()
         place = self.folder / "objects" / digest
         if place.exists():
@@ -298,6 +296,12 @@ class FolderRegistry(Registry):
         with (self.folder / ".lock").open("ab") as held:
             fcntl.flock(held, fcntl.LOCK_EX)
             yield home
+
+
+def sums_of(content: Mapping[str, bytes]) -> bytes:
+    """The list of files that `sha256sum --check` reads, in the order of their names."""
+    lines = [f"{hashlib.sha256(content[name]).hexdigest()}  {name}\n" for name in sorted(content)]
+    return "".join(lines).encode()
 
 
 def replace_file(file: Path, content: bytes) -> None:

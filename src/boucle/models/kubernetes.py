@@ -28,9 +28,15 @@ def _list(items: dict[str, Any]) -> dict[str, Any]:
     return {"type": "array", "items": items, "minItems": 1}
 
 
+_SCHEME = {"enum": ["HTTP", "HTTPS"]}
 _PROBE = _object(
     ["httpGet"],
-    httpGet=_object(["port"], path={"type": "string", "pattern": "^/"}, port={"anyOf": [_PORT, _NAME]}),
+    httpGet=_object(
+        ["port"],
+        path={"type": "string", "pattern": "^/"},
+        port={"anyOf": [_PORT, _NAME]},
+        scheme=_SCHEME,
+    ),
     periodSeconds=_POSITIVE,
     timeoutSeconds=_POSITIVE,
     failureThreshold=_POSITIVE,
@@ -51,7 +57,9 @@ _CONTAINER = _object(
         readOnlyRootFilesystem=_FLAG,
         capabilities=_object([], drop=_list({"type": "string"})),
     ),
-    volumeMounts=_list(_object(["name", "mountPath"], name=_NAME, mountPath={"type": "string"})),
+    volumeMounts=_list(
+        _object(["name", "mountPath"], name=_NAME, mountPath={"type": "string"}, readOnly=_FLAG)
+    ),
 )
 _POD = _object(
     ["containers"],
@@ -63,7 +71,18 @@ _POD = _object(
         seccompProfile=_object(["type"], type={"enum": ["RuntimeDefault", "Unconfined", "Localhost"]}),
     ),
     containers=_list(_CONTAINER),
-    volumes=_list(_object(["name", "emptyDir"], name=_NAME, emptyDir={"type": "object"})),
+    volumes=_list(
+        {
+            **_object(
+                ["name"],
+                name=_NAME,
+                emptyDir={"type": "object"},
+                secret=_object(["secretName"], secretName=_NAME),
+            ),
+            "minProperties": 2,
+            "maxProperties": 2,
+        }
+    ),
 )
 _META = _object(
     ["name"],

@@ -17,7 +17,7 @@ import yaml
 
 from boucle.errors import BoucleError
 from boucle.models.file import ModelFile
-from boucle.models.folder import FolderRegistry, replace_file
+from boucle.models.folder import FolderRegistry, replace_file, sums_of
 from boucle.models.kubernetes import manifest_problems
 from boucle.models.registry import Registry, Version
 
@@ -25,7 +25,8 @@ __all__ = ["SUFFIX", "manifests", "package", "unpack"]
 
 SUFFIX = ".boucle-model"
 _LARGEST = 2 << 30
-_PORT = 8080
+_PORT, _GRPC = 8080, 8081
+_ACCESS = "/etc/model"
 _USER = 10_001
 
 
@@ -33,8 +34,9 @@ def package(registry: Registry, reference: str, to: Path, *, image: str = "") ->
     """Write the file, `Dockerfile` and `kubernetes.yaml` into a folder; returns their paths."""
     version = registry.resolve(reference)
     files = registry.files(str(version))
-    if isinstance(registry, FolderRegistry):
-        files |= registry.proof(version)
+    files |= registry.proof(version) if isinstance(registry, FolderRegistry) else {}
+    # A registry elsewhere keeps no list of its files: the package brings one, unsigned.
+    files.setdefault("SHA256SUMS", sums_of(files))
     to.mkdir(parents=True, exist_ok=True)
     packed = to / f"{version.name}-{version.number}{SUFFIX}"
     replace_file(packed, _zip(files))
@@ -44,7 +46,7 @@ def package(registry: Registry, reference: str, to: Path, *, image: str = "") ->
     if problems:
         fix = "name another image, or another model"
         raise BoucleError("B644", "the manifests would not be valid", why="; ".join(problems), fix=fix)
-    replace_file(to / "Dockerfile", _dockerfile(packed.name).encode())
+    replace_file(to / "Dockerfile", _dockerfile(packed.name, version.name).encode())
     text = "---\n".join(yaml.safe_dump(one, sort_keys=False) for one in documents)
     replace_file(to / "kubernetes.yaml", text.encode())
     return [packed, to / "Dockerfile", to / "kubernetes.yaml"]
@@ -70,18 +72,22 @@ def unpack(packed: Path) -> tuple[ModelFile, dict[str, bytes]]:
 
 
 def manifests(version: Version, image: str) -> list[dict[str, Any]]:
-    """A Deployment and a Service that speak the Open Inference Protocol on port 8080."""
+    """A Deployment and a Service that speak the Open Inference Protocol.
+
+    Beyond one machine boucle answers known users only, over TLS: the Secret `NAME-access` holds `tls.crt`, `tls.key`
+    and `users`.
+    """
     name = _label(version.name)
     labels = {"app.kubernetes.io/name": name, "app.kubernetes.io/version": str(version.number)}
     chosen = {"app.kubernetes.io/name": name}
 
     def probe(path: str, **more: int) -> dict[str, Any]:
-        return {"httpGet": {"path": path, "port": "http"}, **more}
+        return {"httpGet": {"path": path, "port": "https", "scheme": "HTTPS"}, **more}
 
     container = {
         "name": "model",
         "image": image,
-        "ports": [{"name": "http", "containerPort": _PORT}],
+        "ports": [{"name": "https", "containerPort": _PORT}, {"name": "grpc", "containerPort": _GRPC}],
         "startupProbe": probe("/v2/health/live", periodSeconds=2, failureThreshold=30),
         "livenessProbe": probe("/v2/health/live", periodSeconds=10, timeoutSeconds=2),
         "readinessProbe": probe("/v2/health/ready", periodSeconds=5, timeoutSeconds=2),
@@ -94,7 +100,10 @@ def manifests(version: Version, image: str) -> list[dict[str, Any]]:
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
-        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - in the container
+        "volumeMounts": [
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - in the container
+            {"name": "access", "mountPath": _ACCESS, "readOnly": True},
+        ],
     }
     pod = {
         "automountServiceAccountToken": False,
@@ -104,7 +113,10 @@ def manifests(version: Version, image: str) -> list[dict[str, Any]]:
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [container],
-        "volumes": [{"name": "tmp", "emptyDir": {}}],
+        "volumes": [
+            {"name": "tmp", "emptyDir": {}},
+            {"name": "access", "secret": {"secretName": f"{name}-access"}},
+        ],
     }
     meta = {"name": name, "labels": labels}
     deployment = {
@@ -117,7 +129,10 @@ def manifests(version: Version, image: str) -> list[dict[str, Any]]:
             "template": {"metadata": {"labels": labels}, "spec": pod},
         },
     }
-    ports = [{"name": "http", "port": 80, "targetPort": "http"}]
+    ports = [
+        {"name": "https", "port": 443, "targetPort": "https"},
+        {"name": "grpc", "port": _GRPC, "targetPort": "grpc"},
+    ]
     service = {
         "apiVersion": "v1",
         "kind": "Service",
@@ -139,15 +154,19 @@ def _zip(files: dict[str, bytes]) -> bytes:
     return out.getvalue()
 
 
-def _dockerfile(packed: str) -> str:
+def _dockerfile(packed: str, name: str) -> str:
+    access = f"--users {_ACCESS}/users --certificate {_ACCESS}/tls.crt --key {_ACCESS}/tls.key"
+    words = (
+        f"boucle serve --models /model/{name} --http 0.0.0.0:{_PORT} --grpc 0.0.0.0:{_GRPC} {access}".split()
+    )
     return f"""FROM python:3.11-slim
 RUN pip install --no-cache-dir 'boucle[serving]' && useradd --uid {_USER} --no-create-home model
-COPY {packed} /model/{packed}
+COPY {packed} /model/
+RUN python -m zipfile -e /model/{packed} /model/{name} && cd /model/{name} && sha256sum --check --quiet SHA256SUMS
 USER {_USER}
-ENV ORT_DISABLE_TELEMETRY=1 OMP_NUM_THREADS=1
-EXPOSE {_PORT}
-HEALTHCHECK CMD python -c "import urllib.request as u; u.urlopen('http://127.0.0.1:{_PORT}/v2/health/ready')"
-CMD ["boucle", "serve", "model", "/model/{packed}", "--host", "0.0.0.0", "--port", "{_PORT}"]
+ENV ORT_DISABLE_TELEMETRY=1 OMP_NUM_THREADS=1 HOME=/tmp
+EXPOSE {_PORT} {_GRPC}
+CMD {msgspec.json.encode(words).decode()}
 """
 
 
