@@ -89,7 +89,7 @@ def test_a_log_gets_every_row_once_and_a_restart_goes_on(table: LakeTable, tmp_p
     ]
     assert [one["id"] for one in told] == [f"{version}.{row}" for version in (1, 2, 3) for row in range(4)]
     assert {one["specversion"] for one in told} == {"1.0"}
-    assert [one["data"]["value"] for one in told] == [float(row) for row in range(12)]
+    assert sorted(one["data"]["value"] for one in told) == [float(row) for row in range(12)]
 
 
 def test_a_webhook_is_signed_and_knows_an_event_again(
@@ -97,9 +97,7 @@ def test_a_webhook_is_signed_and_knows_an_event_again(
 ) -> None:
     courier = Courier(table, "press", Webhook(hook.url, secret="key"), tmp_path / "news")
     assert courier.step() == 8
-    assert [one["id"] for one in hook.taken] == [
-        f"{version}.{row}" for version in range(2) for row in range(4)
-    ]
+    assert [one["id"] for one in hook.taken] == [f"{version}.{row}" for version in (1, 2) for row in range(4)]
     first = hook.heads[0]
     assert first["Content-Type"] == "application/cloudevents+json"
     assert first["Idempotency-Key"] == first["webhook-id"] == "press.features.1.0"
@@ -147,7 +145,7 @@ def test_what_is_refused_for_good_is_a_dead_letter(table: LakeTable, tmp_path: P
         ("press.features.2.3", "the receiver answered 410"),
     ]
     assert letters[1]["why"].endswith("3 times")
-    assert letters[0]["event"]["data"]["value"] == 1.0
+    assert letters[0]["event"]["id"] == "1.1"
     assert [one["id"] for one in hook.taken] == ["1.0", "1.3", "2.0", "2.1", "2.2"]
 
 
