@@ -29,8 +29,8 @@ from boucle.block import Block, Position
 from boucle.drift import Attribute
 
 PAGE = ROOT / "docs" / "why" / "sensor-or-machine.md"
-SOUND, SOUND_SECONDS = 20, 1800
-AGAIN = quiet.MONTH // 10
+SOUND, SOUND_SECONDS = 12, 1800
+AGAIN = quiet.MONTH // 4
 """Seconds drawn again from the sound hours."""
 
 
