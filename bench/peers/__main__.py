@@ -1,4 +1,4 @@
-"""Make the environment of every peer under run/peers; those that can not be made say why."""
+"""Make the environment of every peer, or of those named, under run/peers; those that can not be made say why."""
 
 import sys
 
@@ -7,7 +7,7 @@ from bench.peers import NAMES, Unusable, environment
 
 def main() -> int:
     failed = 0
-    for name in NAMES:
+    for name in sys.argv[1:] or NAMES:
         try:
             environment(name, make=True)
             print(f"{name}: ready")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from boucle.block import Block
+from boucle.block import Block, Position
 from boucle.errors import BoucleError, SignatureMismatch, Unavailable
 from boucle.models.foreign import columns_of, onnx_model
 from boucle.models.onnx import OnnxModel
@@ -17,7 +17,7 @@ from boucle.models.pyfunc import PyfuncModel
 from boucle.models.registry import Registry
 from tests.models.tiny import content
 
-ROWS = Block("s", pa.record_batch({"a": [1.0, 2.0]}), 0, {})
+ROWS = Block("s", pa.record_batch({"a": [1.0, 2.0]}), 0, Position("p", 0))
 
 
 def test_columns_are_named_by_what_is_told_beside_the_model() -> None:
@@ -82,8 +82,11 @@ def test_what_a_model_refuses_is_told(tmp_path: Path) -> None:
         with pytest.raises(BoucleError, match="refuses these rows"):
             model.score(ROWS)
         with pytest.raises(SignatureMismatch):
-            model.score(Block("s", pa.record_batch({"b": [1.0]}), 0, {}))
-        assert model.score(ROWS.__class__("s", ROWS.rows.slice(0, 0), 0, {})).rows.schema.names == ["a", "s"]
+            model.score(Block("s", pa.record_batch({"b": [1.0]}), 0, Position("p", 0)))
+        assert model.score(Block("s", ROWS.rows.slice(0, 0), 0, Position("p", 0))).rows.schema.names == [
+            "a",
+            "s",
+        ]
     finally:
         model.close()
 

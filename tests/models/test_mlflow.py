@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 from bench.peers import Unusable, environment
 
-from boucle.block import Block
+from boucle.block import Block, Position
 from boucle.errors import BoucleError, Unavailable
 from boucle.models.mlflow import MlflowRegistry
 from boucle.models.onnx import OnnxModel
@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 def block(**columns: list[float]) -> Block:
     rows = pa.record_batch({name: pa.array(values, pa.float64()) for name, values in columns.items()})
-    return Block("s", rows, 0, {})
+    return Block("s", rows, 0, Position("p", 0))
 
 
 @pytest.fixture(scope="module")
