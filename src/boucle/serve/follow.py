@@ -22,7 +22,7 @@ from boucle.serve.ready import Identity, Ready, check_gives, prepare
 __all__ = ["CANARY", "CHAMPION", "PREVIOUS", "SHADOW", "Follower"]
 
 CHAMPION, CANARY, PREVIOUS, SHADOW = "champion", "canary", "previous", "shadow"
-_EVERY = 0.02
+_EVERY = 0.01
 """Seconds between two looks at the registry's generation."""
 _RETRY = 1.0
 """Seconds until a version that was refused is looked at again."""

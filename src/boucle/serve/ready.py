@@ -20,7 +20,7 @@ Floats32 = NDArray[np.float32]
 _BOUND = 256
 """Rows of the largest Block for which buffers are kept: some hundred kB for all sizes."""
 _WARM = (1, 64)
-"""Rows of the Blocks a version scores before it may decide."""
+"""Rows of the Blocks a version scores before it may decide; of one that scores row by row only the first."""
 
 
 class Identity(Struct, frozen=True):
@@ -108,7 +108,7 @@ def prepare(file: ModelFile, number: int, *, memory: int = 0) -> Ready:
     before = _resident()
     identity = Identity(file.manifest.name, number, file.manifest.sha256)
     ready = Ready(identity, file)
-    for rows in _WARM:
+    for rows in _WARM if ready.model.together else _WARM[:1]:
         given = _warm(ready, rows)
         if given.shape != (rows, len(ready.outputs)):
             raise SignatureMismatch(

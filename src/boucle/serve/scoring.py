@@ -97,6 +97,8 @@ class Scoring:
         }
         self.wrong = [] if CHAMPION not in arms else missing(schema, arms[CHAMPION].model.signature)
         """What the champion's signature asks for and the rows do not have."""
+        for arm in arms.keys() - usable.keys() if not self.wrong else ():
+            alerts.trouble("refused", arm=arm, why="; ".join(missing(schema, arms[arm].model.signature)))
         champion = arms.get(CHAMPION)
         gives = (
             champion.model.manifest.gives()
