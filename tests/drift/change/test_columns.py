@@ -237,3 +237,23 @@ def test_wrong_columns_and_states_are_refused_in_words() -> None:
         step.restore(b"junk")
     with pytest.raises(BoucleError, match="B763"):
         DataDrift("drift", columns=["force"]).restore(step.snapshot())
+
+
+def test_blocks_of_one_row_teach_the_same_in_little_memory() -> None:
+    whole = block({"value": np.random.default_rng(1).normal(size=160), "other": ["a", "b"] * 80})
+    declared: dict[str, Any] = {"columns": ["value", "other"], "reference": 140, "window": 20}
+    step = DataDrift("drift", **declared)
+    found, largest = [], 0
+    for one in cut(whole, list(range(1, 160))):
+        found += told(step, one)
+        largest = max(largest, len(step.snapshot()))
+    assert found == told(DataDrift("drift", **declared), whole)
+    assert len(found) == 4
+    assert largest < 60_000  # 140 Blocks as they came would take twice that
+
+
+def test_a_column_that_changes_its_type_is_refused() -> None:
+    step = DataDrift("drift", columns=["value"], reference=100, window=20)
+    told(step, block({"value": [1.0] * 50}))
+    with pytest.raises(BoucleError, match="B762"):
+        told(step, block({"value": ["a"] * 50}))

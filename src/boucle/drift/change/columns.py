@@ -21,6 +21,8 @@ __all__ = ["DataDrift"]
 _VERSION = 1
 _TIME = pa.timestamp("ns", tz="UTC")
 _NEVER = -(2**63)
+_PARTS = 64
+"""Blocks learned from before they are joined: one of a single row is mostly its schema."""
 
 _VERDICT = [
     pa.field("at", _TIME, nullable=False),
@@ -189,19 +191,21 @@ class DataDrift:
     def _learn(self, state: _Key, rows: pa.RecordBatch) -> pa.RecordBatch:
         """Keep rows to learn from; those that are left over once enough came."""
         taken = rows.slice(0, self._reference - state.learned)
-        state.learning.append(_bytes(taken.select(list(self._columns))))
+        state.learning.append(_bytes([taken.select(list(self._columns))]))
         state.learned += len(taken)
-        if state.learned == self._reference:
-            parts = [pa.ipc.open_stream(part).read_all() for part in state.learning]
+        if state.learned == self._reference or len(state.learning) > _PARTS:
+            parts = [batch for part in state.learning for batch in pa.ipc.open_stream(part)]
             try:
-                whole = pa.concat_tables(parts)
+                whole = pa.Table.from_batches(parts).combine_chunks()
             except pa.ArrowInvalid as error:
                 fix = "give the columns one type, as the contract says"
                 raise BoucleError(
                     "B762", "a column changed its type", where=self._stream, why=str(error), fix=fix
                 ) from error
-            state.references = [learn(whole.column(name).combine_chunks()) for name in self._columns]
-            state.window, state.learning = [_empty(one) for one in state.references], []
+            state.learning = [_bytes(whole.to_batches())]
+            if state.learned == self._reference:
+                state.references = [learn(whole.column(name).combine_chunks()) for name in self._columns]
+                state.window, state.learning = [_empty(one) for one in state.references], []
         return rows.slice(len(taken))
 
     def _judge(self, key: tuple[str, ...], state: _Key) -> Iterator[dict[str, Any]]:
@@ -281,9 +285,10 @@ def _empty(reference: Reference) -> Tally:
     return Tally([0] * len(reference.tally.counts), [0.0] * len(reference.tally.sums))
 
 
-def _bytes(rows: pa.RecordBatch) -> bytes:
+def _bytes(batches: Sequence[pa.RecordBatch]) -> bytes:
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, rows.schema) as writer:
-        writer.write_batch(rows)
+    with pa.ipc.new_stream(sink, batches[0].schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
     written: bytes = sink.getvalue().to_pybytes()
     return written
