@@ -40,9 +40,11 @@ def groups(outcomes: Sequence[Outcome]) -> str:
     rows = []
     for group in dict.fromkeys(one.episode.group for one in outcomes):
         if group.startswith(("pair", "changed")):
-            of = score([one for one in outcomes if one.episode.group == group])
-            shares = (of.decided, of.family_right, of.exact_cause, of.sensor_in_set)
-            rows.append([group, str(of.episodes), *(f"{share:.0f} %" for share in shares)])
+            part = [one for one in outcomes if one.episode.group == group]
+            of = score(part)
+            shares = [f"{share:.0f} %" for share in (of.decided, of.family_right, of.exact_cause)]
+            sensors = any(one.last is not None and one.last.family == "sensor" for one in part)
+            rows.append([group, str(of.episodes), *shares, f"{of.sensor_in_set:.0f} %" if sensors else ""])
     head = [
         "episodes",
         "number",
@@ -84,10 +86,8 @@ def _size(kind: str, to: float | None) -> float:
 
 
 def confidences(outcomes: Sequence[Outcome]) -> tuple[str, float]:
-    """Stated confidence against the share that was right in family and cause; and how far apart they are."""
-    said = [
-        (v.confidence, one.right_family(v) and one.right_cause(v)) for one in outcomes for v in one.issued
-    ]
+    """Confidence when first stated against the share that was right in family and sensor; how far apart they are."""
+    said = [(v.confidence, one.right(v)) for one in outcomes for v in one.issued]
     rows, apart = [], 0.0
     for low, high in ((0.0, 0.8), (0.8, 0.9), (0.9, 0.97), (0.97, 1.01)):
         part = [(stated, right) for stated, right in said if low <= stated < high]
