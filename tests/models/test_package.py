@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boucle.cli.main import main
@@ -70,6 +70,7 @@ def test_a_changed_package_is_refused(registry: Registry, tmp_path: Path) -> Non
         unpack(packed)
 
 
+@settings(max_examples=40)
 @given(st.binary(max_size=300))
 def test_any_bytes_are_a_package_or_refused(told: bytes) -> None:
     import tempfile
@@ -81,6 +82,7 @@ def test_any_bytes_are_a_package_or_refused(told: bytes) -> None:
             unpack(file)
 
 
+@settings(max_examples=25)
 @given(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", fullmatch=True))
 def test_every_model_name_gives_manifests_that_are_valid(name: str) -> None:
     version = Version(name=name, number=3, object="", sha256="0" * 64, created="")
