@@ -229,7 +229,7 @@ def _again(small: ModelFile, model: onnx.ModelProto) -> ModelFile:
     st.lists(st.one_of(st.none(), st.floats(width=32)), max_size=40),
     st.lists(st.integers(1, 7), min_size=1, max_size=5),
 )
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_every_row_is_accounted_for_whatever_comes(
     tmp_path_factory: pytest.TempPathFactory, values: list[float | None], cuts: list[int]
 ) -> None:

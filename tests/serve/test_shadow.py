@@ -19,7 +19,7 @@ numbers = st.lists(st.floats(-1e6, 1e6, allow_nan=False), min_size=1, max_size=6
 
 
 @given(numbers, st.integers(0, 60), st.floats(-10, 10))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_comparisons_of_parts_add_up_to_that_of_the_whole(
     values: list[float], cut: int, shift: float
 ) -> None:

@@ -138,7 +138,7 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
     changes=st.lists(st.tuples(st.integers(0, 60), st.sampled_from([1.0, 2.0, 3.0])), max_size=5),
     restart=st.integers(0, 60),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_any_cut_into_blocks_gives_the_same_versions(
     tmp_path_factory: pytest.TempPathFactory,
     three: Path,
@@ -262,7 +262,7 @@ def test_a_corrupted_file_is_refused_and_taken_once_it_is_repaired(
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_any_bytes_as_a_journal_are_refused_or_read(
     tmp_path_factory: pytest.TempPathFactory, content: bytes
 ) -> None:
