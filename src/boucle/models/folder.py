@@ -32,7 +32,6 @@ from boucle.models.registry import (
     Roles,
     Version,
     check_name,
-    newest,
     no_such_name,
 )
 from boucle.models.signing import Keys, Unsigned
@@ -61,7 +60,7 @@ class FolderRegistry(Registry):
             digest = self._keep({**(files or {}), **model.files()})
             version = Version(
                 name=name,
-                number=newest(self.versions(name)) + 1,
+                number=max(self._numbers(name), default=0) + 1,
                 object=digest,
                 sha256=model.manifest.sha256,
                 created=_now(),
@@ -70,7 +69,7 @@ class FolderRegistry(Registry):
             )
             (home / "versions").mkdir(exist_ok=True)
             signed = self.keys.sign(msgspec.json.encode(version))
-            replace_file(home / "versions" / f"{version.number}.json", signed)
+            replace_file(self._file(name, version.number), signed)
         return version
 
     def names(self) -> list[str]:
@@ -79,9 +78,15 @@ class FolderRegistry(Registry):
 
     def versions(self, name: str) -> list[Version]:
         """Every version of a name, oldest first, its signature verified (B613 to B616)."""
-        files = (self.folder / check_name(name) / "versions").glob("*.json")
-        numbered = sorted((int(file.stem), file) for file in files if file.stem.isdecimal())
-        return [self._version(name, number, file) for number, file in numbered]
+        return [self._version(name, number) for number in self._numbers(name)]
+
+    def resolve(self, reference: str | Reference) -> Version:
+        """The version a reference means now: only its own file is read, however many there are."""
+        meant = Reference.parse(reference) if isinstance(reference, str) else reference
+        number = meant.number or self.roles(meant.name).roles.get(meant.role, 0)
+        if number and self._file(check_name(meant.name), number).is_file():
+            return self._version(meant.name, number)
+        return super().resolve(meant)
 
     def roles(self, name: str) -> Roles:
         """Who plays which role now; B621 when the file cannot be read."""
@@ -116,7 +121,7 @@ class FolderRegistry(Registry):
 
     def proof(self, version: Version) -> dict[str, bytes]:
         """What shows that a version is the signed one, for those who get only its files: the list and the envelope."""
-        file = self.folder / version.name / "versions" / f"{version.number}.json"
+        file = self._file(version.name, version.number)
         return {_SUMS: (self._object(version) / _SUMS).read_bytes(), "version.dsse.json": file.read_bytes()}
 
     def promote(
@@ -158,7 +163,7 @@ class FolderRegistry(Registry):
 
         Rolling back the challenger ends its trial.
         """
-        if not self.versions(name):
+        if not self._numbers(name):
             raise no_such_name(self, name)
         with self._alone(name):
             now = self._roles(name)
@@ -243,7 +248,15 @@ class FolderRegistry(Registry):
             raise _altered(str(folder), f"{_SUMS} is not the list that was signed")
         return {line[66:]: line[:64] for line in told.decode().splitlines()}
 
-    def _version(self, name: str, number: int, file: Path) -> Version:
+    def _file(self, name: str, number: int) -> Path:
+        return self.folder / name / "versions" / f"{number}.json"
+
+    def _numbers(self, name: str) -> list[int]:
+        files = (self.folder / check_name(name) / "versions").glob("*.json")
+        return sorted(int(file.stem) for file in files if file.stem.isdecimal())
+
+    def _version(self, name: str, number: int) -> Version:
+        file = self._file(name, number)
         payload, key = self.keys.open(file.read_bytes(), str(file), self.unsigned)
         try:
             version = msgspec.json.decode(payload, type=Version)

@@ -6,7 +6,7 @@ product.yaml it is written `models:press_health@champion`, beside the path of a 
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -248,8 +248,3 @@ def open_model(model: str | Path, folder: str | Path = ".") -> ModelFile:
 
 def _said(roles: Mapping[str, int]) -> str:
     return ", ".join(f"{role} {number}" for role, number in roles.items()) or "none given yet"
-
-
-def newest(versions: Sequence[Version]) -> int:
-    """The highest number given so far; 0 when there is none."""
-    return max((one.number for one in versions), default=0)
