@@ -265,19 +265,23 @@ def _floor(e: Evidence) -> Iterator[Hypothesis]:
     return _shape(e, "noise", (strength >= 1) & flat & loud_still, strength, np.exp(floor))
 
 
-def _mesh(e: Evidence) -> Wide:
-    """How far the gear mesh moved: the band that holds most of it at this speed."""
+def _mesh_band(e: Evidence) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Per axis the band that holds most of the gear mesh at this speed, as an index into the shifts."""
     loudest = np.argmax(e.before[:, list(_MESH)], axis=1)
-    moved: Wide = np.abs(e.shift[np.arange(len(loudest)), np.array(_MESH)[loudest]])
+    return np.arange(len(loudest)), np.array(_MESH)[loudest]
+
+
+def _mesh(e: Evidence) -> Wide:
+    """How far the gear mesh moved."""
+    moved: Wide = np.abs(e.shift[_mesh_band(e)])
     return moved
 
 
 def mesh_shift(e: Evidence) -> tuple[float, float]:
     """How far the gear mesh moved on the middle axis, and its standard deviation; one lying axis changes nothing."""
-    loudest = np.argmax(e.before[:, list(_MESH)], axis=1)
-    rows, bands = np.arange(len(loudest)), np.array(_MESH)[loudest]
-    moved = e.shift[rows, bands]
+    band = _mesh_band(e)
+    moved = e.shift[band]
     known = np.isfinite(moved)
     if not known.any():
         return float("nan"), float("nan")
-    return float(np.median(moved[known])), float(np.median(e.noise[rows, bands][known]))
+    return float(np.median(moved[known])), float(np.median(e.noise[band][known]))
