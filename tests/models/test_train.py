@@ -13,6 +13,7 @@ import pytest
 from boucle.cli.main import main
 from boucle.errors import BoucleError
 from boucle.features import FeatureView, Source
+from boucle.lake.delta import LakeTable
 from boucle.models.algorithms import TREES, fit, predict, to_onnx
 from boucle.models.file import Column, ModelFile
 from boucle.models.gates import evaluate, promote_by_gates
@@ -239,3 +240,29 @@ def test_nothing_known_is_nothing_to_learn(product: Path, one: Trained) -> None:
         Source(product).read("silver.nothing", ["at"])
     with pytest.raises(BoucleError, match="cannot be read"):
         Source(product).read("product.yaml.parquet", ["at"])
+
+
+def test_tables_of_the_lake_are_read_at_the_version_of_the_record(product: Path, tmp_path: Path) -> None:
+    folder = fraud_product(
+        tmp_path / "product",
+        ("data/card_features.parquet", "silver.card_features"),
+        ("data/labels.parquet", "labels"),
+    )
+    lake = tmp_path / "run" / "lake"
+    for zone, name in (("silver", "card_features"), ("raw", "labels")):
+        rows = pq.read_table(folder / "data" / f"{name}.parquet")
+        LakeTable(lake / zone / name, partition_by=()).put(rows.to_batches())
+    project, _ = read_project(folder)
+    assert project is not None
+    spec = project.loop.models["fraud"]
+    views = [FeatureView.declared(one, project.loop.features[one]) for one in spec.views]
+    source = Source(folder, lake)
+    found = train("fraud", spec, views, source, cut=CUT)
+    assert {one.table for one in found.record.data.values()} == {"silver.card_features", "raw.labels"}
+    assert all(one.version >= 0 for one in found.record.data.values())
+    assert found.model.manifest.sha256 == trained(product).model.manifest.sha256
+    registry = Registry.at(tmp_path / "registry")
+    registry.add(found.model, files=found.files)
+    more = pq.read_table(folder / "data" / "labels.parquet").slice(0, 100)
+    LakeTable(lake / "raw" / "labels").put(more.to_batches())
+    assert reproduce(registry, "fraud/1", source).same
