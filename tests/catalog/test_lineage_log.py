@@ -1,12 +1,10 @@
 """The lineage journal as rows of the lake: every event once, whatever was torn, and edges that SQL can ask for."""
 
 import re
-import shutil
 from pathlib import Path
 
 import pytest
 
-from boucle.bus.memory import MemorySource
 from boucle.catalog import Column, Lineage, dataset, events, table
 from boucle.catalog.lineage_log import LINEAGE_TABLE, LineageLog
 from boucle.clock import SECOND
@@ -14,11 +12,8 @@ from boucle.errors import BoucleError
 from boucle.lake.sql import Sql
 from boucle.lake.whole import Lake
 from boucle.lake.writer import Feed, LakeWriter
-from boucle.loop.plan import build_plan
-from boucle.loop.run import Loop
-from boucle.product.project import load_project
+from boucle.loop.lineage import check_kept_name
 from boucle.testing.clock import ManualClock
-from tests.loop.test_load import PRODUCT
 
 NOON = 1_795_262_400 * SECOND
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "catalogue.md"
@@ -110,12 +105,7 @@ def test_reading_begins_and_ends_where_it_is_told(told: tuple[Lineage, ManualClo
     assert list(log.read(after.position, 100)) == []
 
 
-def test_the_name_is_kept(tmp_path: Path) -> None:
-    product = tmp_path / "product"
-    shutil.copytree(PRODUCT, product)
-    text = (product / "product.yaml").read_text(encoding="utf-8")
-    declared = f"tables:\n  {LINEAGE_TABLE}: {{from: needed, zone: raw, partition: []}}\n"
-    (product / "product.yaml").write_text(text.replace("tables:\n", declared, 1), encoding="utf-8")
-    sources = {name: MemorySource(stream=name) for name in ("needed", "surplus", "waves")}
-    with pytest.raises(BoucleError, match="B543"):
-        Loop(build_plan(load_project(product)), ManualClock(NOON), sources=sources, folder=tmp_path / "run")
+def test_the_name_is_kept() -> None:
+    check_kept_name(["events", "quarantine"], Path("product.yaml"))
+    with pytest.raises(BoucleError, match=r"B543 product\.yaml"):
+        check_kept_name(["events", LINEAGE_TABLE], Path("product.yaml"))

@@ -4,6 +4,7 @@ They are lines of a journal first, which survive a crash; the table `lineage_eve
 """
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from boucle.loop.intake import Intake
 from boucle.loop.plan import Plan
 from boucle.loop.tables import Tables
 
-__all__ = ["LoopLineage"]
+__all__ = ["LoopLineage", "check_kept_name"]
 
 _EVERY = 60.0
 """Seconds of the wall between two RUNNING events; what was written is summed, not sampled."""
@@ -40,13 +41,7 @@ class LoopLineage:
     ) -> None:
         self._intakes, self._tables = intakes, tables
         project = plan.project
-        if LINEAGE_TABLE in tables.zones:
-            raise BoucleError(
-                "B543",
-                f'the table name "{LINEAGE_TABLE}" is kept for the lineage',
-                where=str(project.folder / "product.yaml"),
-                fix="give the table another name",
-            )
+        check_kept_name(tables.zones, project.folder / "product.yaml")
         self._sources: dict[str, Dataset] = {
             name: dataset(
                 project.settings.fill(spec.from_),
@@ -146,6 +141,17 @@ class LoopLineage:
         for name, intake in self._intakes.items():
             written[self._sources[name].name] = Written(intake.accounting.received)
         return written
+
+
+def check_kept_name(tables: Iterable[str], declared_in: Path) -> None:
+    """Raise B543 when a product declares a table under the name of the lineage's own."""
+    if LINEAGE_TABLE in tables:
+        raise BoucleError(
+            "B543",
+            f'the table name "{LINEAGE_TABLE}" is kept for the lineage',
+            where=str(declared_in),
+            fix="give the table another name",
+        )
 
 
 def _path(address: str, name: str) -> str:
