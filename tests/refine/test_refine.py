@@ -154,7 +154,7 @@ def test_foreign_keys_are_judged_once_the_lake_has_where_they_lead(lake: Lake, t
     refine(spent, lake, tmp_path)
     arrived(lake, (2, 0, "a", 5.0))
     second = refine(accepted, lake, tmp_path)
-    assert (second.state, broken(second)) == ("held", ["foreignKey"])
+    assert (second.state, broken(second)) == ("held", ["id.foreignKey"])
     assert second.verdicts[1].failed == 1, "a card has one payment, none has two"
 
 
