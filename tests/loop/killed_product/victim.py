@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from boucle.clock import SystemClock
 from boucle.errors import BoucleError
 from boucle.lake.delta import LakeTable
 from boucle.loop.intake import Intake
+from boucle.loop.outputs import Port
 from boucle.loop.parts import PartStore
 from boucle.loop.path import Path as LoopPath
 from boucle.loop.plan import build_plan
@@ -245,7 +246,7 @@ def _arm(life: Life) -> None:
     MOMENTS[life.moment][0](passes)
 
 
-def _no_keeper(product: Path | None = None) -> None:
+def _no_keeper(product: Path | None = None, outputs: Sequence[Port] = ()) -> None:
     """The loop's own process commits to the lake."""
 
 
