@@ -23,6 +23,8 @@ _ALLOWED = "modelUse"
 
 def personal_features(project: Project) -> list[Problem]:
     """A problem for each personal column that a model of the product reads without leave."""
+    if not any("model" in step.with_ for step in project.loop.steps):
+        return []  # tracing costs milliseconds, and most products score nothing
     told = trace_product(
         read_entry(project.folder / "product.yaml", "product.yaml"),
         project.folder,
