@@ -281,8 +281,13 @@ def test_half_a_body_keeps_no_place(tmp_path: Path) -> None:
         await asyncio.Event().wait()
         return b""
 
-    reply = asyncio.run(Rest(made).reply("POST", "/v2/models/tiny/infer", {}, read))
-    assert (reply.status, made.counts.waiting) == (504, 0)
+    async def one() -> int:
+        watch = asyncio.create_task(made.watch())
+        reply = await asyncio.create_task(Rest(made).reply("POST", "/v2/models/tiny/infer", {}, read))
+        watch.cancel()
+        return reply.status
+
+    assert (asyncio.run(one()), made.counts.waiting, made.reading) == (504, 0, {})
     made.stop()
 
 

@@ -29,7 +29,7 @@ __all__ = ["Predictions", "Scored"]
 log = logging.getLogger("boucle.serve.oip.predictions")
 
 Keep = Literal["inputs", "digest"]
-_EVERY_S = 0.25
+_EVERY_S = 0.5
 _TABLE = "predictions"
 _FIELDS = [
     pa.field("at", pa.timestamp("ns", "UTC")),
@@ -76,7 +76,7 @@ class Predictions:
         clock = clock or SystemClock()
         self._log = EventLog(folder / f"{_TABLE}.log", stream=_TABLE, keep=Retention(bytes=1 << 30))
         self.table = LakeTable(folder / "lake" / "raw" / _TABLE, partition_by=("model", "day"))
-        self._writer = LakeWriter([Feed(self._log, self.table)], clock, app="model-server")
+        self._writer = LakeWriter([Feed(self._log, self.table)], clock, app="model-server", seconds=15.0)
         kept = (
             pa.field("inputs", pa.list_(pa.float32()))
             if keep == "inputs"

@@ -51,10 +51,13 @@ class Rest:
         """The answer; `headers` by lower-case name; `await read(most)` gives the body, TooLarge beyond `most`."""
         begun = time.perf_counter()
         try:
-            with self._answering.admitted():
+            self._answering.enter()
+            try:
                 if path.endswith("/infer") and method == "POST":
                     return await self._infer(path, headers, read, begun)
                 return await self._other(method, path, headers)
+            finally:
+                self._answering.leave()
         except Exception as error:  # noqa: BLE001 - the boundary of a request: the others go on
             told = self._answering.refusal(error, "rest")
             body = msgspec.json.encode({"error": str(told)})
@@ -68,11 +71,14 @@ class Rest:
         if verb != "infer":
             raise NoSuchThing(f"there is nothing at {path}", fix="/v2/models/NAME/infer")
         most, seconds = self._answering.limits.body, self._answering.limits.seconds
+        task = asyncio.current_task()
+        self._answering.reading[task] = begun
         try:
-            async with asyncio.timeout(seconds):  # else who sends half a body keeps a place for ever
-                body = await read(most)
-        except TimeoutError:
+            body = await read(most)
+        except asyncio.CancelledError:
             raise TooLate(seconds) from None
+        finally:
+            del self._answering.reading[task]
         packed = headers.get("content-encoding", "")
         if packed:
             body = _unpacked(body, packed, most)

@@ -4,6 +4,7 @@ The layout of the bytes is Triton's binary tensor data extension: the header `In
 the length of the JSON, `binary_data_size` of a tensor its share of what follows.
 """
 
+from array import array
 from typing import Any
 
 import msgspec
@@ -142,7 +143,10 @@ def _values(one: _Input, kind: np.dtype[Any]) -> NDArray[Any]:
         given = _BY_KIND[kind.kind][max(0, min(depth, _DEEPEST) - 1)].decode(raw)
         if kind.kind == "O":
             return _encoded(given, depth)
-        # through float64: a number beyond float32 is infinite there, without a word of numpy's
+        if kind.kind == "f" and depth == 1 and None not in given:
+            return np.frombuffer(
+                array("f", given), np.float32
+            )  # as models read them; beyond them is infinite
         values = np.array(given, np.float64 if kind.kind == "f" else kind)
     except (msgspec.DecodeError, ValueError, OverflowError, TypeError) as error:
         raise Malformed(f"input {one.name!r} is not of {one.datatype}", why=str(error)) from None

@@ -45,11 +45,14 @@ class Rpc:
         async def call(raw: bytes, context: Any) -> Any:
             begun = time.perf_counter()
             try:
-                with self._answering.admitted():
+                self._answering.enter()
+                try:
                     if not open_to_all:
                         given = dict(context.invocation_metadata() or ())
                         self._answering.check_allowed(str(given.get("authorization", "")))
                     return await answer(_parsed(raw, kind), begun, context.time_remaining())
+                finally:
+                    self._answering.leave()
             except Exception as error:  # noqa: BLE001 - the boundary of a request: the others go on
                 told = self._answering.refusal(error, "grpc")
                 await context.abort(getattr(codes, told.rpc), str(told))

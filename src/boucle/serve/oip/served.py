@@ -102,8 +102,7 @@ class Served:
             wanted = f"{MATRIX!r} of shape [rows, {len(self.columns)}]"
             raise self._other(f"one tensor for all columns is {wanted}, not {one.name!r} {list(one.shape)}")
         self._check_kind(one, "FP64")
-        values = one.values if one.datatype == "FP32" and one.values.dtype == np.float32 else None
-        return (_narrow(one.values) if values is None else values).reshape(one.shape)
+        return _narrow(one.values).reshape(one.shape)
 
     def _check_kind(self, given: Tensor, wanted: str) -> None:
         """Numbers for numbers; whole ones where the column holds whole ones."""
@@ -162,6 +161,8 @@ class Served:
 
 def _narrow(values: NDArray[Any]) -> NDArray[np.float32]:
     """As the model reads numbers; what is beyond them becomes infinite, and the row unusable."""
+    if values.dtype == np.float32:
+        return values
     with np.errstate(over="ignore"):
         return values.astype(np.float32)
 

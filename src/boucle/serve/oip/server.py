@@ -92,6 +92,7 @@ class ModelServer:
             carried = asyncio.create_task(rest.serve())
             await _answers(self.http, carried)
         self._ready.set()
+        watch = asyncio.create_task(self._answering.watch())
         waits = asyncio.create_task(self._end.wait())
         await asyncio.wait([waits, *([carried] if carried else [])], return_when=asyncio.FIRST_COMPLETED)
         waits.cancel()
@@ -102,6 +103,8 @@ class ModelServer:
             _, left = await asyncio.wait([carried], timeout=GRACE_S)
             if left:
                 log.warning("a request was not answered within %g s of the end", GRACE_S)
+
+        watch.cancel()
 
     async def _start_grpc(self) -> Any:
         from boucle.serve.oip.rpc import Rpc

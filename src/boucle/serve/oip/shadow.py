@@ -24,7 +24,7 @@ __all__ = ["Shadows"]
 
 log = logging.getLogger("boucle.serve.oip.shadow")
 
-_PAUSE_S = 0.005
+_PAUSE_S = 0.05
 """How long requests gather: a thread that is woken for each costs more than the score."""
 
 
