@@ -48,6 +48,7 @@ def test_what_is_new_is_refined_and_what_failed_is_not_tried_again(care: Care) -
     keeper.step()
     keeper.step()
     assert len(list((Path(care.work) / "held" / "accepted").iterdir())) == 1
+    assert "accepted" in keeper.held
     assert ask(lake, "spent", ["card", "spent"]) == [("a", 5.0)]
     assert keeper.failures == {}
 

@@ -61,6 +61,14 @@ class Told(Struct):
     """The row of the log before which it has everything, for good; None when it cannot be asked."""
 
 
+class _Report(Struct):
+    """What the process tells each second: its tables, and what upkeep and gates say."""
+
+    tables: dict[str, Told]
+    upkeep: dict[str, str]
+    held: dict[str, str]
+
+
 class LakeKeeper:
     """The process, seen from the loop that started it."""
 
@@ -69,6 +77,10 @@ class LakeKeeper:
         outputs: list[Port] | None = None, lake: str = "",
     ) -> None:  # fmt: skip
         self.told: dict[str, Told] = {}
+        self.upkeep: dict[str, str] = {}
+        """Table → why it could not be refined or kept in order."""
+        self.held: dict[str, str] = {}
+        """Table → what its gates held against the last batch."""
         words = [sys.executable, "-m", "boucle.loop.lakekeeper"]
         # A session of its own: Ctrl-C in the terminal is for the loop, which then ends this one in order.
         self._process = subprocess.Popen(  # noqa: S603 - our own module, our own interpreter
@@ -86,7 +98,8 @@ class LakeKeeper:
     def _listen(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            self.told = msgspec.json.decode(line, type=dict[str, Told])
+            report = msgspec.json.decode(line, type=_Report)
+            self.told, self.upkeep, self.held = report.tables, report.upkeep, report.held
 
     def alive(self) -> bool:
         """Whether the process still works."""
@@ -148,24 +161,27 @@ def _follow(task: _Task) -> None:
     clock = ScaledClock(task.speed, task.now)
     writer = LakeWriter(feeds, clock, seconds=task.every)
     stop = threading.Event()
-    # Ended in the middle it leaves nothing half done, so the end of the loop waits a little and no longer.
-    caring = threading.Thread(target=_care, args=(task.care, clock, stop), daemon=True)
-    caring.start()
     ended = threading.Event()
-    giving = threading.Thread(target=_give, args=(task, clock, ended), daemon=True)
-    giving.start()
+    caretaker = _caretaker(task.care, clock)
+    beside = [threading.Thread(target=_give, args=(task, clock, ended), daemon=True)]
+    if caretaker is not None:
+        beside.append(threading.Thread(target=caretaker.run, args=(stop,), daemon=True))
+    for thread in beside:
+        thread.start()
     ticks = 0
     while not select.select([sys.stdin], [], [], _LOOK)[0]:
         writer.step()
         ticks += 1
         if ticks % 4 == 0:
-            _tell(feeds, writer)
+            _tell(feeds, writer, caretaker)
     stop.set()
     writer.step(force=True)
-    _tell(feeds, writer)
+    _tell(feeds, writer, caretaker)
     ended.set()  # only now: what was committed last goes out too
-    caring.join(_PATIENCE)
-    giving.join(_PATIENCE)
+    for (
+        thread
+    ) in beside:  # ended in the middle they leave nothing half done: the loop waits a little, no longer
+        thread.join(_PATIENCE)
 
 
 def _give(task: _Task, clock: Clock, stop: threading.Event) -> None:
@@ -173,18 +189,17 @@ def _give(task: _Task, clock: Clock, stop: threading.Event) -> None:
         Outputs(task.outputs, task.lake, clock).run(stop)
 
 
-def _care(care: Care | None, clock: Clock, stop: threading.Event) -> None:
+def _caretaker(care: Care | None, clock: Clock) -> Caretaker | None:
     if care is None:
-        return
+        return None
     try:
-        caretaker = Caretaker(care, clock)
+        return Caretaker(care, clock)
     except BoucleError as error:
         _log.warning("the lake is not looked after: %s", error)
-        return
-    caretaker.run(stop)
+        return None
 
 
-def _tell(feeds: list[Feed], writer: LakeWriter) -> None:
+def _tell(feeds: list[Feed], writer: LakeWriter, caretaker: Caretaker | None) -> None:
     behind = writer.behind()
     told: dict[str, Told] = {}
     for one in feeds:
@@ -194,7 +209,8 @@ def _tell(feeds: list[Feed], writer: LakeWriter) -> None:
         state = Told(table.rows, table.version, behind[table.name].seconds, why, done)
         told[table.name] = state
     try:
-        sys.stdout.write(msgspec.json.encode(told).decode() + "\n")
+        upkeep, held = (dict(caretaker.failures), dict(caretaker.held)) if caretaker else ({}, {})
+        sys.stdout.write(msgspec.json.encode(_Report(told, upkeep, held)).decode() + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
         # The loop was killed: nobody listens any more, and standard input will end in a moment.

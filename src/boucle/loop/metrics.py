@@ -95,6 +95,13 @@ class _Snapshot(Collector):
                 took.add_metric([step.id, "0.95"], step.p95_us / 1e6)
             state.add_metric([step.id], step.state_bytes)
             late.add_metric([step.id], step.late_rows)
+        trouble = GaugeMetricFamily(
+            "boucle_table_trouble",
+            "1 while it cannot be written or kept in order, or its gates hold a batch",
+            labels=["table", "what"],
+        )
+        for table_name, what in view.troubles:
+            trouble.add_metric([table_name, what], 1.0)
         behind = GaugeMetricFamily("boucle_table_behind_seconds", "Log to lake", labels=["table"])
         for table in view.tables:
             behind.add_metric([table.name], table.behind_s)
@@ -112,6 +119,7 @@ class _Snapshot(Collector):
             state,
             late,
             became,
+            trouble,
             behind,
         )
         waiting = view.backlog

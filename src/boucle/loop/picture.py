@@ -71,6 +71,7 @@ class Picture:
             steps=self._steps(),
             actuators=loop.action.view(),
             tables=loop.tables.view(),
+            troubles=loop.tables.troubles,
             accounting=self.accounting(),
             backlog=self._backlog(),
             decision_ms=loop.observer.decision_ms.latency(),

@@ -108,7 +108,9 @@ class Loop:
         )
         self.path = Path(plan.steps, self._deciding(), self._beside())
         self.inlet = CommandInlet.declared(plan, clock, self.action, self.quarantine) if inlet else None
-        self.watch = Watch(plan, self.intakes, self.actuators, clock, self._tell)
+        self.watch = Watch(
+            plan, self.intakes, self.actuators, clock, self._tell, lambda: self.tables.troubles
+        )
         self.picture = Picture(self)
         self.lineage = LoopLineage(plan, self.intakes, self.tables, self.folder, clock)
         self._fsync_every = seconds(settings.get("run.fsync_every").value)

@@ -57,6 +57,8 @@ class Caretaker:
         self.transforms = [one for one in transforms_of(project) if one.spec.when == "new"]
         self.failures: dict[str, str] = {}
         """Table → why it could not be refined or kept in order at the last turn."""
+        self.held: dict[str, str] = {}
+        """Table → what its gates held against the last batch, and where that lies."""
         self._due: dict[str, float] = {}
 
     def run(self, stop: threading.Event) -> None:
@@ -98,6 +100,9 @@ class Caretaker:
             if outcome.state == "held":
                 told = "; ".join(f"{one.gate}: {one.says}" for one in outcome.verdicts if not one.holds)
                 _log.warning("a batch of %s is held back in %s: %s", transform.name, outcome.held_in, told)
+                self.held[transform.name] = f"{told} ({outcome.held_in})"
+            else:
+                self.held.pop(transform.name, None)
 
     def _keep(self, table: LakeTable, rule: UpkeepSpec) -> None:
         """Late rows first, then what is too old, then few files, then none that nobody needs."""

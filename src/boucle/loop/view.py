@@ -292,6 +292,8 @@ class LoopView(Struct, frozen=True):
     objectives: tuple[ObjectiveView, ...] = ()
     quality: tuple[QualityView, ...] = ()
     scores: tuple[ScoreView, ...] = ()
+    troubles: dict[tuple[str, str], str] = {}
+    """(table, `write`, `upkeep` or `held`) → why."""
 
 
 class LiveSignal(Struct, frozen=True):

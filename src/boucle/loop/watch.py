@@ -1,4 +1,4 @@
-"""Says when something the loop depends on went away or readings are given up, and when that is over."""
+"""Says when what the loop depends on went away, a table is in trouble or readings are shed, and when it is over."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,6 +16,27 @@ __all__ = ["Watch"]
 _WELL = {"connected", "finished"}
 _QUIET = 2 * SECOND
 """Shedding is over when nothing was shed for as long: a source at its limit would tell of it every moment."""
+
+
+_TROUBLE = {
+    "write": (
+        "table_behind",
+        "cannot be written, its rows wait in the log",
+        "écriture impossible, ses lignes attendent",
+    ),
+    "upkeep": ("table_upkeep", "could not be refined or kept in order", "ni affinée ni entretenue"),
+    "held": (
+        "batch_held",
+        "its gates hold a batch back, readers see the one before",
+        "lot retenu, le précédent reste lu",
+    ),
+}
+_OVER = {
+    "write": ("table_back", "is written again", "de nouveau écrite"),
+    "upkeep": ("table_upkeep_back", "is kept in order again", "de nouveau entretenue"),
+    "held": ("batch_passed", "a batch passed its gates again", "un lot a de nouveau passé ses contrôles"),
+}
+"""What is in trouble → the event's kind, and how it is said."""
 
 
 class _Shed(Struct):
@@ -37,9 +58,12 @@ class Watch:
         actuators: Mapping[str, Actuator],
         clock: Clock,
         tell: Callable[[Event], None],
+        troubles: Callable[[], Mapping[tuple[str, str], str]] = dict,
     ) -> None:
         self._product = plan.project.id
         self._intakes, self._actuators, self._clock, self._tell = intakes, actuators, clock, tell
+        self._troubles = troubles
+        self._troubled: dict[tuple[str, str], str] = {}
         self._known: dict[str, str] = {}
         self._since = clock.now()
         self._disk_full = False
@@ -61,8 +85,25 @@ class Watch:
                 en = f"{name}: {state}. The loop goes on and retries by itself."
                 fr = f"{name} : {state}. La boucle continue et réessaie d'elle-même."
                 self._say(name, "connection_lost", Severity.warning, en, fr)
-
+        self._look_at_tables()
         self._look_at_shed()
+
+    def _look_at_tables(self) -> None:
+        now = self._troubles()
+        for (table, what), why in now.items():
+            if (table, what) not in self._troubled:
+                kind, en, fr = _TROUBLE[what]
+                self._say(
+                    f"table {table}",
+                    kind,
+                    Severity.warning,
+                    f"{table}: {en}: {why}",
+                    f"{table} : {fr} : {why}",
+                )
+        for table, what in self._troubled.keys() - now.keys():
+            kind, en, fr = _OVER[what]
+            self._say(f"table {table}", kind, Severity.info, f"{table}: {en}.", f"{table} : {fr}.")
+        self._troubled = dict(now)
 
     def _look_at_shed(self) -> None:
         now = self._clock.now()
