@@ -4,7 +4,9 @@ A table is a Delta Lake folder at `<lake>/<zone>/<table>`, zone being raw, silve
 tool that reads Delta reads it. Nothing here is imported until it is used.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from boucle.lazily import lazily
 
 if TYPE_CHECKING:
     from boucle.lake.delta import LakeTable
@@ -25,9 +27,4 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
-
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazily(__name__, _HOMES)

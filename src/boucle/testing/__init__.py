@@ -9,8 +9,9 @@ Everything is imported when it is first asked for, so that the clock does not co
 2000000000
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from boucle.lazily import lazily
 
 if TYPE_CHECKING:
     from boucle.testing.clock import ManualClock
@@ -67,10 +68,7 @@ _FILES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _FILES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_FILES[name]}"), name)
+__getattr__ = lazily(__name__, _FILES)
 
 
 def __dir__() -> list[str]:
