@@ -154,7 +154,7 @@ def test_floor_and_remainder_are_those_of_python(rows: Any, sign: str, sides: tu
         else:
             expected.append(float(a) // float(b) if sign == "//" else float(a) % float(b))
     single = scalar_of(typed, lambda node: lambda row: row[node.value])
-    if 2**63 in expected:
+    if whole and 2**63 in expected:  # a float may be as large
         with pytest.raises(BoucleError, match="B221"):
             column_of(typed, batch)
         with pytest.raises(BoucleError, match="B221"):

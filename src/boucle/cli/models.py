@@ -41,7 +41,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     pack.add_argument("--to", type=Path, default=Path("dist"), help="where to (default: dist)")
     pack.add_argument("--image", default="", help="the image that the manifests name")
     parser.epilog = (
-        "examples:\n  boucle models list --product examples/fraud\n  boucle models reproduce fraud/1\n"
+        "examples:\n  boucle models list --product examples/fraud --json\n  boucle models reproduce fraud/1\n"
         "  boucle models package fraud@champion --to dist"
     )
 
