@@ -185,12 +185,14 @@ def _ranked(
     rows: sqlite3.Connection, match: str, condition: str, values: Sequence[str | int], limit: int
 ) -> list[Hit]:
     weight = "".join(f"WHEN '{kind}' THEN {factor} " for kind, factor in _KINDS.items())
+    # Sorted by what they are worth alone: the texts of thousands of hits would be carried along for thirty.
+    products = " JOIN product ON product.id = hit.owner" if condition else ""
     query = (
-        "SELECT hit.kind, hit.owner, hit.name, hit.field, product.name, hit.says, hit.class, hit.personal, "  # noqa: S608 - our own conditions
-        f"-found.rank * CASE hit.kind {weight}ELSE 1.0 END AS score FROM "
+        "SELECT hit.kind, hit.owner, hit.name, hit.field, product.name, hit.says, hit.class, hit.personal, best.score "  # noqa: S608 - our own conditions
+        f"FROM (SELECT found.id AS id, -found.rank * CASE hit.kind {weight}ELSE 1.0 END AS score FROM "
         f"(SELECT rowid AS id, rank FROM words WHERE words MATCH ? AND rank MATCH 'bm25({_WEIGHTS})') AS found "
-        "JOIN hit ON hit.id = found.id JOIN product ON product.id = hit.owner "
-        f"WHERE 1{condition} ORDER BY score DESC LIMIT ?"
+        f"JOIN hit ON hit.id = found.id{products} WHERE 1{condition} ORDER BY score DESC LIMIT ?) AS best "
+        "JOIN hit ON hit.id = best.id JOIN product ON product.id = hit.owner ORDER BY best.score DESC"
     )
     return [_hit(row) for row in rows.execute(query, (match, *values, limit))]
 
