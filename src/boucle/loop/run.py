@@ -7,6 +7,7 @@ broker keeps the rest. `pump` does the same work inline, in the caller's thread,
 """
 
 import gc
+import inspect
 import logging
 import math
 import sys
@@ -164,9 +165,11 @@ class Loop:
         opened = {}
         for name, spec in project.loop.actuators.items():
             address = parse_address(project.settings.fill(spec.to), "actuator")
-            # What trains here needs the product and this run's lake; a machine does not.
-            here = {"folder": project.folder, "run": self.folder} if address.scheme == "training" else {}
-            opened[name] = adapter(address, "actuator")(address, clock=self.clock, **{**here, **spec.with_})
+            factory = adapter(address, "actuator")
+            takes = inspect.signature(factory).parameters
+            here = {"folder": project.folder, "run": self.folder}
+            asked = {which: value for which, value in here.items() if which in takes}
+            opened[name] = factory(address, clock=self.clock, **{**asked, **spec.with_})
         return opened
 
     def _deciding(self) -> dict[str, list[Callable[[Block], None]]]:

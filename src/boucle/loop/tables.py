@@ -230,11 +230,11 @@ class Tables:
     @property
     def troubles(self) -> dict[tuple[str, str], str]:
         """(table, what: `write`, `upkeep` or `held`) → why, for what does not work now or is held back."""
-        told = {("write", name): why for name, why in self.failures.items()}
+        told = {(name, "write"): why for name, why in self.failures.items()}
         if self._keeper is not None:
-            told |= {("upkeep", name): why for name, why in self._keeper.upkeep.items()}
-            told |= {("held", name): why for name, why in self._keeper.held.items()}
-        return {(name, what): why for (what, name), why in told.items()}
+            told |= {(name, "upkeep"): why for name, why in self._keeper.upkeep.items()}
+            told |= {(name, "held"): why for name, why in self._keeper.held.items()}
+        return told
 
     def view(self) -> tuple[TablesView, ...]:
         """Each table with its rows, version and how far it is behind the log."""

@@ -244,7 +244,11 @@ class Performance:
         known = [one for one in ids.tolist() if one in self._early] if self._early else []
         if known:
             told = [self._early.pop(one) for one in known]
-            self._match(known, np.array([when for when, _ in told]), np.array([label for _, label in told]))
+            self._match(
+                self._waiting.find(known),
+                np.array([when for when, _ in told]),
+                np.array([label for _, label in told]),
+            )
 
     def _places(self, rows: pa.RecordBatch, at: NDArray[np.int64]) -> NDArray[np.int64]:
         starts = at // self._window * self._window
@@ -276,19 +280,18 @@ class Performance:
         self._counted.labels += len(at)
         self._counted.refused += int((~usable).sum())
         ids, labels, at = ids[usable].tolist(), labels[usable], at[usable]
-        unknown = self._waiting.find(ids) < 0
-        for index in np.flatnonzero(unknown).tolist():
+        where = self._waiting.find(ids)
+        for index in np.flatnonzero(where < 0).tolist():
             self._counted.same += ids[index] in self._early
             self._early[ids[index]] = (int(at[index]), float(labels[index]))
-        here = np.flatnonzero(~unknown)
+        here = np.flatnonzero(where >= 0)
         # A correction follows the label it corrects: one at a time where an id is there twice.
-        apart = len({ids[index] for index in here.tolist()}) == len(here)
+        apart = len(np.unique(where[here])) == len(here)
         for some in [here] if apart else here.reshape(-1, 1):
-            self._match([ids[index] for index in some.tolist()], at[some], labels[some])
+            self._match(where[some], at[some], labels[some])
 
-    def _match(self, ids: list[Any], at: NDArray[np.int64], labels: NDArray[np.float64]) -> None:
-        """Labels of predictions that wait; one that comes after `wait` is refused, whenever it is looked at."""
-        where = self._waiting.find(ids)
+    def _match(self, where: NDArray[np.int64], at: NDArray[np.int64], labels: NDArray[np.float64]) -> None:
+        """Labels of the predictions at these places; one after `wait` is refused, whenever it is looked at."""
         rows = self._waiting.rows
         in_time = at <= rows["at"][where] + self._wait
         self._counted.unmatched += int((~in_time).sum())
