@@ -1,13 +1,16 @@
 """A registry in a folder: versions, roles, signatures, and what is refused."""
 
+import base64
 import json
 import stat
+import tempfile
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from boucle.cli.main import main
 from boucle.errors import BoucleError
 from boucle.models.folder import FolderRegistry
 from boucle.models.registry import Reference, Registry, open_model
@@ -170,6 +173,85 @@ def test_any_text_is_a_reference_or_refused(text: str) -> None:
 def test_any_bytes_are_a_version_or_refused(told: bytes) -> None:
     with pytest.raises(BoucleError):
         Keys(Path("nowhere")).open(told, "here")
+
+
+def test_roles_are_signed_and_refused_when_they_were_changed(registry: FolderRegistry) -> None:
+    for width in (2, 3):
+        registry.add(tiny(width))
+    registry.promote("tiny", 1)
+    file = registry.folder / "tiny" / "roles.json"
+    sound = file.read_bytes()
+    told = json.loads(sound)
+    payload = base64.b64decode(told["payload"])
+    swapped = payload.replace(b'"champion":1', b'"champion":2')
+    assert swapped != payload
+    told["payload"] = base64.b64encode(swapped).decode()
+    file.write_text(json.dumps(told))
+    with refused("B615") as caught:
+        registry.load("tiny@champion")
+    assert "roles.json" in caught.value.where
+    with refused("B615"):  # nor is anything built on it
+        registry.promote("tiny", 2)
+    with refused("B615"):  # not even where unsigned is allowed
+        FolderRegistry(registry.folder, unsigned="allow").roles("tiny")
+    file.write_bytes(sound)
+    assert registry.load("tiny@champion") == tiny()
+
+
+def test_roles_of_another_model_or_another_paper_are_refused(registry: FolderRegistry) -> None:
+    registry.add(tiny())
+    registry.promote("tiny", 1)
+    other = registry.folder / "other"
+    other.mkdir()
+    (other / "roles.json").write_bytes((registry.folder / "tiny" / "roles.json").read_bytes())
+    with refused("B647"):
+        registry.roles("other")
+    # A version is signed by the same key, and is no roles for all that.
+    (other / "roles.json").write_bytes((registry.folder / "tiny" / "versions" / "1.json").read_bytes())
+    with refused("B615"):
+        registry.roles("other")
+
+
+def test_roles_of_a_key_we_do_not_trust_are_refused(registry: FolderRegistry, tmp_path: Path) -> None:
+    registry.add(tiny())
+    FolderRegistry(registry.folder, unsigned="allow", keys=tmp_path / "elsewhere").promote("tiny", 1)
+    with refused("B614"):
+        registry.roles("tiny")
+    assert FolderRegistry(registry.folder, unsigned="allow").roles("tiny").roles == {"champion": 1}
+
+
+def test_roles_from_before_they_were_signed_are_explained_and_can_be_signed(
+    registry: FolderRegistry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry.add(tiny())
+    file = registry.folder / "tiny" / "roles.json"
+    file.write_text('{"generation": 3, "roles": {"champion": 1}, "history": []}')
+    with refused("B646") as caught:
+        registry.roles("tiny")
+    assert "boucle models sign tiny" in caught.value.fix
+    assert FolderRegistry(registry.folder, unsigned="allow").roles("tiny").generation == 3
+    there = ["models", "sign", "tiny", "--product", str(tmp_path)]
+    assert main(there) == 1
+    assert "champion: version 1" in capsys.readouterr().out
+    with refused("B646"):
+        registry.roles("tiny")
+    assert main([*there, "--yes", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["signed"] is True
+    roles = registry.roles("tiny")
+    assert (roles.generation, roles.roles, roles.history[-1].verb) == (4, {"champion": 1}, "sign")
+    file.write_text("[]")
+    with refused("B621"):
+        registry.unverified_roles("tiny")
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_roles_or_refused(told: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        registry = FolderRegistry(Path(folder) / "registry", unsigned="allow")
+        (registry.folder / "tiny").mkdir(parents=True)
+        (registry.folder / "tiny" / "roles.json").write_bytes(told)
+        with pytest.raises(BoucleError):
+            registry.roles("tiny")
 
 
 @pytest.mark.parametrize("name", ["../up", "", "a/b", ".hidden", "x" * 101])

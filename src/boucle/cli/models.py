@@ -40,18 +40,25 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     pack.add_argument("--to", type=Path, default=Path("dist"), help="where to (default: dist)")
     pack.add_argument("--image", default="", help="the image that the manifests name")
+    sign = word(
+        "sign", "show the roles that a file names, whoever wrote it, and sign them with --yes", "NAME"
+    )
+    sign.add_argument("--yes", action="store_true", help="I have looked at them: sign them as they stand")
     parser.epilog = (
         "examples:\n  boucle models list --product examples/fraud --json\n  boucle models reproduce fraud/1\n"
-        "  boucle models package fraud@champion --to dist"
+        "  boucle models package fraud@champion --to dist\n  boucle models sign fraud --yes"
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Do what was asked; 1 when a version is not sound or not reproduced."""
+    """Do what was asked; 1 when a version is not sound, not reproduced, or roles are shown and not signed."""
     from boucle.models.registry import registry_of
 
     registry = registry_of(options.product, options.env)
-    todo = {"list": _list, "show": _show, "verify": _verify, "reproduce": _reproduce, "package": _package}
+    todo = {
+        "list": _list, "show": _show, "verify": _verify, "reproduce": _reproduce, "package": _package,
+        "sign": _sign,
+    }  # fmt: skip
     return todo[options.what](registry, options)
 
 
@@ -126,3 +133,22 @@ def _package(registry: "Registry", options: argparse.Namespace) -> int:
     written = [str(file) for file in package(registry, options.model, options.to, image=options.image)]
     print(json.dumps(written) if options.json else "\n".join(written))
     return 0
+
+
+def _sign(registry: "Registry", options: argparse.Namespace) -> int:
+    from boucle.models.folder import FolderRegistry
+
+    if not isinstance(registry, FolderRegistry):
+        what, fix = "this registry keeps its roles itself", "sign roles in a registry that is a folder"
+        raise BoucleError("B648", what, where=registry.address, fix=fix)
+    roles = registry.unverified_roles(options.model)
+    if options.yes:
+        roles = registry.sign_roles(options.model)
+    if options.json:
+        print(json.dumps({"model": options.model, "signed": options.yes, "roles": to_builtins(roles)}))
+        return 0 if options.yes else 1
+    for role, number in roles.roles.items():
+        print(f"{role}: version {number}")
+    says = "signed" if options.yes else "not signed: add --yes when this is what it should be"
+    print(f"{options.model}: {says}")
+    return 0 if options.yes else 1

@@ -2,8 +2,9 @@
 
     objects/<sha256 of SHA256SUMS>/   model.onnx, manifest.json, what training told of it, SHA256SUMS
     <name>/versions/<n>.json          signed; written once
-    <name>/roles.json                 who is champion; replaced atomically
+    <name>/roles.json                 who is champion; signed, replaced atomically
 
+Signature and content are one file each (a DSSE envelope), so that there is no order in which a crash could part them.
 Everything is written beside and renamed into place, so that a process killed anywhere leaves a registry that is
 valid: at worst an object that no version names, which `keep` takes away. Writers wait for each other by a file lock
 that a killed process lets go of. `sha256sum -c SHA256SUMS` checks an object without us.
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from boucle.errors import BoucleError
 from boucle.lake.place import fsync
@@ -34,11 +36,18 @@ from boucle.models.registry import (
     check_name,
     no_such_name,
 )
-from boucle.models.signing import Keys, Unsigned
+from boucle.models.signing import ROLES, Envelope, Keys, Unsigned
 
 __all__ = ["FolderRegistry", "replace_file", "sums_of"]
 
 _SUMS = "SHA256SUMS"
+
+
+class _Told(Struct, frozen=True):
+    """What is signed: the roles, and of which model, so that one model's are not taken for another's."""
+
+    model: str
+    roles: Roles
 
 
 class FolderRegistry(Registry):
@@ -89,7 +98,10 @@ class FolderRegistry(Registry):
         return super().resolve(meant)
 
     def roles(self, name: str) -> Roles:
-        """Who plays which role now; B621 when the file cannot be read."""
+        """Who plays which role now, its signature verified (B613 to B616).
+
+        B621 when the file cannot be read, B646 when it is one that nobody signed, B647 when it is of another model.
+        """
         return self._roles(check_name(name))
 
     def generation(self, name: str) -> int:
@@ -286,19 +298,59 @@ class FolderRegistry(Registry):
         mark = (told.st_size, told.st_mtime_ns, told.st_ino)
         seen = self._seen.get(name)
         if seen is None or seen[0] != mark:
-            try:
-                roles = msgspec.json.decode(file.read_bytes(), type=Roles)
-            except msgspec.DecodeError as error:
-                fix = "restore the file, or remove it and promote again"
-                what = "the roles of this model cannot be read"
-                raise BoucleError("B621", what, where=str(file), why=str(error), fix=fix) from error
+            roles = self._opened(name, file)
             seen = self._seen[name] = (mark, roles)
         return seen[1]
 
+    def _opened(self, name: str, file: Path) -> Roles:
+        """The roles of a file: signed, or, where that is allowed, as they were written before roles were signed."""
+        told = file.read_bytes()
+        if _unsigned(told):
+            if self.unsigned == "refuse":
+                raise BoucleError(
+                    "B646",
+                    f"nobody signed the roles of {name}",
+                    where=str(file),
+                    why="they were written before roles were signed, or by somebody without a key",
+                    fix=f"look at them, then sign them: boucle models sign {name}",
+                )
+            return _plain(told, file)
+        payload, _ = self.keys.open(told, str(file), self.unsigned, ROLES)
+        return _of(name, payload, file)
+
+    def sign_roles(self, name: str, *, by: str = "") -> Roles:
+        """Sign the roles of a name as they stand, whoever wrote them: for a person who has looked at them."""
+        with self._alone(check_name(name)):
+            now = self.unverified_roles(name)
+            change = Change(
+                at=_now(),
+                verb="sign",
+                role="",
+                version=None,
+                before=None,
+                by=by or _user(),
+                why="as they stood",
+            )
+            return self._change(name, now, now.roles, change)
+
+    def unverified_roles(self, name: str) -> Roles:
+        """What the file of roles says, whoever wrote it; B621 when it cannot be read."""
+        file = self.folder / check_name(name) / "roles.json"
+        try:
+            told = file.read_bytes()
+            if _unsigned(told):
+                return _plain(told, file)
+            payload = msgspec.json.decode(told, type=Envelope).content()
+            return msgspec.json.decode(payload, type=_Told).roles
+        except FileNotFoundError:
+            return Roles()
+        except (msgspec.DecodeError, ValueError) as error:
+            raise _unreadable(file, str(error)) from error
+
     def _change(self, name: str, now: Roles, roles: dict[str, int], change: Change) -> Roles:
         after = Roles(generation=now.generation + 1, roles=roles, history=(*now.history, change))
-        told = msgspec.json.format(msgspec.json.encode(after), indent=1)
-        replace_file(self.folder / name / "roles.json", told + b"\n")
+        told = msgspec.json.encode(_Told(model=name, roles=after))
+        replace_file(self.folder / name / "roles.json", self.keys.sign(told, ROLES))
         return after
 
     @contextmanager
@@ -337,6 +389,44 @@ def _same(name: str, content: bytes, sums: Mapping[str, str], where: str) -> Non
 def _altered(where: str, why: str) -> BoucleError:
     fix = "restore the files, or train the version again: boucle models reproduce"
     return BoucleError("B622", "these are not the files that were signed", where=where, why=why, fix=fix)
+
+
+def _unsigned(told: bytes) -> bool:
+    """Whether a file of roles is one of before they were signed."""
+    try:
+        return "generation" in msgspec.json.decode(told, type=dict[str, msgspec.Raw])
+    except msgspec.DecodeError:
+        return False
+
+
+def _plain(told: bytes, file: Path) -> Roles:
+    """The roles of a file that was written before they were signed."""
+    try:
+        return msgspec.json.decode(told, type=Roles)
+    except msgspec.DecodeError as error:
+        raise _unreadable(file, str(error)) from error
+
+
+def _of(name: str, payload: bytes, file: Path) -> Roles:
+    """The roles that were signed, of the model of this name."""
+    try:
+        told = msgspec.json.decode(payload, type=_Told)
+    except msgspec.DecodeError as error:
+        raise _unreadable(file, str(error)) from error
+    if told.model != name:
+        raise BoucleError(
+            "B647",
+            f"these are the roles of {told.model}",
+            where=str(file),
+            why=f"they lie where those of {name} should be",
+            fix="restore the file; somebody moved it",
+        )
+    return told.roles
+
+
+def _unreadable(file: Path, why: str) -> BoucleError:
+    fix = "restore the file, or remove it and promote again"
+    return BoucleError("B621", "the roles of this model cannot be read", where=str(file), why=why, fix=fix)
 
 
 def _now() -> str:

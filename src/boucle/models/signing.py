@@ -17,12 +17,30 @@ from msgspec import Struct
 
 from boucle.errors import BoucleError
 
-__all__ = ["Envelope", "Keys", "Unsigned"]
+__all__ = ["ROLES", "VERSION", "Envelope", "Keys", "Paper", "Unsigned"]
 
 Unsigned = Literal["refuse", "allow"]
 """What becomes of a version without a signature of a trusted key."""
 
-_TYPE = "application/vnd.boucle.model-version+json"
+
+class Paper(Struct, frozen=True):
+    """A kind of signed document: the type that is signed with it, so that none is taken for another, and its words."""
+
+    type: str
+    called: str
+    restore: str
+
+
+VERSION = Paper(
+    "application/vnd.boucle.model-version+json",
+    "this version",
+    "restore the version from where it was made; somebody changed it",
+)
+ROLES = Paper(
+    "application/vnd.boucle.model-roles+json",
+    "the file of roles",
+    "restore the file, or look at what it says: boucle models sign NAME",
+)
 
 
 class _Signature(Struct, frozen=True):
@@ -48,15 +66,17 @@ class Keys:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def sign(self, payload: bytes) -> bytes:
+    def sign(self, payload: bytes, paper: Paper = VERSION) -> bytes:
         """The envelope of a payload, signed by our key, which is made when there is none."""
         private = self._private()
         keyid = _keyid(private.public_key())
-        signature = _Signature(keyid, base64.b64encode(private.sign(_encoded(payload))).decode())
-        envelope = Envelope(base64.b64encode(payload).decode(), _TYPE, (signature,))
+        signature = _Signature(keyid, base64.b64encode(private.sign(_encoded(payload, paper))).decode())
+        envelope = Envelope(base64.b64encode(payload).decode(), paper.type, (signature,))
         return msgspec.json.encode(envelope)
 
-    def open(self, told: bytes, where: str, unsigned: Unsigned = "refuse") -> tuple[bytes, str]:
+    def open(
+        self, told: bytes, where: str, unsigned: Unsigned = "refuse", paper: Paper = VERSION
+    ) -> tuple[bytes, str]:
         """The payload of an envelope and the key that signed it (empty: nobody we trust, and that is allowed).
 
         B613 when it is no envelope, B614 when no key we trust signed it, B615 when its signature is not one of
@@ -66,30 +86,29 @@ class Keys:
             envelope = msgspec.json.decode(told, type=Envelope)
             payload = envelope.content()
         except (msgspec.DecodeError, ValueError) as error:
-            what = "this is no version of a model"
-            fix = "restore the file; a version is written once and never changed"
-            raise BoucleError("B613", what, where=where, why=str(error), fix=fix) from error
+            what = f"{paper.called} is no signed envelope"
+            raise BoucleError("B613", what, where=where, why=str(error), fix=paper.restore) from error
         trusted = self.trusted() if envelope.signatures else {}
         for signature in envelope.signatures:
             if key := trusted.get(signature.keyid):
-                if envelope.payloadType == _TYPE and _verified(key, signature.sig, payload):
+                if envelope.payloadType == paper.type and _verified(key, signature.sig, payload, paper):
                     return payload, signature.keyid
                 raise BoucleError(
                     "B615",
                     "the signature is not one of these bytes",
                     where=where,
                     why=f"key {signature.keyid[:12]}… is trusted, but it did not sign this",
-                    fix="restore the version from where it was made; somebody changed it",
+                    fix=paper.restore,
                 )
         if unsigned == "allow":
             return payload, ""
         who = ", ".join(f"{one.keyid[:12]}…" for one in envelope.signatures) or "nobody"
         raise BoucleError(
             "B614",
-            "this version is not signed by a key we trust",
+            f"{paper.called} is not signed by a key we trust",
             where=where,
             why=f"signed by {who}; trusted are {', '.join(f'{one[:12]}…' for one in trusted) or 'none'}",
-            fix=f"put the public key of who made it into {self.folder / 'trusted'}, or declare unsigned: allow",
+            fix=f"put the public key of who signed it into {self.folder / 'trusted'}, or declare unsigned: allow",
         )
 
     def trusted(self) -> dict[str, Any]:
@@ -148,16 +167,16 @@ def _keyid(public: Any) -> str:
     return hashlib.sha256(raw).hexdigest()
 
 
-def _encoded(payload: bytes) -> bytes:
+def _encoded(payload: bytes, paper: Paper) -> bytes:
     """What is signed: DSSE's pre-authentication encoding of type and payload."""
-    return b"DSSEv1 %d %s %d %s" % (len(_TYPE), _TYPE.encode(), len(payload), payload)
+    return b"DSSEv1 %d %s %d %s" % (len(paper.type), paper.type.encode(), len(payload), payload)
 
 
-def _verified(key: Any, signature: str, payload: bytes) -> bool:
+def _verified(key: Any, signature: str, payload: bytes, paper: Paper) -> bool:
     from cryptography.exceptions import InvalidSignature
 
     try:
-        key.verify(base64.b64decode(signature, validate=True), _encoded(payload))
+        key.verify(base64.b64decode(signature, validate=True), _encoded(payload, paper))
     except (InvalidSignature, binascii.Error, ValueError):
         return False
     return True
