@@ -8,7 +8,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from boucle.drift.reading import SLOW, Reading, Reference, energies, levels
+from boucle.drift.reading import SLOW, Reading, Reference, energies, levels, stacked
 
 __all__ = ["SMOOTH", "Evidence", "chance_slow", "least_slow", "weigh"]
 
@@ -90,39 +90,34 @@ _LEAST_SLOW = {
 
 def weigh(readings: Sequence[Reading], reference: Reference) -> Evidence:
     """Compare the last seconds with the reference; `readings` oldest first, a dozen or so."""
-    recent = readings[-SMOOTH:]
-    energy, seconds = energies(recent, reference.count)
-    before = np.array(reference.level)
+    seen, normal = stacked(readings), reference.arrays
+    recent = slice(-SMOOTH, None)
+    energy, seconds = energies(seen.bands[recent], seen.count[recent], reference.count)
+    before = normal["level"]
     # Seconds that dropouts spoiled are not there to be averaged.
-    noise = np.maximum(np.array(reference.level_spread) / np.sqrt(np.maximum(seconds, 1)), 0.012) * np.sqrt(
-        1.5
-    )
-    counts = np.array([reading.count for reading in readings]) / reference.count
-    off = np.abs(counts - 1)
-    whole = np.where(off < 0.02, counts - 1, np.nan)
-    mean_limit = np.maximum(8 * np.array(reference.mean_spread), np.exp(before).max(axis=1) / 6)
-    slow = _recent([reading.slow for reading in recent]) - np.array(reference.slow)
-    noise_before, heard_before = np.array(reference.noise), np.array(reference.heard)
-    heard = _recent([reading.heard for reading in readings])
+    noise = np.maximum(normal["level_spread"] / np.sqrt(np.maximum(seconds, 1)), 0.012) * math.sqrt(1.5)
+    counts = seen.count / reference.count
+    whole = np.where(np.abs(counts - 1) < 0.02, counts - 1, np.nan)
+    mean_limit = np.maximum(8 * normal["mean_spread"], np.exp(before).max(axis=1) / 6)
     with np.errstate(divide="ignore", invalid="ignore"):
         # The middle second: a second with two strokes in it is rougher than its neighbours.
-        noise_now = np.sort(np.array([reading.noise for reading in recent]), axis=0)[(len(recent) - 1) // 2]
-        rough = noise_now / noise_before
-        unheard = np.maximum(0, 1 - heard / heard_before)
-    last = np.array([reading.bands for reading in readings[-2:]]).sum(axis=2).max(axis=0)
+        noise_now = np.sort(seen.noise[recent], axis=0)[(len(seen.noise[recent]) - 1) // 2]
+        rough = noise_now / normal["noise"]
+        unheard = np.maximum(0, 1 - _recent(seen.heard) / normal["heard"])
+    last = seen.bands[-2:].sum(axis=2).max(axis=0)
     return Evidence(
         shift=levels(energy) - before,
         noise=noise,
         before=before,
-        lines=_recent([reading.lines for reading in recent]),
-        lines_before=np.array(reference.lines),
-        mean=_recent([reading.mean for reading in recent]) - np.array(reference.mean),
+        lines=_recent(seen.lines[recent]),
+        lines_before=normal["lines"],
+        mean=_recent(seen.mean[recent]) - normal["mean"],
         mean_limit=mean_limit,
         missing=np.maximum(0, 1 - counts).mean(axis=0),
         gaps=(counts < 0.98).sum(axis=0),
         skew=_middle(whole),
         level=np.sqrt(last / np.exp(2 * before).sum(axis=1)),
-        slow=dict(zip(SLOW, slow.tolist(), strict=True)),
+        slow=dict(zip(SLOW, (_recent(seen.slow[recent]) - normal["slow"]).tolist(), strict=True)),
         slow_limit=least_slow(reference),
         slow_chance=chance_slow(reference),
         slow_before=dict(zip(SLOW, reference.slow, strict=True)),
@@ -156,10 +151,12 @@ def least_slow(reference: Reference) -> dict[str, float]:
     }
 
 
-def _recent(values: Sequence[Any]) -> Wide:
-    array = np.array(values, dtype=np.float64)
-    known = np.isfinite(array)
-    total, number = np.where(known, array, 0.0).sum(axis=0), known.sum(axis=0)
+def _recent(values: Wide) -> Wide:
+    known = np.isfinite(values)
+    if known.all():
+        plain: Wide = values.sum(axis=0) / len(values)
+        return plain
+    total, number = np.where(known, values, 0.0).sum(axis=0), known.sum(axis=0)
     mean: Wide = np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
     return mean
 

@@ -1,6 +1,7 @@
 """One second of one machine as the drift room sees it, and what was normal for it."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from boucle.clock import Nanos
 
-__all__ = ["BANDS", "SLOW", "Reading", "Reference", "energies", "learn"]
+__all__ = ["BANDS", "SLOW", "Reading", "Reference", "Seconds", "energies", "learn", "levels", "stacked"]
 
 BANDS = 8
 SLOW = ("bearing_temperature", "oil_temperature", "hydraulic_pressure", "motor_current")
@@ -20,7 +21,7 @@ _QUIET = 1e-16
 Wide = NDArray[np.float64]
 
 
-class Reading(Struct, frozen=True):
+class Reading(Struct, frozen=True, dict=True):
     """A feature row as numbers, NaN where it holds none. First axis of the lists: the sensor's axes."""
 
     at: Nanos
@@ -37,6 +38,13 @@ class Reading(Struct, frozen=True):
     """Outer and inner race, ratio to the envelope's noise floor."""
     mean: tuple[float, ...]
     count: tuple[int, ...]
+
+    @cached_property
+    def flat(self) -> Wide:
+        """Everything that is weighed in one row, made once: a second is looked at again for a dozen seconds."""
+        flat = [value for axis in self.bands for value in axis]
+        flat += [value for axis in self.lines for value in axis]
+        return np.array([*flat, *self.mean, *self.count, *self.slow, *self.noise, *self.heard])
 
     @classmethod
     def of(cls, at: Nanos, row: Mapping[str, Any], axes: Sequence[str]) -> "Reading":
@@ -60,7 +68,32 @@ class Reading(Struct, frozen=True):
         )
 
 
-class Reference(Struct, frozen=True):
+class Seconds(Struct, frozen=True):
+    """Some readings as arrays, first axis the second; as `Reading` has them."""
+
+    bands: Any
+    lines: Any
+    mean: Any
+    count: Any
+    slow: Any
+    noise: Any
+    heard: Any
+
+
+def stacked(readings: Sequence[Reading]) -> Seconds:
+    """Readings side by side; views of one array."""
+    rows = np.array([reading.flat for reading in readings])
+    number, axes, slow = len(rows), len(readings[0].mean), len(SLOW)
+    sizes = (axes * BANDS, axes * 2, axes, axes, slow, slow, slow)
+    parts, begin = [], 0
+    for size in sizes:
+        parts.append(rows[:, begin : begin + size])
+        begin += size
+    bands, lines, *others = parts
+    return Seconds(bands.reshape(number, axes, BANDS), lines.reshape(number, axes, 2), *others)
+
+
+class Reference(Struct, frozen=True, dict=True):
     """What was normal for a machine at one operating point."""
 
     setpoint: float
@@ -80,16 +113,22 @@ class Reference(Struct, frozen=True):
     heard: list[float]
     tainted: bool = False
     """Learned while a verdict stood: shifts against it would hide the fault."""
+    load: int = 0
+    """Which load it was learned under, by number: nobody measures it."""
+
+    @cached_property
+    def arrays(self) -> dict[str, Wide]:
+        """The lists as arrays, made once: every second is held against them."""
+        names = ("level", "level_spread", "lines", "mean", "mean_spread", "slow", "noise", "heard")
+        return {name: np.array(getattr(self, name)) for name in names}
 
 
-def energies(readings: Sequence[Reading], full: float) -> tuple[Wide, Wide]:
+def energies(bands: Wide, counts: Wide, full: float) -> tuple[Wide, Wide]:
     """Mean energy per axis and band over the seconds whose window was whole, NaN where none was; and their number.
 
     Energies are averaged, not their logarithms: a press strikes every second or two, so single
     seconds hold one stroke or two, but a few of them together always hold the same number.
     """
-    bands = np.array([reading.bands for reading in readings])
-    counts = np.array([reading.count for reading in readings])
     whole = np.abs(counts / full - 1) < 0.005
     used = whole & np.isfinite(bands).all(axis=2)
     total = np.where(used[:, :, None], bands, 0.0).sum(axis=0)
@@ -104,27 +143,26 @@ def levels(energy: Wide) -> Wide:
     return level
 
 
-def learn(readings: Sequence[Reading], *, tainted: bool = False) -> Reference:
+def learn(readings: Sequence[Reading], *, tainted: bool = False, load: int = 0) -> Reference:
     """The reference of a stretch of seconds in which the machine is taken for normal."""
-    counts = np.array([reading.count for reading in readings])
+    seen = stacked(readings)
+    counts = seen.count
     full = float(np.median(counts[counts > 0])) if (counts > 0).any() else 1.0
-    every = levels(np.array([reading.bands for reading in readings]))
-    means = np.array([reading.mean for reading in readings])
-    slow = np.array([reading.slow for reading in readings])
     return Reference(
         setpoint=_median(np.array([reading.setpoint for reading in readings])),
         speed=_median(np.array([reading.speed for reading in readings])),
         count=full,
-        level=levels(energies(readings, full)[0]).tolist(),
-        level_spread=_spread(every).tolist(),
-        lines=_mean(np.array([reading.lines for reading in readings])).tolist(),
-        mean=_mean(means).tolist(),
-        mean_spread=_spread(means).tolist(),
-        slow=_mean(slow).tolist(),
-        slow_spread=_spread(slow).tolist(),
-        noise=_mean(np.array([reading.noise for reading in readings])).tolist(),
-        heard=_mean(np.array([reading.heard for reading in readings])).tolist(),
+        level=levels(energies(seen.bands, counts, full)[0]).tolist(),
+        level_spread=_spread(levels(seen.bands)).tolist(),
+        lines=_mean(seen.lines).tolist(),
+        mean=_mean(seen.mean).tolist(),
+        mean_spread=_spread(seen.mean).tolist(),
+        slow=_mean(seen.slow).tolist(),
+        slow_spread=_spread(seen.slow).tolist(),
+        noise=_mean(seen.noise).tolist(),
+        heard=_mean(seen.heard).tolist(),
         tainted=tainted,
+        load=load,
     )
 
 
