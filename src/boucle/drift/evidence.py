@@ -67,15 +67,19 @@ class Evidence(Struct, frozen=True):
 
     def numbers(self, axes: Sequence[str]) -> dict[str, Any]:
         """For the verdict's evidence: the numbers as JSON, rounded; null where not measured."""
+        width = self.shift.shape[1]
+        rows = _rounded(np.column_stack([self.shift, self.lines, self.missing]))
+        mean, skew = _rounded(self.mean, 4), _rounded(1e6 * self.skew, 1)
+        slow = _rounded(np.array([[*self.slow.values()], [*self.slow_limit.values()]]))
         return {
-            "shift": {axis: _round(self.shift[i]) for i, axis in enumerate(axes)},
-            "outer_line": {axis: _round(self.lines[i, 0]) for i, axis in enumerate(axes)},
-            "inner_line": {axis: _round(self.lines[i, 1]) for i, axis in enumerate(axes)},
-            "mean_shift_g": {axis: _round(self.mean[i], 4) for i, axis in enumerate(axes)},
-            "missing": {axis: _round(self.missing[i]) for i, axis in enumerate(axes)},
-            "skew_ppm": {axis: _round(1e6 * self.skew[i], 1) for i, axis in enumerate(axes)},
-            "slow": {name: _round(value) for name, value in self.slow.items()},
-            "slow_limit": {name: _round(value) for name, value in self.slow_limit.items()},
+            "shift": {axis: row[:width] for axis, row in zip(axes, rows, strict=True)},
+            "outer_line": {axis: row[width] for axis, row in zip(axes, rows, strict=True)},
+            "inner_line": {axis: row[width + 1] for axis, row in zip(axes, rows, strict=True)},
+            "mean_shift_g": dict(zip(axes, mean, strict=True)),
+            "missing": {axis: row[width + 2] for axis, row in zip(axes, rows, strict=True)},
+            "skew_ppm": dict(zip(axes, skew, strict=True)),
+            "slow": dict(zip(self.slow, slow[0], strict=True)),
+            "slow_limit": dict(zip(self.slow, slow[1], strict=True)),
         }
 
 
@@ -172,8 +176,7 @@ def _middle(values: Wide) -> Wide:
     return chosen
 
 
-def _round(value: Any, digits: int = 3) -> Any:
-    # Some seventy numbers a verdict: Python's own round, as NumPy's spends ten times as long on each call.
-    if isinstance(value, np.ndarray) and value.ndim:
-        return [round(one, digits) if math.isfinite(one) else None for one in value.tolist()]
-    return round(float(value), digits) if math.isfinite(value) else None
+def _rounded(values: Wide, digits: int = 3) -> Any:
+    """As lists, None where nothing was measured."""
+    told, known = np.round(values, digits), np.isfinite(values)
+    return told.tolist() if known.all() else np.where(known, told, None).tolist()

@@ -38,6 +38,8 @@ _WIDTH = np.diff([10.0, 27.0, 80.0, 300.0, 600.0, 1000.0, 2000.0, 3600.0, 4500.0
 """Hz; the default bands of `boucle.edge.Reduce`."""
 LEAST_GAIN = 0.10
 _LEAST_SHIFT = 0.15
+_LEAST_LINE = 4.0
+"""Times the envelope's noise floor."""
 _STILL = 0.25
 """A witness that moves less than this share of the suspect stands still."""
 
@@ -78,6 +80,8 @@ def hypotheses(evidence: Evidence) -> list[Hypothesis]:
 
 
 def _races(e: Evidence) -> Iterator[Hypothesis]:
+    if not (e.lines >= _LEAST_LINE).any():
+        return
     for index, cause in enumerate(("outer_race", "inner_race")):
         lines = e.lines[:, index]
         known = np.flatnonzero(np.isfinite(lines) & (e.level > 0.01))
@@ -86,7 +90,7 @@ def _races(e: Evidence) -> Iterator[Hypothesis]:
         # The second strongest axis: what only one of several sensors says is not the machine.
         second = known[np.argsort(lines[known])[-min(2, len(known))]]
         # Twice the line of the reference, but a bearing that was worn from the start is told as well.
-        limit = float(np.fmax(4.0, np.fmin(2 * e.lines_before[second, index], 6.0)))
+        limit = float(np.fmax(_LEAST_LINE, np.fmin(2 * e.lines_before[second, index], 6.0)))
         strength = min(lines[second] / limit, lines[second] / (1.5 * e.lines[second, 1 - index]))
         if strength >= 1:
             yield Hypothesis("machine", cause, None, float(strength), float(lines[second]))
@@ -94,6 +98,8 @@ def _races(e: Evidence) -> Iterator[Hypothesis]:
 
 def _axes(cause: str, fits: NDArray[np.bool_], strength: Wide, size: Wide) -> list[Hypothesis]:
     """One axis fits → that axis; all fit → the whole accelerometer; two → both are told."""
+    if not fits.any():
+        return []
     which = np.flatnonzero(fits)
     if len(which) == len(fits) and len(fits) > 1:
         worst = int(np.argmin(strength))
@@ -118,6 +124,8 @@ def _clock(e: Evidence) -> list[Hypothesis]:
 
 def _offset(e: Evidence) -> list[Hypothesis]:
     strength = np.abs(e.mean) / e.mean_limit
+    if not (strength >= 1).any():
+        return []
     bands_still = np.abs(_weighted(e)[0]) < LEAST_GAIN
     return _axes("offset", (strength >= 1) & bands_still, strength, e.mean)
 

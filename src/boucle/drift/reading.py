@@ -1,7 +1,8 @@
 """One second of one machine as the drift room sees it, and what was normal for it."""
 
+import math
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,7 @@ class Reading(Struct, frozen=True, dict=True):
 
         def number(name: str) -> float:
             value = row.get(name)
-            return float("nan") if value is None else float(value)
+            return math.nan if value is None else float(value)
 
         return cls(
             at=at,
@@ -61,11 +62,16 @@ class Reading(Struct, frozen=True, dict=True):
             slow=tuple(number(name) for name in SLOW),
             noise=tuple(number(f"{name}_noise") for name in SLOW),
             heard=tuple(number(f"{name}_count") for name in SLOW),
-            bands=tuple(tuple(number(f"{axis}_band_{band}") for band in range(BANDS)) for axis in axes),
+            bands=tuple(tuple([number(name) for name in _band_names(axis)]) for axis in axes),
             lines=tuple((number(f"{axis}_bpfo"), number(f"{axis}_bpfi")) for axis in axes),
             mean=tuple(number(f"{axis}_mean") for axis in axes),
             count=tuple(int(row.get(f"{axis}_count") or 0) for axis in axes),
         )
+
+
+@cache
+def _band_names(axis: str) -> list[str]:
+    return [f"{axis}_band_{band}" for band in range(BANDS)]
 
 
 class Seconds(Struct, frozen=True):
