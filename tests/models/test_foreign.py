@@ -71,7 +71,7 @@ def test_a_child_that_fails_is_told_and_ended(tmp_path: Path, code: str, says: s
         model.score(ROWS)
     assert says in str(caught.value)
     assert caught.value.code == "B641"
-    assert model._child is None
+    assert not model.child.alive
 
 
 def test_what_a_model_refuses_is_told(tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 """A model on disk: `model.onnx` and a `manifest.json` that says what it is and proves it is that one.
 
+A model that only its own environment can run (MLflow's `pyfunc`) is `model.zip`, the folder MLflow made of it.
+
 The model's identity is the SHA-256 of its bytes. A file that was changed, truncated or swapped is
 refused when it is loaded, before it can score anything.
 """
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pyarrow as pa
@@ -16,7 +18,9 @@ from boucle.errors import BoucleError
 
 __all__ = ["Column", "Manifest", "ModelFile"]
 
-_MODEL, _MANIFEST = "model.onnx", "manifest.json"
+_MANIFEST = "manifest.json"
+_MODEL = {"onnx": "model.onnx", "pyfunc": "model.zip"}
+"""Flavour → the file that holds the model."""
 
 
 class Column(Struct, frozen=True):
@@ -28,7 +32,7 @@ class Column(Struct, frozen=True):
     description: str = ""
 
 
-class Manifest(Struct, frozen=True, kw_only=True):
+class Manifest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a model is: identity, signature, what it was trained on, how well it does."""
 
     name: str
@@ -42,6 +46,10 @@ class Manifest(Struct, frozen=True, kw_only=True):
     """Seeds, rows, code version: enough to train it again."""
     metrics: dict[str, Any]
     """On held-out data, beside the figures of the mean as a predictor."""
+    flavour: Literal["onnx", "pyfunc"] = "onnx"
+    """`onnx`, or `pyfunc`: run by a child process of an environment of its own."""
+    optional: tuple[str, ...] = ()
+    """Inputs of a pyfunc that may be null."""
 
     def signature(self) -> pa.Schema:
         """The columns a Block must have."""
@@ -62,36 +70,27 @@ class ModelFile(Struct, frozen=True):
     def load(cls, folder: Path) -> "ModelFile":
         """Read and verify; B610 when it cannot be read, B611 when it is not the one of its manifest."""
         try:
-            told, content = (folder / _MANIFEST).read_bytes(), (folder / _MODEL).read_bytes()
+            told = (folder / _MANIFEST).read_bytes()
+            content = (folder / _MODEL[_manifest(told, str(folder)).flavour]).read_bytes()
         except OSError as error:
             raise BoucleError(
                 "B610",
                 "there is no model here",
                 where=str(folder),
                 why=f"{error.strerror}: {error.filename}",
-                fix=f"train one, or point to a folder with {_MODEL} and {_MANIFEST}",
+                fix=f"train one, or point to a folder with model.onnx and {_MANIFEST}",
             ) from error
         return cls.read(told, content, where=str(folder))
 
     @classmethod
     def read(cls, told: bytes, content: bytes, *, where: str) -> "ModelFile":
         """A manifest and the model it is of, verified; B610 and B611 as in `load`."""
-        try:
-            manifest = msgspec.json.decode(told, type=Manifest)
-            manifest.signature(), manifest.gives()
-        except (msgspec.DecodeError, ValueError) as error:
-            raise BoucleError(
-                "B610",
-                "the manifest of the model cannot be read",
-                where=f"{where}/{_MANIFEST}",
-                why=str(error),
-                fix="save the model again; a manifest is not written by hand",
-            ) from error
+        manifest = _manifest(told, where)
         found = hashlib.sha256(content).hexdigest()
         if found != manifest.sha256:
             raise BoucleError(
                 "B611",
-                f"{_MODEL} is not the model of its manifest",
+                f"{_MODEL[manifest.flavour]} is not the model of its manifest",
                 where=where,
                 why=f"its SHA-256 is {found[:12]}…, the manifest says {manifest.sha256[:12]}…",
                 fix="restore the file, or save model and manifest together",
@@ -105,7 +104,7 @@ class ModelFile(Struct, frozen=True):
 
     def files(self) -> dict[str, bytes]:
         """Both files as they are written, the manifest last."""
-        return {_MODEL: self.content, _MANIFEST: _pretty(self.manifest)}
+        return {_MODEL[self.manifest.flavour]: self.content, _MANIFEST: _pretty(self.manifest)}
 
     def save(self, folder: Path) -> None:
         """Write both files; the manifest last, so that an interrupted save is refused by `load`."""
@@ -114,6 +113,21 @@ class ModelFile(Struct, frozen=True):
             beside = folder / f"{name}.new"
             beside.write_bytes(content)
             beside.replace(folder / name)
+
+
+def _manifest(told: bytes, where: str) -> Manifest:
+    try:
+        manifest = msgspec.json.decode(told, type=Manifest)
+        manifest.signature(), manifest.gives()
+    except (msgspec.DecodeError, ValueError) as error:
+        raise BoucleError(
+            "B610",
+            "the manifest of the model cannot be read",
+            where=f"{where}/{_MANIFEST}",
+            why=str(error),
+            fix="save the model again; a manifest is not written by hand",
+        ) from error
+    return manifest
 
 
 def _pretty(manifest: Manifest) -> bytes:

@@ -75,6 +75,7 @@ class FolderRegistry(Registry):
                 created=_now(),
                 by=by or _user(),
                 note=note,
+                flavour=model.manifest.flavour,
             )
             (home / "versions").mkdir(exist_ok=True)
             signed = self.keys.sign(msgspec.json.encode(version))

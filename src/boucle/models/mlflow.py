@@ -20,7 +20,7 @@ import yaml
 from boucle.errors import BoucleError, Unavailable
 from boucle.models.file import Column, ModelFile
 from boucle.models.folder import replace_file
-from boucle.models.foreign import onnx_model
+from boucle.models.foreign import mlflow_model
 from boucle.models.registry import Change, Reference, Registry, Roles, Version, check_name
 from boucle.models.signing import Unsigned
 
@@ -134,28 +134,19 @@ class MlflowRegistry(Registry):
             self._asking.release()
 
     def load(self, reference: str | Reference) -> ModelFile:
-        """The model: ours with its manifest verified, or an ONNX model somebody logged; B639 for anything else."""
+        """The model: ours with its manifest verified, or one that somebody logged, as ONNX or pyfunc.
+
+        B639 for anything else, B640 when its signature names no columns.
+        """
         version = self.resolve(reference)
         files = self.files(Reference(version.name, number=version.number))
-        described = _mlmodel(files, str(version))
-        if "manifest.json" in files:
-            folder = self._place(version)
-            model = ModelFile.load(folder)
-            if version.sha256 and version.sha256 != model.manifest.sha256:
-                what = "these are not the files that were registered"
-                raise BoucleError("B622", what, where=str(version), fix="register the model again")
-            return model
-        onnx = described.get("flavors", {}).get("onnx", {})
-        data = str(onnx.get("data", "model.onnx"))
-        if not onnx or data not in files:
-            raise BoucleError(
-                "B639",
-                f"{version} is no ONNX model",
-                where=self.address,
-                why=f"its flavours: {', '.join(described.get('flavors', {})) or 'none'}",
-                fix="serve it in its own environment: boucle.models.pyfunc.PyfuncModel",
-            )
-        return onnx_model(files[data], version.name, described)
+        if "manifest.json" not in files:
+            return mlflow_model(files, version.name)
+        model = ModelFile.load(self._place(version))
+        if version.sha256 and version.sha256 != model.manifest.sha256:
+            what = "these are not the files that were registered"
+            raise BoucleError("B622", what, where=str(version), fix="register the model again")
+        return model
 
     def files(self, reference: str | Reference) -> dict[str, bytes]:
         """Every artifact of a version; kept in the cache, because a version never changes."""
@@ -370,16 +361,6 @@ def _history(model: Mapping[str, Any]) -> tuple[Change, ...]:
         return msgspec.json.decode(text, type=tuple[Change, ...])
     except msgspec.DecodeError:
         return ()  # a tag that somebody else wrote
-
-
-def _mlmodel(files: Mapping[str, bytes], of: str) -> dict[str, Any]:
-    try:
-        told = yaml.safe_load(files["MLmodel"])
-    except (KeyError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BoucleError(
-            "B639", f"{of} is no MLflow model", why=str(error)[:200], fix="log it again"
-        ) from error
-    return told if isinstance(told, dict) else {}
 
 
 def _described(model: ModelFile, run: str) -> bytes:

@@ -133,6 +133,13 @@ def _rows_apart(content: bytes) -> bool:
 
 
 def _session(file: ModelFile) -> Any:
+    if file.manifest.flavour != "onnx":
+        raise SignatureMismatch(
+            "B649",
+            f"{file.manifest.name} is no ONNX model",
+            why=f"a {file.manifest.flavour} is run by a child process of its own environment, in the path only",
+            fix="score it by a step boucle.serve.score:Score, or export it as ONNX",
+        )
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 

@@ -6,7 +6,6 @@ and a Deployment and a Service for Kubernetes with probes, resources and a locke
 """
 
 import hashlib
-import io
 import re
 import zipfile
 from pathlib import Path
@@ -16,6 +15,7 @@ import msgspec
 import yaml
 
 from boucle.errors import BoucleError
+from boucle.models.archive import pack
 from boucle.models.file import ModelFile
 from boucle.models.folder import FolderRegistry, replace_file, sums_of
 from boucle.models.kubernetes import manifest_problems
@@ -39,7 +39,7 @@ def package(registry: Registry, reference: str, to: Path, *, image: str = "") ->
     files.setdefault("SHA256SUMS", sums_of(files))
     to.mkdir(parents=True, exist_ok=True)
     packed = to / f"{version.name}-{version.number}{SUFFIX}"
-    replace_file(packed, _zip(files))
+    replace_file(packed, pack(files))
     image = image or f"{_label(version.name)}:{version.number}"
     documents = manifests(version, image)
     problems = [problem for one in documents for problem in manifest_problems(one)]
@@ -142,16 +142,6 @@ def manifests(version: Version, image: str) -> list[dict[str, Any]]:
     # Each mapping of its own: YAML would write shared ones as anchors.
     copied: list[dict[str, Any]] = msgspec.json.decode(msgspec.json.encode([deployment, service]))
     return copied
-
-
-def _zip(files: dict[str, bytes]) -> bytes:
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as packed:
-        for name in sorted(files):
-            told = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
-            told.external_attr = 0o644 << 16
-            packed.writestr(told, files[name], compress_type=zipfile.ZIP_DEFLATED, compresslevel=6)
-    return out.getvalue()
 
 
 def _dockerfile(packed: str, name: str) -> str:

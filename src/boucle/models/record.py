@@ -16,7 +16,10 @@ from boucle.features.source import DataVersion
 from boucle.features.view import FeatureView
 from boucle.product.training import ModelSpec
 
-__all__ = ["Record", "commit", "environment"]
+__all__ = ["SKETCHES", "Record", "commit", "environment"]
+
+SKETCHES = "sketches.json"
+"""Beside the record: input → what it was like in the training rows (`features.sketch`), to find data drift by."""
 
 _LIBRARIES = (
     "boucle",

@@ -239,11 +239,13 @@ def registry_of(folder: str | Path, environment: str | None = None) -> Registry:
 
 
 def open_model(model: str | Path, folder: str | Path = ".") -> ModelFile:
-    """The model that a product.yaml names: a folder's path, or `models:NAME@ROLE` of its registry."""
+    """The model that a product.yaml names: a folder's path (ours or MLflow's), or `models:NAME@ROLE`."""
     text = str(model)
     if text.startswith(SCHEME):
         return registry_of(folder).load(text)
-    return ModelFile.load(Path(folder) / text)
+    from boucle.models.foreign import model_folder
+
+    return model_folder(Path(folder) / text)
 
 
 def _said(roles: Mapping[str, int]) -> str:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 from msgspec import Struct, structs
@@ -26,7 +27,7 @@ from boucle.models.card import card, plots
 from boucle.models.file import Column, ModelFile
 from boucle.models.measure import baselines, better, by_slice, metrics, psi
 from boucle.models.onnx import OnnxModel
-from boucle.models.record import Record, commit, environment
+from boucle.models.record import SKETCHES, Record, commit, environment
 from boucle.models.search import search
 from boucle.models.split import folds, split
 from boucle.product.duration import seconds
@@ -174,6 +175,7 @@ def train(
     files = {
         "record.json": record.bytes(),
         "held_out.arrow": _packed(rows, tested, slices),
+        SKETCHES: _sketched(rows, learnt),
         **card(record, manifest),
         **plots(spec.task, truth, found),
         **made.explains,
@@ -293,6 +295,14 @@ def _beats(spec: ModelSpec, measured: Mapping[str, float], below: Mapping[str, M
             why=f"{metric} {mine:.6g} on held-out rows, {', '.join(f'{n} {v:.6g}' for n, v in lost.items())}",
             fix="give it better features or more rows; what is no better than a rule is not registered",
         )
+
+
+def _sketched(rows: Dataset, learnt: NDArray[np.int64]) -> bytes:
+    """What each input was like in the training rows, oldest first."""
+    from boucle.features.sketch import learn
+
+    told = {one: learn(pa.array(rows.inputs[learnt, index])) for index, one in enumerate(rows.names)}
+    return msgspec.json.encode(told)
 
 
 def _packed(rows: Dataset, tested: NDArray[np.int64], slices: Mapping[str, Sequence[Any]]) -> bytes:

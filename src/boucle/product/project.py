@@ -36,6 +36,7 @@ _DEFAULTS: dict[str, Any] = {
     "models.registry": "registry",
     "models.keys": "keys",
     "models.unsigned": "refuse",
+    "models.python": "",
 }
 
 

@@ -10,7 +10,7 @@ from boucle.errors import BoucleError
 from boucle.product.duration import seconds
 from boucle.product.size import size
 
-__all__ = ["Canary", "Constants", "Cost", "Declared", "Marks", "Previous", "Rule", "ShadowSpec"]
+__all__ = ["Canary", "Constants", "Cost", "Declared", "Marks", "Previous", "PyfuncSpec", "Rule", "ShadowSpec"]
 
 
 class Canary(Struct, frozen=True, forbid_unknown_fields=True):
@@ -58,6 +58,19 @@ class Cost(Struct, frozen=True, forbid_unknown_fields=True):
     currency: str = "EUR"
 
 
+class PyfuncSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How versions that are no ONNX are run: by a child process (MLflow's `pyfunc`)."""
+
+    python: str = ""
+    """The interpreter of an environment that has what the model needs; empty: `[models] python` of boucle.toml."""
+    outputs: tuple[str, ...] = ()
+    """What its answers are called; empty: as its signature says."""
+    start: float = 120.0
+    """Seconds until it must have loaded the model."""
+    hang: float = 5.0
+    """Seconds after which a child that does not answer is killed; a shorter `deadline` lets rows fall back before."""
+
+
 class Previous(Struct, frozen=True):
     """The version that was champion before scores instead."""
 
@@ -89,6 +102,7 @@ class Declared(Struct, frozen=True, kw_only=True):
     """Bytes that loading and warming a version may take; 0: any."""
     marks: Marks = Marks()
     cost: Cost | None = None
+    pyfunc: PyfuncSpec = PyfuncSpec()
 
     def outputs(self) -> list[str]:
         """The outputs that fallbacks name: what there is while no model could be loaded."""
@@ -114,6 +128,7 @@ class Declared(Struct, frozen=True, kw_only=True):
                 memory=size(told["memory"]) if told.get("memory") else 0,
                 marks=msgspec.convert(told.get("marks") or {}, Marks),
                 cost=None if told.get("cost") is None else msgspec.convert(told["cost"], Cost),
+                pyfunc=_pyfunc(told.get("pyfunc") or {}),
             )
         except (msgspec.ValidationError, ValueError, TypeError) as error:
             raise _wrong(stream, str(error)) from error
@@ -124,6 +139,14 @@ class Declared(Struct, frozen=True, kw_only=True):
         if any(isinstance(one, Previous) for one in found.fallback[1:]):
             raise _wrong(stream, "previous stands first among fallbacks, or nowhere")
         return found
+
+
+def _pyfunc(told: Any) -> PyfuncSpec:
+    times = {name: seconds(told[name]) for name in ("start", "hang") if name in told}
+    found = msgspec.convert({**told, **times}, PyfuncSpec)
+    if found.start <= 0 or found.hang <= 0:
+        raise ValueError("pyfunc.start and pyfunc.hang are longer than nothing")
+    return found
 
 
 def _listed(told: Any) -> list[Any]:
@@ -148,5 +171,6 @@ def _wrong(stream: str, why: str) -> BoucleError:
         why=why,
         fix="shadow: models:NAME@challenger; canary: {model, percent, key}; deadline: 20ms; "
         "fallback: [previous, {rule: {output: expression}}, {constants: {output: 0.5}}]; queue: 1; memory: 200MB; "
-        "marks: {model, version, arm, fallback: column}; cost: {per_cpu_hour: 0.04, currency: EUR}",
+        "marks: {model, version, arm, fallback: column}; cost: {per_cpu_hour: 0.04, currency: EUR}; "
+        "pyfunc: {python: path, outputs: [name], start: 120s, hang: 5s}",
     )

@@ -13,10 +13,13 @@ import pyarrow as pa
 
 from boucle.errors import BoucleError
 from boucle.models.file import ModelFile
+from boucle.models.foreign import model_folder
 from boucle.models.registry import SCHEME, Reference, Registry, registry_of
+from boucle.product.project import Settings
 from boucle.serve.alerts import Alerts
 from boucle.serve.declared import Declared, Previous
 from boucle.serve.numbers import missing
+from boucle.serve.pyfunc import start_pyfunc
 from boucle.serve.ready import Identity, Ready, check_gives, prepare
 
 __all__ = ["CANARY", "CHAMPION", "PREVIOUS", "SHADOW", "Follower"]
@@ -80,11 +83,11 @@ class Follower:
         file = self._from_shelf(identity)
         if file is None:
             file = self._from_registry(identity)
-        return self._keep(prepare(file, identity.number, memory=self._declared.memory), file)
+        return self._keep(self._prepare(file, identity.number))
 
     def _load(self, reference: str) -> Ready:
         if not reference.startswith(SCHEME):
-            file, number = ModelFile.load(self._folder / reference), 0
+            file, number = model_folder(self._folder / reference), 0
         else:
             registry = self._open()
             version = registry.resolve(reference)
@@ -95,14 +98,23 @@ class Follower:
         held = self._memory.get(file.manifest.sha256)
         if held is not None and held.identity.number == number:
             return held
-        return self._keep(prepare(file, number, memory=self._declared.memory), file)
+        return self._keep(self._prepare(file, number))
 
-    def _keep(self, ready: Ready, file: ModelFile) -> Ready:
+    def _prepare(self, file: ModelFile, number: int) -> Ready:
+        memory = self._declared.memory
+        if file.manifest.flavour == "onnx":
+            return prepare(file, number, memory=memory)
+        spec = self._declared.pyfunc
+        python = spec.python or str(Settings(self._folder).get("models.python").value)
+        python = str(self._folder / python) if "/" in python else python
+        return start_pyfunc(file, number, spec, python, memory=memory)
+
+    def _keep(self, ready: Ready) -> Ready:
         with self._lock:
             self._memory[ready.identity.sha256] = ready
             while len(self._memory) > _KEPT + len(self._wanted):
                 del self._memory[next(iter(self._memory))]
-        self._shelve(file)
+        self._shelve(ready.file)
         return ready
 
     def _from_shelf(self, identity: Identity) -> ModelFile | None:
@@ -119,7 +131,7 @@ class Follower:
             if identity.number:
                 file = self._open().load(Reference(identity.name, number=identity.number))
             else:
-                file = ModelFile.load(self._folder / self._declared.model)
+                file = model_folder(self._folder / self._declared.model)
             if file.manifest.sha256 == identity.sha256:
                 return file
             why = "the model of that name has other bytes now"
@@ -139,7 +151,7 @@ class Follower:
 
     def _check(self, ready: Ready) -> None:
         check_gives(ready, self.outputs, self._stream)
-        if self.schema is not None and (wrong := missing(self.schema, ready.model.signature)):
+        if self.schema is not None and (wrong := missing(self.schema, ready.signature)):
             raise BoucleError(
                 "B654",
                 f"{ready.identity.name} {ready.identity.version} was trained on other columns",
@@ -234,10 +246,12 @@ class Follower:
         return news, refused
 
     def close(self) -> None:
-        """Stop following. Safe to call twice."""
+        """Stop following, end what versions hold. Safe to call twice."""
         self._ending.set()
         if self._thread is not None:
             self._thread.join(5)
+        for ready in list(self._memory.values()):
+            ready.close()
 
 
 def _wanted(declared: Declared) -> dict[str, str]:

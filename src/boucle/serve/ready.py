@@ -2,6 +2,7 @@
 
 import resource
 import threading
+import time
 from functools import cache
 from typing import Any
 
@@ -13,7 +14,7 @@ from boucle.errors import BoucleError, SignatureMismatch
 from boucle.models.file import ModelFile
 from boucle.models.onnx import OnnxModel
 
-__all__ = ["Identity", "Ready", "check_gives", "failures", "prepare"]
+__all__ = ["Identity", "OnnxReady", "Ready", "check_gives", "failures", "prepare"]
 
 Floats32 = NDArray[np.float32]
 
@@ -37,28 +38,58 @@ class Identity(Struct, frozen=True):
 
 
 class Ready:
-    """One version: `run` gives outputs (rows, outputs) of the inputs of its own signature."""
+    """One version that can score: `run` gives outputs (rows, outputs) of what `some` and the path cut out for it."""
+
+    by_rows = False
+    """Whether it is given rows as they are; else a matrix of float32 (rows, inputs)."""
 
     def __init__(self, identity: Identity, file: ModelFile) -> None:
-        self.identity, self.file, self.model = identity, file, OnnxModel(file)
-        model = self.model
-        self.inputs: list[str] = model.signature.names
-        self.outputs = [one.name for one in model.manifest.outputs]
+        self.identity, self.file = identity, file
+        self.signature = file.manifest.signature()
+        self.inputs: list[str] = self.signature.names
+        self.outputs = [one.name for one in file.manifest.outputs]
+
+    def run(self, given: Any) -> NDArray[Any]:
+        """The outputs of these rows; one of `failures` when it cannot."""
+        raise NotImplementedError
+
+    def sound(self, given: Any) -> NDArray[np.bool_]:
+        """Which of these rows have everything the model needs."""
+        return np.asarray(np.isfinite(given).all(axis=1), bool)
+
+    def some(self, given: Any, index: Any) -> Any:
+        """Some of the rows."""
+        return given[index]
+
+    def cpu_ns(self) -> int:
+        """Processor time so far, to be compared with itself: of this thread, and of whoever scores beside it."""
+        return time.thread_time_ns()
+
+    def close(self) -> None:
+        """Give back what it holds beyond memory. Safe to call twice."""
+
+
+class OnnxReady(Ready):
+    """A version that ONNX Runtime scores, in this process."""
+
+    def __init__(self, identity: Identity, file: ModelFile) -> None:
+        super().__init__(identity, file)
+        self.model = OnnxModel(file)
         self._bound: dict[int, tuple[Any, Floats32, Floats32]] = {}
-        self._binds = model.session.get_outputs()[0].type == "tensor(float)"
+        self._binds = self.model.session.get_outputs()[0].type == "tensor(float)"
         self._one = threading.Lock()
 
-    def run(self, matrix: Floats32) -> Floats32:
+    def run(self, given: Floats32) -> Floats32:
         """The outputs, whatever the shape the model gives them in.
 
         By buffers that are bound once for each number of rows, which saves ONNX Runtime some 10 µs a call; without
         them while another thread uses them, and for Blocks that are large or of a model that gives other shapes.
         """
-        rows = len(matrix)
+        rows = len(given)
         if not self._binds or not 0 < rows <= _BOUND or not self._one.acquire(blocking=False):
-            return self.model.run(matrix).reshape(rows, -1)
+            return self.model.run(given).reshape(rows, -1)
         try:
-            return self._by_buffers(matrix)
+            return self._by_buffers(given)
         finally:
             self._one.release()
 
@@ -100,14 +131,14 @@ class Ready:
         return plain
 
 
-def prepare(file: ModelFile, number: int, *, memory: int = 0) -> Ready:
+def prepare(file: ModelFile, number: int, *, memory: int = 0) -> OnnxReady:
     """Load and warm a version: its first score must not wait for an allocation.
 
     B653 when that takes more than `memory` bytes, or when what it gives of zeros has not the shape of its manifest.
     """
     before = _resident()
     identity = Identity(file.manifest.name, number, file.manifest.sha256)
-    ready = Ready(identity, file)
+    ready = OnnxReady(identity, file)
     for rows in _WARM if ready.model.together else _WARM[:1]:
         given = _warm(ready, rows)
         if given.shape != (rows, len(ready.outputs)):
@@ -130,14 +161,14 @@ def prepare(file: ModelFile, number: int, *, memory: int = 0) -> Ready:
 
 @cache
 def failures() -> tuple[type[Exception], ...]:
-    """What scoring may raise: ONNX Runtime has a class per kind of failure, without a common one."""
+    """What scoring may raise: ONNX Runtime has a class per kind of failure, without a common one; a pyfunc our own."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     own = [one for one in vars(state).values() if isinstance(one, type) and issubclass(one, Exception)]
-    return (*own, MemoryError, RuntimeError, ValueError)
+    return (*own, BoucleError, MemoryError, RuntimeError, ValueError)
 
 
-def _warm(ready: Ready, rows: int) -> Floats32:
+def _warm(ready: OnnxReady, rows: int) -> Floats32:
     try:
         return ready.warm(rows)
     except failures() as error:

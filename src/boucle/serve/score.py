@@ -57,10 +57,11 @@ class Score:
         memory: Any = None,
         marks: Any = None,
         cost: Any = None,
+        pyfunc: Any = None,
     ) -> None:
         told = {
             "shadow": shadow, "canary": canary, "deadline": deadline, "fallback": fallback, "queue": queue,
-            "memory": memory, "marks": marks, "cost": cost,
+            "memory": memory, "marks": marks, "cost": cost, "pyfunc": pyfunc,
         }  # fmt: skip
         self._stream = stream
         self.declared = Declared.read(stream, model, told)
@@ -106,8 +107,10 @@ class Score:
         manifest = open_model(model, folder).manifest
         says = f"scored by the model {manifest.name}"
         made = made_of(one_of(inputs), [one.name for one in manifest.inputs], "TRANSFORMATION", says)
-        marks = Declared.read("", model, {"marks": declared.get("marks")}).marks.columns()
-        names = [*(one.name for one in manifest.outputs), *(column for _, column in marks)]
+        told = Declared.read("", model, {name: declared.get(name) for name in ("marks", "pyfunc")})
+        outputs = told.pyfunc.outputs if manifest.flavour == "pyfunc" else ()
+        outputs = outputs or tuple(one.name for one in manifest.outputs)
+        names = [*outputs, *(column for _, column in told.marks.columns())]
         return Traced(carried(inputs) | dict.fromkeys(names, made))
 
     # ── the loop around it ────────────────────────────────────────────────────────────────────
@@ -151,6 +154,8 @@ class Score:
             self.shadow.close()
         for worker in self._workers.values():
             worker.close()
+        for ready in (*self._arms.values(), *((self._beside,) if self._beside else ())):
+            ready.close()
         self.switches.close()
 
     # ── scoring ───────────────────────────────────────────────────────────────────────────────

@@ -87,27 +87,30 @@ class Scoring:
         self._declared, self._ledger, self._alerts = declared, ledger, alerts
         self._outputs = list(outputs)
         self._fallbacks = Fallbacks(stream, declared.fallback, self._outputs)
-        usable = {arm: one for arm, one in arms.items() if not missing(schema, one.model.signature)}
-        if shadow is not None and not missing(schema, shadow.model.signature):
+        usable = {arm: one for arm, one in arms.items() if not missing(schema, one.signature)}
+        if shadow is not None and not missing(schema, shadow.signature):
             usable[SHADOW] = shadow
-        self.columns = list(dict.fromkeys(name for one in usable.values() for name in one.inputs))
+        self._usable = usable
+        by_matrix = {arm: one for arm, one in usable.items() if not one.by_rows}
+        self.columns = list(dict.fromkeys(name for one in by_matrix.values() for name in one.inputs))
         self._taken = {
             arm: None if one.inputs == self.columns else [self.columns.index(name) for name in one.inputs]
-            for arm, one in usable.items()
+            for arm, one in by_matrix.items()
         }
-        self.wrong = [] if CHAMPION not in arms else missing(schema, arms[CHAMPION].model.signature)
+        """Arm → which columns of the matrix its model takes; None: all of them, in order."""
+        self.wrong = [] if CHAMPION not in arms else missing(schema, arms[CHAMPION].signature)
         """What the champion's signature asks for and the rows do not have."""
         for arm in arms.keys() - usable.keys() if not self.wrong else ():
-            alerts.trouble("refused", arm=arm, why="; ".join(missing(schema, arms[arm].model.signature)))
+            alerts.trouble("refused", arm=arm, why="; ".join(missing(schema, arms[arm].signature)))
         champion = arms.get(CHAMPION)
         gives = (
-            champion.model.manifest.gives()
+            champion.file.manifest.gives()
             if champion
             else pa.schema([pa.field(name, pa.float64()) for name in self._outputs])
         )
         self._numbers = Numbers(schema, self.columns, gives)
         has_key = declared.canary is not None and schema.get_field_index(declared.canary.key) >= 0
-        self._canary = declared.canary if has_key and CANARY in self._taken else None
+        self._canary = declared.canary if has_key and CANARY in usable else None
         self._marks = declared.marks.columns()
         self._simple = (
             CHAMPION in self._taken and self._canary is None and not self._marks and not declared.deadline
@@ -117,6 +120,7 @@ class Scoring:
         """SHA-256 → the worker of that version, where a deadline is declared."""
         self.given: Floats32 = np.zeros((0, 0), np.float32)
         """What models were given of the last Block: (rows, columns)."""
+        self._rows = schema.empty_table()
         self.values: Floats = np.zeros((0, 0))
         """What came out of it: (outputs, rows)."""
         self.record: Callable[[int, int, str, str], None] = lambda *_: None
@@ -132,7 +136,7 @@ class Scoring:
         given, sound = self._numbers.take(rows)
         values = np.empty((len(self._outputs), len(given)))
         self._ledger.rows += len(given)
-        self.given, self.values = given, values
+        self.given, self.values, self._rows = given, values, rows
         said = None
         if not (self._simple and sound and not recorded and self._whole(given, values)):
             values[:] = np.nan
@@ -142,12 +146,18 @@ class Scoring:
         scored = self._numbers.give(rows, values, whole=said is None)
         return scored if said is None or not self._marks else self._marked(scored, said)
 
-    def for_shadow(self) -> Floats32 | None:
+    def for_shadow(self) -> Any:
         """What the shadow takes of the last Block; None when the rows do not have it."""
-        if SHADOW not in self._taken:
+        if SHADOW not in self._usable:
             return None
-        taken = self._taken[SHADOW]
-        return self.given if taken is None else self.given[:, taken]
+        return self._cut(SHADOW, self._rows, self.given)
+
+    def _cut(self, arm: str, rows: Any, given: Floats32) -> Any:
+        """What an arm's model takes of these rows: columns as they are, or its part of the matrix."""
+        if arm not in self._taken:
+            return rows.select(self._usable[arm].inputs)
+        taken = self._taken[arm]
+        return given if taken is None else given[:, taken]
 
     def _whole(self, given: Floats32, values: Floats) -> bool:
         """Try the usual: one model, every number there. False when a closer look is needed."""
@@ -181,7 +191,7 @@ class Scoring:
         """Rows of one arm: what lacks numbers, what fell back when it was first scored, and the rest."""
         if len(index) == 0:
             return
-        if arm not in self._taken:
+        if arm not in self._usable:
             self._fell(work, index, arm, "signature" if arm in self.arms else "unavailable")
             return
         able = self._able(work, arm, index)
@@ -206,28 +216,27 @@ class Scoring:
             self._fall(work, np.setdiff1d(index, sound, assume_unique=True), arm, "not_finite")
 
     def _able(self, work: _Work, arm: str, index: Rows) -> NDArray[np.bool_]:
-        """Which of these rows have every number the arm's model takes."""
-        return np.asarray(np.isfinite(self._matrix(work, arm, index)).all(axis=1), bool)
+        """Which of these rows have everything the arm's model takes."""
+        return self._usable[arm].sound(self._given(work, arm, index))
 
-    def _matrix(self, work: _Work, arm: str, index: Rows) -> Floats32:
-        taken = self._taken[arm]
-        whole = len(index) == len(work.given)
-        given: Floats32 = work.given if whole else work.given[index]
-        return given if taken is None else given[:, taken]
+    def _given(self, work: _Work, arm: str, index: Rows) -> Any:
+        """What the arm's model takes of some rows."""
+        whole = self._cut(arm, work.rows, work.given)
+        return whole if len(index) == len(work.given) else self._usable[arm].some(whole, index)
 
-    def _ask(self, work: _Work, arm: str, index: Rows, counted: str) -> Floats32 | str:
+    def _ask(self, work: _Work, arm: str, index: Rows, counted: str) -> NDArray[Any] | str:
         """The answer of an arm's model, or why there is none."""
-        ready, matrix = self.arms[arm], self._matrix(work, arm, index)
+        ready, given = self.arms[arm], self._given(work, arm, index)
         started = time.perf_counter_ns()
         try:
             if work.wait:
-                job = self._worker(ready).ask(matrix, work.wait)
+                job = self._worker(ready).ask(given, work.wait)
                 assert job.answer is not None
                 answer, cpu = job.answer, job.cpu_ns
             else:
-                cpu = time.thread_time_ns()
-                answer = ready.run(matrix)
-                cpu = time.thread_time_ns() - cpu
+                cpu = ready.cpu_ns()
+                answer = ready.run(given)
+                cpu = ready.cpu_ns() - cpu
         except Late as late:
             return str(late)
         except failures() as error:
@@ -239,9 +248,9 @@ class Scoring:
         )
         return answer
 
-    def _put(self, work: _Work, index: Rows, answer: Floats32) -> Rows:
+    def _put(self, work: _Work, index: Rows, answer: NDArray[Any]) -> Rows:
         """Write the answers that are numbers; the rows they are of."""
-        sound = np.isfinite(answer).all(axis=1)
+        sound: NDArray[np.bool_] = np.isfinite(answer).all(axis=1)
         work.values[:, index[sound]] = answer[sound].T
         return index[sound]
 
@@ -282,7 +291,7 @@ class Scoring:
 
     def _instead(self, work: _Work, index: Rows, arm: str) -> tuple[Rows, Identity] | None:
         """Let another version answer, within the deadline that every model has."""
-        if arm not in self._taken:
+        if arm not in self._usable:
             return None
         index = index[self._able(work, arm, index)]
         for one in work.recorded:

@@ -19,8 +19,7 @@ from boucle.serve.ready import Ready, failures
 __all__ = ["Shadow"]
 
 Floats = NDArray[np.float64]
-Floats32 = NDArray[np.float32]
-_Offer = tuple[tuple[str, str], Ready, Floats32, Floats, list[str]]
+_Offer = tuple[tuple[str, str], Ready, Any, Floats, list[str]]
 
 
 class Shadow:
@@ -41,8 +40,8 @@ class Shadow:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def offer(self, ready: Ready, acting: str, given: Floats32, values: Floats, outputs: list[str]) -> None:
-        """Take what was scored, or shed it: `given` (rows, inputs of the shadow), `values` (outputs, rows)."""
+    def offer(self, ready: Ready, acting: str, given: Any, values: Floats, outputs: list[str]) -> None:
+        """Take what was scored, or shed it: `given` as the shadow takes it, `values` (outputs, rows)."""
         if self._thread is None:
             self._thread = threading.Thread(
                 target=self._work, name=f"boucle shadow {ready.identity.name}", daemon=True
@@ -64,14 +63,14 @@ class Shadow:
         self._waiting.task_done()
 
     def _compare(
-        self, pair: tuple[str, str], ready: Ready, given: Floats32, values: Floats, outputs: list[str]
+        self, pair: tuple[str, str], ready: Ready, given: Any, values: Floats, outputs: list[str]
     ) -> None:
-        usable = np.isfinite(given).all(axis=1) & np.isfinite(values).all(axis=0)
+        usable = ready.sound(given) & np.isfinite(values).all(axis=0)
         if not usable.any():
             return
-        started, cpu = time.perf_counter_ns(), time.thread_time_ns()
+        started, cpu = time.perf_counter_ns(), ready.cpu_ns()
         try:
-            answer = ready.run(given[usable]).astype(np.float64)
+            answer = ready.run(ready.some(given, np.flatnonzero(usable))).astype(np.float64)
         except failures() as error:
             self.failed += int(usable.sum())
             self._alerts.trouble("shadow", version=ready.identity.version, why=str(error)[:300])
@@ -91,7 +90,7 @@ class Shadow:
             took = time.perf_counter_ns() - started
             self.tally.wall_ns += took
             self.tally.spread[bisect_left(BOUNDS, took / 1e9)] += 1
-            self.tally.cpu_ns += time.thread_time_ns() - cpu
+            self.tally.cpu_ns += ready.cpu_ns() - cpu
 
     def told(self) -> dict[str, Any]:
         """For a person."""

@@ -1,4 +1,4 @@
-"""Scores on a thread of its own, so that a deadline holds although ONNX Runtime cannot be interrupted.
+"""Scores on a thread of its own, so that a deadline holds although a model cannot be interrupted.
 
 The path waits for the answer until the deadline and goes on without it; the answer that comes too late is counted
 and thrown away. Each version has a worker of its own: one that hangs is cured by promoting or rolling back.
@@ -6,16 +6,15 @@ and thrown away. Each version has a worker of its own: one that hangs is cured b
 
 import queue
 import threading
-import time
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from boucle.serve.ready import Ready
 
 __all__ = ["Job", "Late", "Worker"]
 
-Floats32 = NDArray[np.float32]
+Floats = NDArray[Any]
 
 
 class Late(Exception):
@@ -25,12 +24,13 @@ class Late(Exception):
 class Job:
     """One Block to score; `done` is let go when there is an answer."""
 
-    __slots__ = ("answer", "cpu_ns", "done", "given", "late", "matrix")
+    __slots__ = ("answer", "cpu_ns", "done", "failure", "given", "late")
 
-    def __init__(self, matrix: Floats32) -> None:
-        self.matrix = matrix
-        self.answer: Floats32 | None = None
-        self.given: Exception | None = None
+    def __init__(self, given: Any) -> None:
+        self.given = given
+        """A matrix (rows, inputs), or rows, as the version takes them."""
+        self.answer: Floats | None = None
+        self.failure: Exception | None = None
         self.cpu_ns = 0
         self.late = False
         self.done = threading.Lock()
@@ -52,22 +52,22 @@ class Worker:
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
-    def ask(self, matrix: Floats32, patience: float) -> Job:
+    def ask(self, given: Any, patience: float) -> Job:
         """The answered Job, or Late; raises what the model raised."""
         with self._lock:
             if self._pending > self.most:
                 raise Late("queue")
             self._pending += 1
-        job = Job(matrix)
+        job = Job(given)
         self._waiting.put(job)
         if not job.done.acquire(timeout=max(0.0, patience)):
             with self._lock:
-                late = job.answer is None and job.given is None
+                late = job.answer is None and job.failure is None
                 job.late = late
             if late:
                 raise Late("deadline")
-        if job.given is not None:
-            raise job.given
+        if job.failure is not None:
+            raise job.failure
         return job
 
     def _work(self) -> None:
@@ -75,20 +75,20 @@ class Worker:
             if job.late:  # its turn came after its deadline: nobody waits for it
                 self._answered(job, None, None, 0)
                 continue
-            started = time.thread_time_ns()
-            answer, given = None, None
+            started = self.ready.cpu_ns()
+            answer, failure = None, None
             try:
-                answer = self.ready.run(job.matrix)
+                answer = self.ready.run(job.given)
             except Exception as error:  # noqa: BLE001 - the thread boundary: raised where it was asked for
-                given = error
-            self._answered(job, answer, given, time.thread_time_ns() - started)
+                failure = error
+            self._answered(job, answer, failure, self.ready.cpu_ns() - started)
 
-    def _answered(self, job: Job, answer: Floats32 | None, given: Exception | None, cpu_ns: int) -> None:
+    def _answered(self, job: Job, answer: Floats | None, failure: Exception | None, cpu_ns: int) -> None:
         with self._lock:
-            job.answer, job.given, job.cpu_ns = answer, given, cpu_ns
+            job.answer, job.failure, job.cpu_ns = answer, failure, cpu_ns
             self._pending -= 1
             if job.late:
-                self.late_rows += len(job.matrix)
+                self.late_rows += len(job.given)
                 self.late_cpu_ns += cpu_ns
         job.done.release()
 
