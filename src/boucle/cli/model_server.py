@@ -52,21 +52,24 @@ def serve_models(options: argparse.Namespace) -> int:
     """Serve until Ctrl-C."""
     from boucle.cli.session import interruptible
     from boucle.serve.oip.answering import Answering, Limits
-    from boucle.serve.oip.predictions import Predictions
     from boucle.serve.oip.server import ModelServer
     from boucle.serve.oip.shelf import Shelf
+    from boucle.serve.oip.sidecar import Sidecar
 
     http, grpc = (_address(given or usual) for given, usual in ((options.http, _HTTP), (options.grpc, _GRPC)))
     pair, allows = _guarded(options, (http[0], grpc[0]))
     if options.waiting < 1 or options.deadline <= 0:
         raise BoucleError("B682", "--waiting and --deadline are positive", fix="--waiting 256 --deadline 5")
     shelf = Shelf(options.models)
-    predictions = Predictions(options.predictions, keep=options.keep) if options.predictions else None
+    sidecar = None
+    if options.predictions or not options.no_shadow:
+        sidecar = Sidecar(
+            options.models, folder=options.predictions, keep=options.keep, shadow=not options.no_shadow
+        )
     answering = Answering(
         shelf,
         limits=Limits(waiting=options.waiting, seconds=options.deadline),
-        predictions=predictions,
-        shadow=not options.no_shadow,
+        sidecar=sidecar,
         allows=allows,
     )
     with interruptible() as stop:

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import msgspec
 import numpy as np
 from msgspec import Struct, field
 from numpy.typing import NDArray
@@ -48,6 +49,10 @@ class Agreement(Struct):
         places = np.ceil(np.log(np.maximum(size, _LEAST) / _LEAST) / math.log(_BASE)).astype(np.int64)
         for place, rows in zip(*np.unique(np.minimum(places, _CLASSES), return_counts=True), strict=True):
             self.classes[int(place)] = self.classes.get(int(place), 0) + int(rows)
+
+    def copy(self) -> "Agreement":
+        """The same counts, to be added to."""
+        return msgspec.convert(msgspec.to_builtins(self), Agreement)
 
     def merge(self, other: "Agreement") -> None:
         """Add the rows of another comparison of the same two models."""

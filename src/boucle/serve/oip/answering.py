@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 from msgspec import Struct
@@ -14,12 +13,12 @@ from numpy.typing import NDArray
 
 from boucle.errors import BoucleError
 from boucle.serve.oip.counts import Counts
-from boucle.serve.oip.predictions import Predictions, Scored
 from boucle.serve.oip.refusal import Busy, NotAllowed, Refusal, TooLate
 from boucle.serve.oip.request import Answer, InferRequest
+from boucle.serve.oip.scored import Scored
 from boucle.serve.oip.served import Served
-from boucle.serve.oip.shadow import Shadows
 from boucle.serve.oip.shelf import Shelf
+from boucle.serve.oip.sidecar import Sidecar
 
 __all__ = ["Answering", "Limits"]
 
@@ -47,33 +46,26 @@ class Answering:
         shelf: Shelf,
         *,
         limits: Limits | None = None,
-        predictions: Predictions | None = None,
-        shadow: bool = True,
+        sidecar: Sidecar | None = None,
         allows: Callable[[str], bool] | None = None,
     ) -> None:
-        self.shelf, self.limits, self.predictions = shelf, limits or Limits(), predictions
+        self.shelf, self.limits, self.sidecar = shelf, limits or Limits(), sidecar
         self.counts = Counts()
-        self.shadows = Shadows(shelf, predictions)
-        self.reading: dict[asyncio.Task[Any] | None, float] = {}
-        """Requests whose body is being read, and since when."""
-        self._shadow = shadow
         self._allows = allows
         self._aside = ThreadPoolExecutor(1, thread_name_prefix="boucle-scores")
 
     def start(self) -> None:
-        """Start the threads beside the requests."""
-        if self.predictions is not None:
-            self.predictions.start()
-        self.shadows.start()
+        """Start what runs beside the requests."""
+        if self.sidecar is not None:
+            self.sidecar.start()
         self.shelf.start()
 
     def stop(self) -> None:
-        """End them; what waits to be noted is noted."""
+        """End it; what waits to be noted is noted."""
         self.shelf.stop()
         self._aside.shutdown(cancel_futures=True)
-        self.shadows.stop()
-        if self.predictions is not None:
-            self.predictions.stop()
+        if self.sidecar is not None:
+            self.sidecar.stop()
 
     def check_allowed(self, authorization: str) -> None:
         """NotAllowed unless the server knows who sends this header."""
@@ -89,15 +81,6 @@ class Answering:
     def leave(self) -> None:
         """Give it back."""
         self.counts.waiting -= 1
-
-    async def watch(self) -> None:
-        """Give up requests whose body does not come: one timer for all, where one for each would cost a tenth."""
-        while True:
-            await asyncio.sleep(min(1.0, self.limits.seconds / 4))
-            late = time.perf_counter() - self.limits.seconds
-            for task in [one for one, begun in self.reading.items() if begun < late]:
-                if task is not None:
-                    task.cancel()
 
     async def served(self, name: str, version: str) -> Served:
         """The version meant; one that plays no role is fetched first."""
@@ -168,13 +151,14 @@ class Answering:
     ) -> None:
         unscored = 0 if np.isfinite(scores).all() else int(np.isnan(scores).any(axis=1).sum())
         self.counts.answered(model.name, model.version, wire, len(rows), unscored, seconds, cpu_s)
-        at = time.time_ns() - int(seconds * 1e9)
-        role = "asked" if named else "champion"
-        scored = Scored(model, request.id, wire, at, rows, scores, seconds, role)
-        if self.predictions is not None:
-            self.predictions.take(scored)
-        if self._shadow and not named and self.shelf.offer(model.name).shadow is not None:
-            self.shadows.take(scored)
+        beside = self.sidecar
+        if beside is None:
+            return
+        shadowed = beside.shadow and not named and self.shelf.offer(model.name).shadow is not None
+        if beside.keeps or shadowed:
+            at = time.time_ns() - int(seconds * 1e9)
+            role = "asked" if named else "champion"
+            beside.take(Scored(model.of, request.id, wire, at, rows, scores, seconds, role))
 
     def refusal(self, error: Exception, wire: str) -> Refusal:
         """What goes over the wire for an error, counted; one that nobody foresaw is logged, too."""

@@ -8,9 +8,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from boucle.serve.oip.predictions import Predictions
-from boucle.serve.oip.shadow import Shadows
 from boucle.serve.oip.shelf import Shelf
+from boucle.serve.oip.sidecar import Sidecar
 
 __all__ = ["Counts"]
 
@@ -59,10 +58,10 @@ class Counts:
         with self._lock:
             self._refused[code, wire] = self._refused.get((code, wire), 0) + 1
 
-    def exposition(self, shelf: Shelf, shadows: Shadows, predictions: Predictions | None) -> bytes:
+    def exposition(self, shelf: Shelf, sidecar: Sidecar | None) -> bytes:
         """The page a Prometheus server reads."""
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Snapshot(self, shelf, shadows, predictions))
+        registry.register(_Snapshot(self, shelf, sidecar))
         return generate_latest(registry)
 
     def lines(self) -> Iterator[Metric]:
@@ -93,10 +92,8 @@ class Counts:
 
 
 class _Snapshot(Collector):
-    def __init__(
-        self, counts: Counts, shelf: Shelf, shadows: Shadows, predictions: Predictions | None
-    ) -> None:
-        self._counts, self._shelf, self._shadows, self._predictions = counts, shelf, shadows, predictions
+    def __init__(self, counts: Counts, shelf: Shelf, sidecar: Sidecar | None) -> None:
+        self._counts, self._shelf, self._sidecar = counts, shelf, sidecar
 
     def collect(self) -> Iterator[Metric]:
         yield from self._counts.lines()
@@ -109,22 +106,35 @@ class _Snapshot(Collector):
             ready.add_metric([name, version], float(offer.default is not None))
             stale.add_metric([name], float(bool(offer.problem)))
         yield from (ready, stale)
-        labels = ["model", "version", "shadow", "output"]
-        rows = CounterMetricFamily("boucle_shadow_rows", "Rows scored beside the answer", labels=labels)
-        agreed = CounterMetricFamily("boucle_shadow_agreed_rows", "Rows with the same score", labels=labels)
-        apart = GaugeMetricFamily("boucle_shadow_difference", "|difference|", labels=[*labels, "quantile"])
-        for key, one in self._shadows.compared().items():
-            rows.add_metric(list(key), one.rows)
-            agreed.add_metric(list(key), one.agreed)
-            for share in (0.5, 0.99, 1.0):
-                if one.rows:
-                    apart.add_metric([*key, f"{share:g}"], one.quantile(share))
-        yield from (rows, agreed, apart)
-        yield CounterMetricFamily(
-            "boucle_shadow_shed_rows", "Rows the shadow was too late for", self._shadows.shed
+        if self._sidecar is not None:
+            yield from _beside(self._sidecar)
+
+
+def _beside(sidecar: Sidecar) -> Iterator[Metric]:
+    status = sidecar.status
+    labels = ["model", "version", "shadow", "output"]
+    rows = CounterMetricFamily("boucle_shadow_rows", "Rows scored beside the answer", labels=labels)
+    agreed = CounterMetricFamily("boucle_shadow_agreed_rows", "Rows with the same score", labels=labels)
+    apart = GaugeMetricFamily("boucle_shadow_difference", "|difference|", labels=[*labels, "quantile"])
+    for key, one in status.compared:
+        rows.add_metric(list(key), one.rows)
+        agreed.add_metric(list(key), one.agreed)
+        for share in (0.5, 0.99, 1.0):
+            if one.rows:
+                apart.add_metric([*key, f"{share:g}"], one.quantile(share))
+    yield from (rows, agreed, apart)
+    noted = CounterMetricFamily(
+        "boucle_noted_rows", "Answered rows for shadow and prediction log", labels=["outcome"]
+    )
+    told = {"settled": status.settled, "shed": sidecar.shed, "lost": sidecar.lost}
+    for outcome, count in told.items():
+        noted.add_metric([outcome], count)
+    yield noted
+    yield GaugeMetricFamily("boucle_noted_waiting_rows", "Answered rows on their way", sidecar.waiting)
+    if sidecar.keeps:
+        kept = CounterMetricFamily(
+            "boucle_predictions", "Rows of the prediction log, those of shadows too", labels=["outcome"]
         )
-        if self._predictions is not None:
-            kept = CounterMetricFamily("boucle_predictions", "Rows of the prediction log", labels=["outcome"])
-            for outcome in ("stored", "shed"):
-                kept.add_metric([outcome], getattr(self._predictions, outcome))
-            yield kept
+        for outcome, count in {"stored": status.stored, "failed": status.failed}.items():
+            kept.add_metric([outcome], count)
+        yield kept

@@ -1,10 +1,8 @@
 """The protocol over REST: paths, headers, compression. Nothing here knows the server that carries it."""
 
-import asyncio
 import json
-import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
@@ -14,7 +12,7 @@ from msgspec import Struct
 
 from boucle import __version__
 from boucle.serve.oip.answering import Answering
-from boucle.serve.oip.refusal import Malformed, NoSuchThing, Refusal, TooLarge, TooLate
+from boucle.serve.oip.refusal import Malformed, NoSuchThing, Refusal, TooLarge
 from boucle.serve.oip.rest_body import decode_request, encode_answer
 
 __all__ = ["EXTENSIONS", "Reply", "Rest", "index"]
@@ -46,42 +44,30 @@ class Rest:
         self._answering = answering
 
     async def reply(
-        self, method: str, path: str, headers: Mapping[str, str], read: Callable[[int], Any]
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes, begun: float
     ) -> Reply:
-        """The answer; `headers` by lower-case name; `await read(most)` gives the body, TooLarge beyond `most`."""
-        begun = time.perf_counter()
+        """The answer; `headers` by lower-case name, `begun` by perf_counter."""
         try:
-            self._answering.enter()
-            try:
-                if path.endswith("/infer") and method == "POST":
-                    return await self._infer(path, headers, read, begun)
-                return await self._other(method, path, headers)
-            finally:
-                self._answering.leave()
+            if path.endswith("/infer") and method == "POST":
+                return await self._infer(path, headers, body, begun)
+            return await self._other(method, path, headers)
         except Exception as error:  # noqa: BLE001 - the boundary of a request: the others go on
-            told = self._answering.refusal(error, "rest")
-            body = msgspec.json.encode({"error": str(told)})
-            return Reply(told.status, [_JSON, *told.headers], body)
+            return self.refused(error)
 
-    async def _infer(
-        self, path: str, headers: Mapping[str, str], read: Callable[[int], Any], begun: float
-    ) -> Reply:
+    def refused(self, error: Exception) -> Reply:
+        """What is answered instead, counted."""
+        told = self._answering.refusal(error, "rest")
+        body = msgspec.json.encode({"error": str(told)})
+        return Reply(told.status, [_JSON, *told.headers], body)
+
+    async def _infer(self, path: str, headers: Mapping[str, str], body: bytes, begun: float) -> Reply:
         self._answering.check_allowed(headers.get("authorization", ""))
         name, version, verb = _model(path)
         if verb != "infer":
             raise NoSuchThing(f"there is nothing at {path}", fix="/v2/models/NAME/infer")
-        most, seconds = self._answering.limits.body, self._answering.limits.seconds
-        task = asyncio.current_task()
-        self._answering.reading[task] = begun
-        try:
-            body = await read(most)
-        except asyncio.CancelledError:
-            raise TooLate(seconds) from None
-        finally:
-            del self._answering.reading[task]
         packed = headers.get("content-encoding", "")
         if packed:
-            body = _unpacked(body, packed, most)
+            body = _unpacked(body, packed, self._answering.limits.body)
         told = headers.get("inference-header-content-length")
         if told is not None and not (told.isascii() and told.isdigit() and len(told) < 12):
             raise Malformed("Inference-Header-Content-Length is a number")
@@ -108,9 +94,7 @@ class Rest:
         self._answering.check_allowed(headers.get("authorization", ""))
         if parts == ["metrics"]:
             _only("GET", method, path)
-            page = self._answering.counts.exposition(
-                self._answering.shelf, self._answering.shadows, self._answering.predictions
-            )
+            page = self._answering.counts.exposition(self._answering.shelf, self._answering.sidecar)
             return Reply(200, [("content-type", "text/plain; version=0.0.4; charset=utf-8")], page)
         if parts == ["v2"]:
             _only("GET", method, path)

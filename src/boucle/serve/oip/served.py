@@ -12,6 +12,7 @@ from boucle.models.file import ModelFile
 from boucle.models.onnx import OnnxModel
 from boucle.serve.oip.refusal import Malformed, NoSuchThing
 from boucle.serve.oip.request import InferRequest
+from boucle.serve.oip.scored import Version
 from boucle.serve.oip.tensor import DATATYPES, Tensor, datatype_of
 
 __all__ = ["MATRIX", "Served"]
@@ -34,6 +35,7 @@ class Served:
         self._inputs = [datatype_of(field.type) for field in file.manifest.signature()]
         self._outputs = {field.name: datatype_of(field.type) for field in file.manifest.gives()}
         self.gives = tuple(self._outputs)
+        self.of = Version(name, version, self.columns, self.gives)
         self._model = OnnxModel(file)
         self._lock = threading.Lock()
         self.row_s = self._warm()

@@ -1,16 +1,16 @@
-"""The server: granian carries REST, grpc.aio carries gRPC, both in one event loop of a thread of its own."""
+"""The server: REST on connections of our own, gRPC by grpc.aio, both in one event loop of a thread of its own."""
 
 import asyncio
 import logging
 import socket
+import ssl
 import threading
 from pathlib import Path
 from typing import Any
 
-from boucle.errors import BoucleError, MissingExtra, Unavailable
+from boucle.errors import BoucleError, Unavailable
 from boucle.serve.oip.answering import Answering
-from boucle.serve.oip.refusal import TooLarge
-from boucle.serve.oip.rest import Rest
+from boucle.serve.oip.http import Connections
 
 __all__ = ["ModelServer"]
 
@@ -37,7 +37,8 @@ class ModelServer:
         certificate: tuple[Path, Path] | None = None,
     ) -> None:
         self._answering = answering
-        self.http = None if http is None else _free(*http)
+        self._socket = None if http is None else _bound(*http)
+        self.http = None if http is None or self._socket is None else (http[0], self._socket.getsockname()[1])
         """Where REST is, once the server was made."""
         self.grpc = None if grpc is None else _free(*grpc)
         self._certificate = certificate
@@ -73,6 +74,8 @@ class ModelServer:
                 log.debug("the loop had ended")
             self._thread.join(GRACE_S * 3)
         self._thread = None
+        if self._socket is not None:
+            self._socket.close()
         self._answering.stop()
 
     def _run(self) -> None:
@@ -85,25 +88,20 @@ class ModelServer:
 
     async def _main(self) -> None:
         self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
-        carried: asyncio.Task[None] | None = None
-        rest = None if self.http is None else _granian(self._answering, self.http, self._certificate)
+        connections = Connections(self._answering)
+        rest = None
+        if self._socket is not None:
+            context = None if self._certificate is None else _tls(*self._certificate)
+            rest = await self._loop.create_server(
+                connections, sock=self._socket, backlog=_BACKLOG, ssl=context
+            )
         rpc = None if self.grpc is None else await self._start_grpc()
-        if rest is not None:
-            carried = asyncio.create_task(rest.serve())
-            await _answers(self.http, carried)
+        watch = asyncio.create_task(connections.watch())
         self._ready.set()
-        watch = asyncio.create_task(self._answering.watch())
-        waits = asyncio.create_task(self._end.wait())
-        await asyncio.wait([waits, *([carried] if carried else [])], return_when=asyncio.FIRST_COMPLETED)
-        waits.cancel()
-        if rpc is not None:
-            await rpc.stop(GRACE_S)
-        if rest is not None and carried is not None:
-            rest.stop()
-            _, left = await asyncio.wait([carried], timeout=GRACE_S)
-            if left:
-                log.warning("a request was not answered within %g s of the end", GRACE_S)
-
+        await self._end.wait()
+        if rest is not None:
+            rest.close()
+        await asyncio.gather(connections.end(GRACE_S), *([rpc.stop(GRACE_S)] if rpc is not None else []))
         watch.cancel()
 
     async def _start_grpc(self) -> Any:
@@ -127,83 +125,34 @@ class ModelServer:
         return server
 
 
-def _granian(answering: Answering, where: tuple[str, int], certificate: tuple[Path, Path] | None) -> Any:
+def _tls(certificate: Path, key: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(certificate, key)
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """A socket at an address, port 0 for a free one; B678 when it is taken."""
+    made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        from granian.constants import HTTPModes, Interfaces
-        from granian.server.embed import Server
-    except ModuleNotFoundError as error:
-        raise MissingExtra("the model server", "granian", "serving") from error
-
-    return Server(
-        _application(Rest(answering)),
-        address=where[0],
-        port=where[1],
-        interface=Interfaces.RSGI,
-        http=HTTPModes.auto,
-        websockets=False,
-        log_enabled=False,
-        backlog=_BACKLOG,
-        backpressure=answering.limits.waiting
-        + _BACKLOG,  # we refuse, with a reason, before granian lets wait
-        ssl_cert=certificate[0] if certificate else None,
-        ssl_key=certificate[1] if certificate else None,
-    )
-
-
-def _application(rest: Rest) -> Any:
-    """The callable granian asks, in its own interface: one call for a request, one for the answer."""
-
-    async def application(scope: Any, protocol: Any) -> None:
-        headers = scope.headers
-
-        async def read(most: int) -> bytes:
-            told = headers.get("content-length")
-            if told is not None and told.isdigit():
-                if int(told) > most:
-                    raise TooLarge(most)
-                return bytes(await protocol())
-            parts, size = [], 0
-            async for part in protocol:
-                size += len(part)
-                if size > most:
-                    raise TooLarge(most)
-                parts.append(part)
-            return b"".join(parts)
-
-        reply = await rest.reply(scope.method, scope.path, headers, read)
-        protocol.response_bytes(reply.status, reply.headers, reply.body)
-
-    return application
-
-
-async def _answers(where: tuple[str, int] | None, carried: "asyncio.Task[None]") -> None:
-    """Return once somebody listens there."""
-    assert where is not None
-    while not carried.done():
-        try:
-            _, writer = await asyncio.open_connection(*where)
-        except OSError:
-            await asyncio.sleep(0.01)
-        else:
-            writer.close()
-            return
-    await carried
+        made.bind((host, port))
+    except OSError as error:
+        made.close()
+        raise BoucleError(
+            "B678",
+            f"the model server cannot listen on {host}:{port}",
+            why=error.strerror or str(error),
+            fix="give another port, or end what listens there",
+        ) from error
+    return made
 
 
 def _free(host: str, port: int) -> tuple[str, int]:
-    """The address with a port that nobody listens on; B678 when it is taken. Both carriers bind for themselves."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise BoucleError(
-                "B678",
-                f"the model server cannot listen on {host}:{port}",
-                why=error.strerror or str(error),
-                fix="give another port, or end what listens there",
-            ) from error
+    """The address with a port that nobody listens on: grpc binds for itself."""
+    with _bound(host, port) as probe:
         return host, int(probe.getsockname()[1])
 
 
