@@ -18,7 +18,7 @@ from boucle.models.algorithms import TREES, fit, predict, to_onnx
 from boucle.models.file import Column, ModelFile
 from boucle.models.gates import evaluate, promote_by_gates
 from boucle.models.onnx import OnnxModel
-from boucle.models.record import Record
+from boucle.models.record import SKETCHES, Record
 from boucle.models.registry import Registry, registry_of
 from boucle.models.reproduce import reproduce
 from boucle.models.split import folds, split
@@ -68,6 +68,9 @@ def test_what_was_trained_is_told(one: Trained) -> None:
     card = one.files["card.md"].decode()
     assert all(word in card for word in ("risk@demo-bank.example", "By region", "PSI", record.sha256))
     assert json.loads(one.files["card.json"])["rows"] == record.rows
+    sketches = json.loads(one.files[SKETCHES])
+    assert list(sketches) == [column.name for column in one.model.manifest.inputs]
+    assert all(sum(told["tally"]["counts"]) == record.rows["train"] for told in sketches.values())
 
 
 def test_the_trees_kept_beside_it_say_what_it_says(one: Trained) -> None:

@@ -12,9 +12,9 @@ from scipy.stats import ks_2samp, wasserstein_distance
 from boucle.clock import SECOND
 from boucle.drift.change import DataDrift
 from boucle.drift.change.compare import compare
-from boucle.drift.change.dependence import inflation
-from boucle.drift.change.sketch import learn, merge, tally
 from boucle.errors import BoucleError
+from boucle.features.dependence import inflation
+from boucle.features.sketch import learn, merge, tally
 from boucle.ports import Operator
 from tests.drift.change.rows import START, block, cut, told
 
@@ -233,7 +233,7 @@ def test_wrong_columns_and_states_are_refused_in_words() -> None:
     told(step, block({"value": np.arange(50.0)}))
     with pytest.raises(BoucleError, match="B762"):
         step.step(bare)
-    with pytest.raises(BoucleError, match="B763"):
+    with pytest.raises(BoucleError, match="B602"):
         step.restore(b"junk")
     with pytest.raises(BoucleError, match="B763"):
         DataDrift("drift", columns=["force"]).restore(step.snapshot())

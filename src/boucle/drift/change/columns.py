@@ -1,20 +1,23 @@
-"""Data drift: windows of many columns held against how the same key was at first."""
+"""Data drift: windows of many columns held against how the same key was at first, or a model's training data."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 import pyarrow as pa
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from boucle.block import Block
 from boucle.drift.change.compare import Found, compare, discoveries, missing
-from boucle.drift.change.reading import nanos, need
+from boucle.drift.change.reading import nanos, need, other_state
 from boucle.drift.change.sentences import say_data
-from boucle.drift.change.sketch import Reference, Tally, add, learn, tally
+from boucle.drift.change.trained import Trained
 from boucle.errors import BoucleError
+from boucle.features.sketch import Reference, Tally, add, is_number, learn, tally
 from boucle.ports import From, Traced
 from boucle.stream.origin import Inputs, made_of, one_of
+from boucle.stream.sequence import state_of
 
 __all__ = ["DataDrift"]
 
@@ -62,6 +65,8 @@ class _Key(Struct):
     began: int
     ended: int
     since: dict[str, _Since]
+    of: str = ""
+    """The version of a model whose training data the references are; they are not kept with the key then."""
 
 
 class DataDrift:
@@ -73,9 +78,16 @@ class DataDrift:
     are compared by chi2, every column by its missing values too. `control` is by (whatever the dependence between
     columns) or bh.
 
+    `reference: models:NAME@champion` holds the inputs of a model against its training data instead, from the first
+    row on: every key against the same. Who is champion is looked up when a window begins; with `version`, a column
+    that says which version scored a row (the marks of Score), each row is held against the training data of that
+    version, whatever the roles are by now; rows without a version are passed over. The output then tells `model`.
+    What the model takes as float32 is compared as float32.
+
     Memory: the reference rows while learning, then counts in at most 64 bins a column and key; no more than `keys`
     keys, of which the one unheard of for longest is forgotten and learns anew. Raises B761 for settings that cannot
-    work, B760 for a column that is neither numbers, words nor flags, B762 for one that is not there.
+    work, B760 for a column that is neither numbers, words nor flags, B762 for one that is not there, B754 for a model
+    without a record of its training data.
     """
 
     def __init__(
@@ -85,7 +97,7 @@ class DataDrift:
         columns: Sequence[str],
         by: Sequence[str] = (),
         time: str = "at",
-        reference: int = 2000,
+        reference: int | str = 2000,
         window: int = 500,
         rate: float = 0.01,
         least: float = 0.1,
@@ -95,11 +107,18 @@ class DataDrift:
         effect: Literal["ks", "psi", "wasserstein"] = "ks",
         control: Literal["by", "bh"] = "by",
         keys: int = 10_000,
+        version: str = "",
+        folder: str | Path = ".",
     ) -> None:
         columns, by = tuple(columns), tuple(by)
+        trained = isinstance(reference, str)
         if not columns or len(set(columns)) < len(columns):
             raise BoucleError("B761", "columns are missing or named twice", fix="name each column once")
-        if not 50 <= reference <= 1_000_000 or not 20 <= window <= 1_000_000 or hold < 1 or keys < 1:
+        if version and not trained:
+            what = f"{stream}: version {version} without a model"
+            raise BoucleError("B761", what, fix="reference: models:NAME@champion")
+        first = 50 if isinstance(reference, str) else reference
+        if not 50 <= first <= 1_000_000 or not 20 <= window <= 1_000_000 or hold < 1 or keys < 1:
             what = f"reference {reference}, window {window}, hold {hold}, keys {keys} cannot work"
             fix = "reference: 50 to a million rows, window: 20 to a million, hold and keys: 1 or more"
             raise BoucleError("B761", what, fix=fix)
@@ -114,11 +133,17 @@ class DataDrift:
             if chosen not in known:
                 raise BoucleError("B761", f"{name} {chosen!r} is not known", fix=f"one of {', '.join(known)}")
         self._stream, self._columns, self._by, self._time = stream, columns, by, time
-        self._reference, self._window, self._hold, self._most = reference, window, hold, keys
+        self._reference, self._window, self._hold, self._most = first, window, hold, keys
+        self._version = version
+        self._trained = Trained(reference, Path(folder), columns) if isinstance(reference, str) else None
+        if self._trained is not None:
+            self._trained.now()
         self._rate, self._least, self._least_missing = rate, least, least_missing
         self._test, self._effect, self._control = test, effect, control
         self._keys: dict[tuple[str, ...], _Key] = {}
         self.schema = pa.schema([*(pa.field(name, pa.string(), nullable=False) for name in by), *_VERDICT])
+        if self._trained is not None:
+            self.schema = self.schema.append(pa.field("model", pa.string(), nullable=False))
 
     @classmethod
     def trace(
@@ -131,19 +156,24 @@ class DataDrift:
         **declared: Any,
     ) -> Traced:
         """Keys and time as they are; the verdict from the columns compared."""
-        del declared
         stream = one_of(inputs)
         found: dict[str, tuple[From, ...]] = {name: (From(stream, name),) for name in by}
         found["at"] = (From(stream, time),)
         verdict = made_of(stream, columns, "AGGREGATION", "distribution against the reference of the key")
         found |= {field.name: verdict for field in _VERDICT if field.name not in found}
         found["since"] = (*verdict, From(stream, time, "TRANSFORMATION"))
-        return Traced(found, made_of(stream, by, "GROUP_BY", "each key has its own reference"))
+        said = [declared["version"]] if declared.get("version") else []
+        if isinstance(declared.get("reference"), str):
+            found["model"] = made_of(
+                stream, said or columns, "TRANSFORMATION", "whose training data it is held against"
+            )
+        return Traced(found, made_of(stream, [*by, *said], "GROUP_BY", "each key has its own reference"))
 
     def step(self, block: Block) -> Sequence[Block]:
         """The verdicts of the windows that this Block completes; no Block when there are none."""
         rows = block.rows
-        need(rows, (*self._columns, *self._by, self._time), self._stream)
+        marked = [self._version] if self._version else []
+        need(rows, (*self._columns, *self._by, self._time, *marked), self._stream)
         verdicts: list[dict[str, Any]] = []
         for key, mine in self._groups(rows):
             verdicts += self._follow(key, mine)
@@ -154,13 +184,16 @@ class DataDrift:
 
     def _groups(self, rows: pa.RecordBatch) -> Iterator[tuple[tuple[str, ...], pa.RecordBatch]]:
         """Rows of one key at a time, in their order; keys in the order of their last row, oldest first."""
+        by = [*self._by, *([self._version] if self._version else [])]
+        if self._version and rows.column(self._version).null_count:
+            rows = rows.filter(rows.column(self._version).is_valid())
         wanted = rows.select([*self._columns, self._time])
         if not rows.num_rows:
             return
-        if not self._by:
+        if not by:
             yield (), wanted
             return
-        words = [[str(value) for value in rows.column(name).to_pylist()] for name in self._by]
+        words = [[str(value) for value in rows.column(name).to_pylist()] for name in by]
         places: dict[tuple[str, ...], list[int]] = {}
         for place, key in enumerate(zip(*words, strict=True)):
             places.setdefault(key, []).append(place)
@@ -172,7 +205,9 @@ class DataDrift:
         self._keys[key] = state  # the last is the one heard of last
         if len(self._keys) > self._most:
             del self._keys[next(iter(self._keys))]
-        if not state.references:
+        if self._trained is not None:
+            rows = _as_taken(rows, self._columns, self._stream)
+        elif not state.references:
             rows = self._learn(state, rows)
         times = nanos(rows, self._time, self._stream)
         start = 0
@@ -180,6 +215,7 @@ class DataDrift:
             end = min(start + self._window - state.rows, len(rows))
             if not state.rows:
                 state.began = times[start]
+                self._begin(key, state)
             for name, reference, open_ in zip(self._columns, state.references, state.window, strict=True):
                 add(open_, tally(rows.column(name).slice(start, end - start), reference))
             state.rows += end - start
@@ -187,6 +223,15 @@ class DataDrift:
             if state.rows == self._window:
                 yield from self._judge(key, state)
                 state.rows, state.window = 0, [_empty(one) for one in state.references]
+
+    def _begin(self, key: tuple[str, ...], state: _Key) -> None:
+        """A window begins: it is held against the version that is meant now, or that scored its rows."""
+        if self._trained is None:
+            return
+        of = self._trained.named(key[-1]) if self._version else self._trained.now()
+        if of != state.of:
+            state.of, state.references, state.since = of, self._trained.of(of), {}
+            state.window = [_empty(one) for one in state.references]
 
     def _learn(self, state: _Key, rows: pa.RecordBatch) -> pa.RecordBatch:
         """Keep rows to learn from; those that are left over once enough came."""
@@ -225,7 +270,8 @@ class DataDrift:
             drifted = since.held >= self._hold
             says = say_data(name, one, key=key, drifted=drifted)
             yield {
-                **dict(zip(self._by, key, strict=True)),
+                **dict(zip(self._by, key, strict=False)),
+                **({"model": state.of} if state.of else {}),
                 "at": state.ended,
                 "column": name,
                 **{
@@ -250,7 +296,8 @@ class DataDrift:
             ),
         }
         if key is not None:
-            state = self._keys.get(tuple(key.get(name, "") for name in self._by))
+            by = (*self._by, *([self._version] if self._version else []))
+            state = self._keys.get(tuple(key.get(name, "") for name in by))
             rows = (
                 []
                 if state is None
@@ -261,24 +308,36 @@ class DataDrift:
 
     def snapshot(self) -> bytes:
         """What is remembered of every key."""
-        return msgspec.msgpack.encode((_VERSION, self._columns, list(self._keys.items())))
+        keys = [
+            (key, structs.replace(one, references=[]) if one.of else one) for key, one in self._keys.items()
+        ]
+        return msgspec.msgpack.encode((_VERSION, self._columns, keys))
 
     def restore(self, state: bytes) -> None:
-        """Continue from a snapshot; B763 when it is of another version or of other columns."""
-        what, fix = (
-            f"the state of {self._stream} cannot be continued",
-            "remove the checkpoint to start afresh",
-        )
-        try:
-            version, columns, keys = msgspec.msgpack.decode(
-                state, type=tuple[int, tuple[str, ...], list[tuple[tuple[str, ...], _Key]]]
-            )
-        except msgspec.DecodeError as error:
-            raise BoucleError("B763", what, why=str(error), fix=fix) from error
-        if version != _VERSION or columns != self._columns:
-            why = f"version {version} of columns {', '.join(columns)}"
-            raise BoucleError("B763", what, why=why, fix=fix)
+        """Continue from a snapshot; B602 when another version wrote it, B763 when it is of other columns."""
+        kind = tuple[int, tuple[str, ...], list[tuple[tuple[str, ...], _Key]]]
+        _, columns, keys = state_of(kind, state, _VERSION, self._stream)
+        if columns != self._columns:
+            raise other_state(self._stream, f"it is of columns {', '.join(columns)}")
         self._keys = dict(keys)
+        for one in self._keys.values():
+            if bool(one.of) != (self._trained is not None):
+                raise other_state(self._stream, "its reference was another kind")
+            if self._trained is not None:
+                one.references = self._trained.of(one.of)
+
+
+def _as_taken(rows: pa.RecordBatch, columns: Sequence[str], stream: str) -> pa.RecordBatch:
+    """The columns as a model takes them: float32, flags as 0 and 1; B760 for what it cannot take."""
+    for name in columns:
+        place = rows.schema.get_field_index(name)
+        column = rows.column(place)
+        kind = column.type
+        if not (pa.types.is_boolean(kind) or is_number(kind)):
+            what = f"column {name!r} holds {kind}, which no model was trained on"
+            raise BoucleError("B760", what, where=stream, fix="name columns of numbers or flags")
+        rows = rows.set_column(place, name, column.cast(pa.float32(), safe=False))
+    return rows
 
 
 def _empty(reference: Reference) -> Tally:

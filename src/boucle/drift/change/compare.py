@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.special import chdtrc, kolmogorov
 from scipy.stats import false_discovery_control
 
-from boucle.drift.change.sketch import Reference, Tally, centres
+from boucle.features.sketch import Reference, Tally, centres
 
 __all__ = ["Found", "compare", "discoveries", "missing"]
 

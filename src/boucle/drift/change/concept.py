@@ -18,11 +18,12 @@ import pyarrow as pa
 from msgspec import Struct
 
 from boucle.block import Block
-from boucle.drift.change.reading import nanos, need
+from boucle.drift.change.reading import nanos, need, other_state
 from boucle.drift.change.sentences import say_concept
 from boucle.errors import BoucleError, MissingExtra
 from boucle.ports import From, Traced
 from boucle.stream.origin import Inputs, made_of, one_of
+from boucle.stream.sequence import state_of
 
 __all__ = ["ConceptDrift"]
 
@@ -219,22 +220,15 @@ class ConceptDrift:
         return msgspec.msgpack.encode((_VERSION, self._kind, keys))
 
     def restore(self, state: bytes) -> None:
-        """Continue from a snapshot; B763 when it is of another version or detector."""
-        what, fix = (
-            f"the state of {self._stream} cannot be continued",
-            "remove the checkpoint to start afresh",
-        )
+        """Continue from a snapshot; B602 when another version wrote it, B763 when it is of another detector."""
+        kind = tuple[int, str, list[tuple[tuple[str, ...], list[_State]]]]
+        _, detector, keys = state_of(kind, state, _VERSION, self._stream)
+        if detector != self._kind:
+            raise other_state(self._stream, f"it is of {detector}")
         try:
-            version, kind, keys = msgspec.msgpack.decode(
-                state, type=tuple[int, str, list[tuple[tuple[str, ...], list[_State]]]]
-            )
-            if (version, kind) != (_VERSION, self._kind):
-                raise BoucleError("B763", what, why=f"version {version} of {kind}", fix=fix)
-            self._keys = {}
-            for key, states in keys:
-                self._keys[key] = [self._again(held) for held in states]
-        except (msgspec.DecodeError, KeyError, TypeError, ValueError) as error:
-            raise BoucleError("B763", what, why=str(error), fix=fix) from error
+            self._keys = {key: [self._again(held) for held in states] for key, states in keys}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise other_state(self._stream, str(error)) from error
 
     def _again(self, held: _State) -> _Watched:
         one = _Watched(self._make(), self._memory)

@@ -7,7 +7,7 @@ import pyarrow as pa
 from boucle.block import in_nanos
 from boucle.errors import BoucleError
 
-__all__ = ["nanos", "need"]
+__all__ = ["nanos", "need", "other_state"]
 
 
 def need(rows: pa.RecordBatch, names: Iterable[str], stream: str) -> None:
@@ -27,3 +27,9 @@ def nanos(rows: pa.RecordBatch, name: str, stream: str) -> list[int]:
         raise BoucleError("B762", what, where=stream, why=f"{column.type}, {column.null_count} null", fix=fix)
     times: list[int] = in_nanos(column).to_pylist()
     return times
+
+
+def other_state(stream: str, why: str) -> BoucleError:
+    """B763: a snapshot that can be read, but is not of what is declared now."""
+    what = f"the state of {stream} cannot be continued"
+    return BoucleError("B763", what, why=why, fix="remove the checkpoint to start afresh")

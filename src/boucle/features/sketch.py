@@ -13,10 +13,10 @@ import pyarrow as pa
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from boucle.drift.change.dependence import inflation
 from boucle.errors import BoucleError
+from boucle.features.dependence import inflation
 
-__all__ = ["OTHER", "Reference", "Tally", "add", "centres", "learn", "merge", "tally"]
+__all__ = ["OTHER", "Reference", "Tally", "add", "centres", "is_number", "learn", "merge", "tally"]
 
 Wide = NDArray[np.float64]
 
@@ -61,7 +61,7 @@ class Reference(Struct):
 
 def learn(column: pa.Array) -> Reference:
     """A reference from its rows in order; B760 for a column that is neither numbers, flags nor words."""
-    if _is_number(column.type):
+    if is_number(column.type):
         return _learn_numbers(_numbers(column))
     words = _words(column)
     known = [word for word in words if word is not None]
@@ -150,12 +150,13 @@ def centres(one: Tally) -> tuple[Wide, Wide]:
     return means, counts[filled]
 
 
-def _is_number(kind: pa.DataType) -> bool:
+def is_number(kind: pa.DataType) -> bool:
+    """Whether a column of this type is compared as numbers."""
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
 
 def _numbers(column: pa.Array) -> Wide:
-    if not _is_number(column.type):
+    if not is_number(column.type):
         raise _refused(column.type)
     wide = column.cast(pa.float64(), safe=False)
     values: Wide = wide.to_numpy(zero_copy_only=False).astype(np.float64)
