@@ -12,7 +12,6 @@ that a killed process lets go of. `sha256sum -c SHA256SUMS` checks an object wit
 
 import datetime as dt
 import fcntl
-import getpass
 import hashlib
 import os
 import shutil
@@ -33,8 +32,12 @@ from boucle.models.registry import (
     Registry,
     Roles,
     Version,
+    change_of,
     check_name,
     no_such_name,
+    promoted,
+    rolled_back,
+    user,
 )
 from boucle.models.signing import ROLES, Envelope, Keys, Unsigned
 
@@ -73,7 +76,7 @@ class FolderRegistry(Registry):
                 object=digest,
                 sha256=model.manifest.sha256,
                 created=_now(),
-                by=by or _user(),
+                by=by or user(),
                 note=note,
                 flavour=model.manifest.flavour,
             )
@@ -152,24 +155,9 @@ class FolderRegistry(Registry):
         Reference.parse(f"{name}@{role}")
         with self._alone(name):
             now = self._roles(name)
-            before = now.roles.get(role)
-            roles = {**now.roles, role: version}
-            if role == "champion":
-                if before is not None and before != version:
-                    roles["previous"] = before
-                if roles.get("challenger") == version:
-                    del roles["challenger"]
-            change = Change(
-                at=_now(),
-                verb="promote",
-                role=role,
-                version=version,
-                before=before,
-                by=by or _user(),
-                why=why,
-                evidence=dict(evidence or {}),
-            )
-            return self._change(name, now, roles, change)
+            after = promoted(now.roles, version, role)
+            change = change_of("promote", role, now.roles, after, by=by, why=why, evidence=evidence)
+            return self._change(name, now, after, change)
 
     def rollback(self, name: str, *, by: str = "", why: str = "", role: str = "champion") -> Roles:
         """The champion before this one again; the one rolled back becomes `previous`. B623 when there is none.
@@ -180,25 +168,12 @@ class FolderRegistry(Registry):
             raise no_such_name(self, name)
         with self._alone(name):
             now = self._roles(name)
-            before, roles = now.roles.get(role), dict(now.roles)
-            again = roles.get("previous") if role == "champion" else None
-            if before is None or (role == "champion" and again is None):
-                raise BoucleError(
-                    "B623",
-                    f"{name} has no {role} to go back {'to' if before else 'from'}",
-                    where=self.address,
-                    why="it was promoted once at most",
-                    fix=f"boucle promote {name} VERSION --role {role}",
-                )
-            if again is None:
-                del roles[role]
-            else:
-                self.load(Reference(name, number=again))
-                roles |= {"champion": again, "previous": before}
-            change = Change(
-                at=_now(), verb="rollback", role=role, version=again, before=before, by=by or _user(), why=why
+            after = rolled_back(self, name, now.roles, role)
+            if role in after:
+                self.load(Reference(name, number=after[role]))
+            return self._change(
+                name, now, after, change_of("rollback", role, now.roles, after, by=by, why=why)
             )
-            return self._change(name, now, roles, change)
 
     def keep(self, name: str, last: int) -> list[int]:
         """Forget all but the `last` versions and those that play a role; returns what is gone.
@@ -323,15 +298,7 @@ class FolderRegistry(Registry):
         """Sign the roles of a name as they stand, whoever wrote them: for a person who has looked at them."""
         with self._alone(check_name(name)):
             now = self.unverified_roles(name)
-            change = Change(
-                at=_now(),
-                verb="sign",
-                role="",
-                version=None,
-                before=None,
-                by=by or _user(),
-                why="as they stood",
-            )
+            change = change_of("sign", "", {}, {}, by=by, why="as they stood")
             return self._change(name, now, now.roles, change)
 
     def unverified_roles(self, name: str) -> Roles:
@@ -432,10 +399,3 @@ def _unreadable(file: Path, why: str) -> BoucleError:
 
 def _now() -> str:
     return dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"

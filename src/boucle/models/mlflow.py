@@ -1,13 +1,14 @@
 """An MLflow server as the registry: our runs, versions and aliases appear there, models logged elsewhere load here.
 
-Spoken to by its REST API (2.0), so that nothing of MLflow is installed here. A role is an alias; the last changes are
-kept in the tag `boucle.history` of the registered model. When the server cannot be reached, what was last seen of it
+Spoken to by its REST API (2.0), so that nothing of MLflow is installed here. A role is an alias; the changes are
+kept in tags of the registered model. When the server cannot be reached, what was last seen of it
 is used, from a cache on disk, and that is said once.
 """
 
 import hashlib
 import logging
 import os
+import shutil
 import threading
 import time
 from collections.abc import Mapping
@@ -21,15 +22,24 @@ from boucle.errors import BoucleError, Unavailable
 from boucle.models.file import Column, ModelFile
 from boucle.models.folder import replace_file
 from boucle.models.foreign import mlflow_model
-from boucle.models.registry import Change, Reference, Registry, Roles, Version, check_name
+from boucle.models.mlflow_run import history_of, next_page, run_of
+from boucle.models.registry import (
+    Change,
+    Reference,
+    Registry,
+    Roles,
+    Version,
+    change_of,
+    check_name,
+    promoted,
+    rolled_back,
+)
 from boucle.models.signing import Unsigned
 
 __all__ = ["MlflowRegistry"]
 
 _LOG = logging.getLogger(__name__)
 _EXPERIMENT = "boucle"
-_TAG = 4_500
-"""Characters of a tag that every MLflow store takes."""
 _LOOK_AGAIN = 1.0
 """Seconds after which `generation` asks the server again, beside the path."""
 
@@ -109,7 +119,7 @@ class MlflowRegistry(Registry):
         )
         model = told.get("registered_model", {})
         aliases = {str(one["alias"]): int(one["version"]) for one in model.get("aliases", [])}
-        history = _history(model)
+        history = history_of(model.get("tags", []))
         # Aliases may be changed by anybody: the generation is of what they say, not of what we did.
         mark = hashlib.sha256(repr(sorted(aliases.items())).encode()).digest()
         roles = Roles(generation=int.from_bytes(mark[:6], "big"), roles=aliases, history=history)
@@ -186,32 +196,34 @@ class MlflowRegistry(Registry):
         why: str = "",
     ) -> Roles:
         """Set the alias; who was champion becomes `previous`."""
-        self.resolve(Reference(name, number=version))
+        self.load(Reference(name, number=version))
+        Reference.parse(f"{name}@{role}")
         now = self.roles(name)
-        before = now.roles.get(role)
-        if role == "champion" and before not in {None, version}:
-            self._alias(name, "previous", before)
-        self._alias(name, role, version)
-        if role == "champion" and now.roles.get("challenger") == version:
-            self._alias(name, "challenger", None)
-        return self._told(name, now, _change("promote", role, version, before, by, why, evidence))
+        after = promoted(now.roles, version, role)
+        change = change_of("promote", role, now.roles, after, by=by, why=why, evidence=evidence)
+        return self._change(name, now, after, change)
 
     def rollback(self, name: str, *, by: str = "", why: str = "", role: str = "champion") -> Roles:
         """The champion before this one again; B623 when there is none. Of a challenger: its trial ends."""
         now = self.roles(name)
-        before = now.roles.get(role)
-        again = now.roles.get("previous") if role == "champion" else None
-        if before is None or (role == "champion" and again is None):
-            fix = f"boucle promote {name} VERSION --role {role}"
-            raise BoucleError("B623", f"{name} has no {role} to go back to", where=self.address, fix=fix)
-        self._alias(name, role, again)
-        if again is not None:
-            self._alias(name, "previous", before)
-        return self._told(name, now, _change("rollback", role, again, before, by, why, None))
+        after = rolled_back(self, name, now.roles, role)
+        return self._change(name, now, after, change_of("rollback", role, now.roles, after, by=by, why=why))
+
+    def keep(self, name: str, last: int) -> list[int]:
+        """Delete our versions but the `last` and those with an alias; runs and artifacts stay (`mlflow gc`).
+
+        Versions that somebody else registered under the name are left alone.
+        """
+        known = [one for one in self.versions(name) if one.sha256]
+        played = set(self.roles(name).roles.values())
+        gone = [one.number for one in known[: -max(1, last)] if one.number not in played]
+        for number in gone:
+            self._api("DELETE", "model-versions/delete", name=name, version=str(number))
+            shutil.rmtree(self._cache / name / str(number), ignore_errors=True)
+        return gone
 
     def _run(self, model: ModelFile, files: Mapping[str, bytes]) -> dict[str, Any]:
         """A run with what the training record tells."""
-        told = msgspec.json.decode(files.get("record.json", b"{}"))
         found = self._api(
             "GET",
             "experiments/get-by-name",
@@ -226,25 +238,11 @@ class MlflowRegistry(Registry):
             run_name=model.manifest.name,
             start_time=_ms(),
         )["run"]
-        figures = told.get("metrics") or model.manifest.metrics
-        code = told.get("code", {}).get("commit", "")
-        tags = {
-            "boucle.sha256": model.manifest.sha256,
-            **({"mlflow.source.git.commit": code} if code else {}),
-        }
-        tags |= {f"boucle.data.{table}": one["digest"] for table, one in told.get("data", {}).items()}
-        self._api(
-            "POST",
-            "runs/log-batch",
-            run_id=run["info"]["run_id"],
-            params=[{"key": k, "value": str(v)} for k, v in told.get("parameters", {}).items()],
-            metrics=[
-                {"key": k, "value": float(v), "timestamp": _ms(), "step": 0}
-                for k, v in figures.items()
-                if isinstance(v, int | float)
-            ],
-            tags=[{"key": k.replace("/", "."), "value": v} for k, v in tags.items()],
-        )
+        told = run_of(model.manifest, files.get("record.json", b""))
+        for batch in told.batches():
+            self._api("POST", "runs/log-batch", run_id=run["info"]["run_id"], **batch)
+        if told.datasets:
+            self._api("POST", "runs/log-inputs", run_id=run["info"]["run_id"], datasets=told.datasets)
         return run
 
     def _artifacts(self, path: str) -> list[str]:
@@ -264,11 +262,14 @@ class MlflowRegistry(Registry):
         else:
             self._api("POST", "registered-models/alias", name=name, alias=alias, version=str(version))
 
-    def _told(self, name: str, before: Roles, change: Change) -> Roles:
-        history = (*before.history, change)
-        while len(text := msgspec.json.encode(history).decode()) > _TAG and history:
-            history = history[1:]
-        self._api("POST", "registered-models/set-tag", name=name, key="boucle.history", value=text)
+    def _change(self, name: str, now: Roles, after: Mapping[str, int], change: Change) -> Roles:
+        """Move the aliases, the champion last, and keep what was done in the tags of the registered model."""
+        differs = [role for role in {*now.roles, *after} if now.roles.get(role) != after.get(role)]
+        for role in sorted(differs, key=lambda one: one == "champion"):
+            self._alias(name, role, after.get(role))
+        told = self._api("GET", "registered-models/get", name=name).get("registered_model", {})
+        key, text = next_page(told.get("tags", []), change)
+        self._api("POST", "registered-models/set-tag", name=name, key=key, value=text)
         return self.roles(name)
 
     def _seen(self, what: str, ask: Any) -> dict[str, Any]:
@@ -355,14 +356,6 @@ def _version(told: Mapping[str, Any]) -> Version:
     )
 
 
-def _history(model: Mapping[str, Any]) -> tuple[Change, ...]:
-    text = next((one["value"] for one in model.get("tags", []) if one["key"] == "boucle.history"), "[]")
-    try:
-        return msgspec.json.decode(text, type=tuple[Change, ...])
-    except msgspec.DecodeError:
-        return ()  # a tag that somebody else wrote
-
-
 def _described(model: ModelFile, run: str) -> bytes:
     """`MLmodel`: what MLflow itself loads our model by."""
     manifest = model.manifest
@@ -387,20 +380,6 @@ def _described(model: ModelFile, run: str) -> bytes:
         "utc_time_created": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),
     }
     return yaml.safe_dump(told).encode()
-
-
-def _change(
-    verb: str,
-    role: str,
-    version: int | None,
-    before: int | None,
-    by: str,
-    why: str,
-    evidence: Mapping[str, Any] | None,
-) -> Change:
-    at = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
-    told = dict(evidence or {})
-    return Change(at=at, verb=verb, role=role, version=version, before=before, by=by, why=why, evidence=told)
 
 
 def _ms() -> int:

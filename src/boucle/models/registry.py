@@ -4,6 +4,8 @@ A reference names one: `press_health/3` is a version, `press_health@champion` wh
 product.yaml it is written `models:press_health@champion`, beside the path of a model folder.
 """
 
+import datetime as dt
+import getpass
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -16,7 +18,22 @@ from boucle.errors import BoucleError
 from boucle.models.file import Manifest, ModelFile
 from boucle.models.signing import Unsigned
 
-__all__ = ["SCHEME", "Change", "Reference", "Registry", "Roles", "Version", "open_model", "registry_of"]
+__all__ = [
+    "SCHEME",
+    "Change",
+    "Reference",
+    "Registry",
+    "Roles",
+    "Version",
+    "change_of",
+    "check_name",
+    "no_such_name",
+    "open_model",
+    "promoted",
+    "registry_of",
+    "rolled_back",
+    "user",
+]
 
 SCHEME = "models:"
 """What a model of a registry begins with where the path of a folder could stand too."""
@@ -78,7 +95,7 @@ class Change(Struct, frozen=True, kw_only=True):
 
     at: str
     verb: str
-    """`promote`, `rollback` or `retire`."""
+    """`promote`, `rollback`, or `sign`."""
     role: str
     version: int | None
     before: int | None
@@ -163,16 +180,15 @@ class Registry(ABC):
         by: str = "",
         why: str = "",
     ) -> Roles:
-        """Give a role to a version. Who was champion becomes `previous`."""
+        """Give a role to a version that can be loaded and verified. Who was champion becomes `previous`."""
 
     @abstractmethod
     def rollback(self, name: str, *, by: str = "", why: str = "", role: str = "champion") -> Roles:
         """The champion before this one is champion again; B623 when there was none."""
 
+    @abstractmethod
     def keep(self, name: str, last: int) -> list[int]:
-        """Forget all but the `last` versions and those with a role; a server keeps what its owner says."""
-        del name, last
-        return []
+        """Forget all but the `last` versions and those with a role; returns what is gone."""
 
     def resolve(self, reference: "str | Reference") -> Version:
         """The version a reference means now; B619 names what there is when there is none."""
@@ -202,6 +218,66 @@ class Registry(ABC):
     def manifest(self, reference: "str | Reference") -> Manifest:
         """What a version is."""
         return self.load(reference).manifest
+
+
+def promoted(roles: Mapping[str, int], version: int, role: str) -> dict[str, int]:
+    """The roles when a version was given one: who was champion is `previous`, and no longer its own challenger."""
+    after = {**roles, role: version}
+    if role == "champion":
+        before = roles.get(role)
+        if before is not None and before != version:
+            after["previous"] = before
+        if after.get("challenger") == version:
+            del after["challenger"]
+    return after
+
+
+def rolled_back(registry: Registry, name: str, roles: Mapping[str, int], role: str) -> dict[str, int]:
+    """The roles when the champion before is champion again, or the trial of a challenger ended; B623 when none is."""
+    before = roles.get(role)
+    again = roles.get("previous") if role == "champion" else None
+    if before is None or (role == "champion" and again is None):
+        raise BoucleError(
+            "B623",
+            f"{name} has no {role} to go back {'to' if before else 'from'}",
+            where=registry.address,
+            why="it was promoted once at most",
+            fix=f"boucle promote {name} VERSION --role {role}",
+        )
+    if again is None:
+        return {one: number for one, number in roles.items() if one != role}
+    return {**roles, "champion": again, "previous": before}
+
+
+def change_of(
+    verb: str,
+    role: str,
+    now: Mapping[str, int],
+    after: Mapping[str, int],
+    *,
+    by: str = "",
+    why: str = "",
+    evidence: Mapping[str, Any] | None = None,
+) -> Change:
+    """A line of the history, of this moment and by this user when nobody else is named."""
+    return Change(
+        at=dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds"),
+        verb=verb,
+        role=role,
+        version=after.get(role),
+        before=now.get(role),
+        by=by or user(),
+        why=why,
+        evidence=dict(evidence or {}),
+    )
+
+
+def user() -> str:
+    """Who is at work, as the system calls them."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
 
 
 def check_name(name: str) -> str:
