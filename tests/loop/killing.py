@@ -23,7 +23,7 @@ from msgspec import Struct
 from boucle.bus.log import EventLog
 from boucle.lake.sql import Sql
 from boucle.ports import WIRE
-from tests.loop.killed_product.victim import MOMENTS, Ended, Life
+from tests.loop.killed_product.victim import HERE, MOMENTS, Ended, Life
 
 __all__ = ["TABLES", "Difference", "Killer", "Recorded", "Round", "compare", "read_tables", "record"]
 
@@ -115,10 +115,10 @@ def _utc(seconds: int) -> str:
 
 
 class Killer:
-    """The process that forks the victims."""
+    """The process that forks the victims; `modules` are imported once, before the first."""
 
-    def __init__(self) -> None:
-        words = [sys.executable, "-m", "tests.loop.killed_product.victim"]
+    def __init__(self, *modules: str) -> None:
+        words = [sys.executable, "-m", "tests.loop.killed_product.victim", *modules]
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True)
 
@@ -200,12 +200,15 @@ class Round:
         moments: list[str] | None = None,
         keeper: float = 0.0,
         longest: float = 0.8,
+        product: Path = HERE,
     ) -> None:
         self.folder, self.recorded, self.kills = folder, recorded, kills
         self.ended: list[Ended] = []
-        self._killer, self._keeper, self._longest = killer, keeper, longest
+        self._killer, self._keeper, self._longest, self._product = killer, keeper, longest, str(product)
         self._chance = random.Random(seed)
-        self._moments = list(MOMENTS) if moments is None else moments
+        self._moments = (
+            [one for one in MOMENTS if not one.startswith("score")] if moments is None else moments
+        )
 
     @property
     def by_moment(self) -> Counter[str]:
@@ -226,6 +229,7 @@ class Round:
         return Life(
             str(self.folder),
             str(self.recorded.file),
+            self._product,
             upto=max(1, share),
             after=longest if moment else chance.uniform(0.02, longest),
             moment=moment,
@@ -245,6 +249,6 @@ class Round:
 
     def last(self) -> Ended:
         """One life that nobody disturbs."""
-        ended = self._killer.live(Life(str(self.folder), str(self.recorded.file)))
+        ended = self._killer.live(Life(str(self.folder), str(self.recorded.file), self._product))
         self.ended.append(ended)
         return ended

@@ -238,7 +238,7 @@ class LakeWriter:
         if not ready:
             return Behind(0, 0.0)
         oldest = next(self._slice(feed, start, feed.log.durable()), None)
-        if oldest is None:
-            return Behind(ready, float("nan"))
+        if oldest is None or feed.table.time not in oldest.rows.schema.names:
+            return Behind(ready, float("nan"))  # rows without event time have no age
         at = oldest.rows.column(feed.table.time)[0].cast(pa.timestamp("ns", tz="UTC")).value
         return Behind(ready, max(0.0, (self._clock.now() - at) / SECOND))

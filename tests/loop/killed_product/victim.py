@@ -1,17 +1,19 @@
-"""Processes that are killed: `python -m tests.loop.killed_product.victim`, told what to do on standard input.
+"""Processes that are killed: `… victim [MODULE …]`, told what to do on standard input.
 
-The parent has imported everything and started no thread; it forks one child for each life it is told of,
-one JSON object a line, and answers each with how that life ended.
+The parent has imported everything (the modules named too) and started no thread; it forks one child for each
+life it is told of, one JSON object a line, and answers each with how that life ended.
 """
 
 import functools
 import gc
+import importlib
 import json
 import os
 import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,8 @@ from boucle.loop.tables import Tables
 from boucle.product.project import load_project
 from boucle.quality.ledger import Ledger
 from boucle.quality.quarantine import Quarantine
+from boucle.serve.score import Score
+from boucle.serve.switches import Switches
 
 __all__ = ["MOMENTS", "Ended", "Life"]
 
@@ -48,6 +52,8 @@ class Life(Struct, frozen=True):
 
     folder: str
     input: str
+    """What `{input}` of the product's addresses is."""
+    product: str = str(HERE)
     upto: int | None = None
     after: float | None = None
     """Killed this many seconds after the fork, at the latest."""
@@ -203,6 +209,9 @@ MOMENTS: dict[str, tuple[Hook, int]] = {
     "restart: before catching up": (_before(Loop, "_catch_up"), 1),
     "restart: while catching up": (_after(Loop, "_work"), 3),
     "restart: caught up": (_after(Loop, "_catch_up"), 1),
+    "score: before a switch": (_before(Switches, "switch"), 2),
+    "score: switch recorded": (_after(Switches, "switch"), 2),
+    "score: Block scored": (_after(Score, "step"), 30),
 }
 """Moment → how it is met, and how many of its passes a life may survive at most."""
 
@@ -258,12 +267,14 @@ def live(life: Life) -> Ended:
         "run.checkpoint_every": "100ms",
         "run.queue_blocks": 64,
     }
-    plan = build_plan(load_project(HERE, None, settings))
-    spec = plan.project.loop.sources["readings"]
+    project = load_project(Path(life.product), None, settings)
     clock = SystemClock()
-    source = Paced(parse_address(f"file://{life.input}", "source"), "readings", clock=clock, **spec.with_)
-    source.upto, source.pause = life.upto, life.pause
-    loop = Loop(plan, clock, sources={"readings": source}, folder=Path(life.folder))
+    sources: dict[str, Paced] = {}
+    for name, spec in project.loop.sources.items():
+        address = parse_address(project.settings.fill(spec.from_), "source")
+        source = sources[name] = Paced(address, name, clock=clock, **spec.with_)
+        source.upto, source.pause = life.upto, life.pause
+    loop = Loop(build_plan(project), clock, sources=sources, folder=Path(life.folder))
     # Its state is small: so that segments end, wear out and are cleared all the same.
     loop.checkpoints.store._segment_bytes, loop.checkpoints.store._slack_bytes = 400, 0
     if not life.keeper:
@@ -279,16 +290,17 @@ def live(life: Life) -> Ended:
         told = {"keeper": loop.tables._keeper._process.pid}
         os.write(_Child.pipe, msgspec.json.encode(told) + b"\n")
     # A life that is to be killed never ends in order, whatever it has done.
-    while loop.failure is None and (life.after is not None or source.state() != "finished"):
+    while loop.failure is None and (
+        life.after is not None or any(one.state() != "finished" for one in sources.values())
+    ):
         time.sleep(0.01)
     if loop.failure is None:
         loop.drain(30)
     loop.stop()
-    counted = loop.intakes["readings"].counted()
-    told = {
-        "in": counted.received, "stored": counted.stored, "late": counted.late, "shed": counted.shed,
-        "duplicate": counted.duplicate, "quarantined": counted.quarantined, "pending": counted.pending,
-    }  # fmt: skip
+    counted = [intake.counted() for intake in loop.intakes.values()]
+    words = ("stored", "late", "shed", "duplicate", "quarantined", "pending")
+    told = {word: sum(getattr(one, word) for one in counted) for word in words}
+    told["in"] = sum(one.received for one in counted)
     failure = "" if loop.failure is None else repr(loop.failure)
     failure = failure or "; ".join(loop.tables.failures.values())
     return Ended("", 0, told=told, failure=failure)
@@ -302,6 +314,9 @@ def child(life: Life, pipe: int) -> None:
         _arm(life)
         os.write(pipe, msgspec.json.encode(live(life)) + b"\n")
         status = 0
+    except BaseException:
+        traceback.print_exc()
+        raise
     finally:
         sys.stderr.flush()
         os._exit(status)
@@ -382,6 +397,8 @@ class _Watch:
 
 def main() -> None:
     """One life a line, until standard input ends."""
+    for name in sys.argv[1:]:
+        importlib.import_module(name)
     gc.freeze()
     for line in sys.stdin:
         ended = _Watch(msgspec.json.decode(line, type=Life)).see()
