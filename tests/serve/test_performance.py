@@ -162,7 +162,8 @@ def test_every_row_is_accounted_for() -> None:
     assert counts["predictions"] == 6
     assert (counts["unscored"], counts["twice"], counts["unlabelled"], counts["waiting"]) == (3, 1, 1, 0)
     assert (counts["labels"], counts["refused"], counts["matched"]) == (6, 3, 1)
-    assert counts["unmatched"] + counts["early"] == 2  # one of a row without a score, one that came too late
+    # one of a row without a score, one that came after its prediction was forgotten
+    assert counts["unknown"] + counts["early"] == 2
     assert value(rows, "unscored", 0, complete=True) == 3
 
 

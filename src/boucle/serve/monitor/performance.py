@@ -1,6 +1,8 @@
 """Scores and the labels that come later, joined by event id: what a model does, per window of its predictions."""
 
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -15,7 +17,9 @@ from boucle.clock import SECOND, Nanos
 from boucle.errors import BoucleError
 from boucle.ports import Traced
 from boucle.product.duration import seconds
+from boucle.serve.alerts import Tell
 from boucle.serve.monitor.figures import Figure, calibration, estimated, measured
+from boucle.serve.monitor.past import Past
 from boucle.serve.monitor.tally import Binary, Bins, Errors, Tally
 from boucle.serve.monitor.usual import Usual
 from boucle.serve.monitor.waiting import Waiting
@@ -25,7 +29,7 @@ from boucle.stream.sequence import Ready, Sequencer, state_of
 
 __all__ = ["Performance"]
 
-_VERSION = 1
+_VERSION = 2
 _NEVER: Nanos = 2**63 - 1
 _LEAST_LABELS = 30
 """Of either class, before scores are taken for chances."""
@@ -45,8 +49,11 @@ class _Counted(Struct, array_like=True):
     same: int = 0
     corrected: int = 0
     matched: int = 0
-    unmatched: int = 0
+    too_late: int = 0
     unlabelled: int = 0
+    unknown: int = 0
+    matched_late: int = 0
+    """Of the matched: found among the predictions on disk."""
 
 
 class Performance:
@@ -57,6 +64,11 @@ class Performance:
     time are told whenever the watermark passes a multiple of `every` and their counts have changed, with the
     `revision`. With `absent: negative` a prediction that found no label within `wait` was negative (a payment
     nobody complained of). `version` and `group` name columns of the predictions.
+
+    With `upto`, longer than `wait`, predictions are kept on disk beside the checkpoints once they have waited in
+    memory: a label that comes within `upto` is joined to its prediction there (the newest one of its id), the window
+    of that prediction is told anew, with the next `revision`, and stays `complete`. Memory: rows of `wait`, counts of
+    the windows of `upto`, at most 65 536 rows on their way to disk.
 
     Output: at, window_start (ns), version, group, figure, value, error (standard error by sampling), low, high
     (what is usual; null while that is not known), unusual, estimated, complete (no label can come any more),
@@ -75,6 +87,7 @@ class Performance:
         label: str,
         window: str | float,
         wait: str | float,
+        upto: str | float | None = None,
         every: str | float | None = None,
         kind: Literal["binary", "regression"] = "binary",
         threshold: float = 0.5,
@@ -103,20 +116,29 @@ class Performance:
         self._ids = tuple(*id.items()) if isinstance(id, Mapping) else (id, id)
         self._score, self._label, self._version, self._group = score, label, version, group
         self._window, self._wait = _nanos(stream, "window", window), _nanos(stream, "wait", wait)
+        self._upto = self._wait if upto is None else _nanos(stream, "upto", upto)
+        if self._upto < self._wait:
+            raise BoucleError("B750", f"{stream}: upto {upto}, wait {wait}", fix="upto is wait or longer")
         self._every = self._window if every is None else _nanos(stream, "every", every)
         self._binary, self._negative = kind == "binary", absent == "negative" and kind == "binary"
         self._bins = Bins(threshold if self._binary else 0.5)
         self._room = {"history": history, "sigmas": sigmas, "effect": effect}
         self._sequencer = Sequencer(self._names, time=time, idle=None if idle is None else seconds(idle))
         self._waiting = Waiting()
+        self._past = Past()
         self._early: dict[Any, tuple[Nanos, float]] = {}
         """Labels whose prediction has not come: the order of both within an instant does not matter."""
-        self._keys: list[_Key] = []
+        self._keys: dict[int, _Key] = {}
+        self._next_place = 0
         self._place: dict[_Key, int] = {}
         self._tallies: dict[int, Tally] = {}
         self._unscored: dict[int, int] = {}
         self._revision: dict[int, int] = {}
         self._changed: set[int] = set()
+        self._closed: dict[int, tuple[bytes, int, int]] = {}
+        """Windows that are complete and that a label may still change: counts (packed), unscored, revision."""
+        self._again: dict[int, Any] = {}
+        """Of those, the ones that changed: their counts as they were settled."""
         self._settled: dict[str, Binary] = {}
         """Per version: all complete windows together, from which scores are calibrated."""
         self._usual: dict[tuple[str, str, str], Usual] = {}
@@ -151,14 +173,26 @@ class Performance:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Predictions = unscored + twice + taken; labels = refused + same + corrected + matched + unmatched + early.
+        """Predictions = unscored + twice + taken.
 
-        `taken` rows are waiting, unlabelled (forgotten without a label) or labelled.
+        Labels = refused + same + corrected + matched + too_late + unknown + early. `taken` rows are waiting, unlabelled (no label within `wait`, nor later) or labelled. `same` labels say again
+        what was known, `early` ones wait for their prediction, `matched_late` are those of the matched that were found
+        on disk, where `kept` rows lie.
         """
         return msgspec.structs.asdict(self._counted) | {
             "waiting": len(self._waiting),
             "early": len(self._early),
+            "kept": len(self._past),
         }
+
+    def attach(self, folder: Path, tell: Tell) -> None:
+        """Keep predictions that may still get a label in `folder`. Before `restore`."""
+        del tell
+        if self._upto > self._wait:
+            self._past.open(folder / "past")
+
+    def live(self) -> None:
+        """Nothing is followed outside of the streams."""
 
     def step(self, block: Block) -> Sequence[Block]:
         """Take a Block of either input; give the figures of the ticks its watermark passed."""
@@ -263,8 +297,9 @@ class Performance:
     def _at(self, key: _Key) -> int:
         place = self._place.get(key)
         if place is None:
-            place = self._place[key] = len(self._keys)
-            self._keys.append(key)
+            place = self._place[key] = self._next_place
+            self._next_place += 1
+            self._keys[place] = key
             self._tallies[place] = Binary.empty(self._bins.count) if self._binary else Errors()
             self._revision[place] = 0
             self._due = min(self._due, self._when(place))
@@ -281,7 +316,12 @@ class Performance:
         self._counted.refused += int((~usable).sum())
         ids, labels, at = ids[usable].tolist(), labels[usable], at[usable]
         where = self._waiting.find(ids)
-        for index in np.flatnonzero(where < 0).tolist():
+        absent = where < 0
+        if len(self._past) and absent.any():
+            absent[absent] = ~self._late(
+                [ids[index] for index in np.flatnonzero(absent)], at[absent], labels[absent]
+            )
+        for index in np.flatnonzero(absent).tolist():
             self._counted.same += ids[index] in self._early
             self._early[ids[index]] = (int(at[index]), float(labels[index]))
         here = np.flatnonzero(where >= 0)
@@ -291,10 +331,10 @@ class Performance:
             self._match(where[some], at[some], labels[some])
 
     def _match(self, where: NDArray[np.int64], at: NDArray[np.int64], labels: NDArray[np.float64]) -> None:
-        """Labels of the predictions at these places; one after `wait` is refused, whenever it is looked at."""
+        """Labels of the predictions at these places; one after `upto` is refused, whenever it is looked at."""
         rows = self._waiting.rows
-        in_time = at <= rows["at"][where] + self._wait
-        self._counted.unmatched += int((~in_time).sum())
+        in_time = at <= rows["at"][where] + self._upto
+        self._counted.too_late += int((~in_time).sum())
         where, labels = where[in_time], labels[in_time]
         before, scores, places = rows["label"][where], rows["score"][where], rows["tally"][where]
         first, same = np.isnan(before), before == labels
@@ -304,6 +344,48 @@ class Performance:
         self._count(places, scores, before, ~first & ~same, -1)
         self._count(places, scores, labels, ~same, 1)
         rows["label"][where] = labels
+
+    def _late(
+        self, ids: Sequence[Any], at: NDArray[np.int64], labels: NDArray[np.float64]
+    ) -> NDArray[np.bool_]:
+        """Labels of predictions that have waited in vain; says which were found, in time or not."""
+        keys = self._past.keys(ids)
+        found = np.zeros(len(keys), bool)
+        # A correction follows the label it corrects: one round for each time an id is there.
+        for some in _rounds(keys):
+            known, rows = self._past.find(keys[some])
+            found[some] = known
+            self._match_late(keys[some][known], rows[:, known], at[some][known], labels[some][known])
+        return found
+
+    def _match_late(self, keys: Any, rows: Any, at: NDArray[np.int64], labels: NDArray[np.float64]) -> None:
+        predicted, scores, places, before = self._past.columns(rows)
+        in_time = at <= predicted + self._upto
+        self._counted.too_late += int((~in_time).sum())
+        keys, predicted, scores, places = keys[in_time], predicted[in_time], scores[in_time], places[in_time]
+        labels, before = labels[in_time], before[in_time]
+        first, same = np.isnan(before), before == labels
+        self._counted.matched += int(first.sum())
+        self._counted.matched_late += int(first.sum())
+        self._counted.unlabelled -= int(first.sum())
+        self._counted.same += int(same.sum())
+        self._counted.corrected += int((~first & ~same).sum())
+        assumed = np.where(first & self._negative, 0.0, before)
+        moved = assumed != labels
+        for place in np.unique(places[moved]).tolist():
+            self._reopen(place)
+        self._count(places, scores, assumed, moved & ~np.isnan(assumed), -1)
+        self._count(places, scores, labels, moved, 1)
+        self._past.put(keys[~same], predicted[~same], scores[~same], places[~same], labels[~same])
+
+    def _reopen(self, place: int) -> None:
+        """The counts of a window that was complete, to be changed and told anew."""
+        packed = self._closed.pop(place, None)
+        if packed is not None:
+            told, self._unscored[place], self._revision[place] = packed
+            saved = msgspec.msgpack.decode(zlib.decompress(told))
+            self._tallies[place] = Binary.load(saved) if self._binary else Errors.load(saved)
+            self._again[place] = saved
 
     def _count(
         self, places: Any, scores: Any, labels: NDArray[np.float64], which: NDArray[np.bool_], sign: int
@@ -325,7 +407,7 @@ class Performance:
             if start + self._window > tick:
                 continue  # it is still being filled
             complete = start + self._window + self._wait <= tick
-            if place in self._changed or complete:
+            if place in self._changed or (complete and place not in self._again):
                 self._changed.discard(place)
                 self._revision[place] += 1
                 given += self._figures(tick, place, complete=complete)
@@ -335,15 +417,27 @@ class Performance:
         return given
 
     def _forget(self, tick: Nanos) -> None:
-        gone = self._waiting.forget(tick - self._wait)
+        gone, ids = self._waiting.forget(tick - self._wait)
         unknown = np.isnan(gone["label"])
         if self._negative:
             self._count(gone["tally"], gone["score"], np.zeros(len(gone)), unknown, 1)
         self._counted.unlabelled += int(unknown.sum())
+        if self._upto > self._wait:
+            self._keep(gone, ids, tick)
         early = [one for one, (at, _) in self._early.items() if at < tick - self._wait]
         for one in early:
             del self._early[one]
-        self._counted.unmatched += len(early)
+        self._counted.unknown += len(early)
+
+    def _keep(self, gone: Any, ids: list[Any], tick: Nanos) -> None:
+        """On disk what a label may still be about, and no longer what none can be about any more."""
+        named = np.array([one is not None for one in ids], bool)
+        if named.any():
+            kept = (np.ascontiguousarray(gone[name][named]) for name in ("at", "score", "tally", "label"))
+            self._past.put(self._past.keys([one for one in ids if one is not None]), *kept)
+        self._past.forget(tick - self._upto)
+        for place in [one for one in self._closed if self._keys[one][0] + self._window + self._upto <= tick]:
+            del self._closed[place], self._keys[place]
 
     def _figures(self, tick: Nanos, place: int, *, complete: bool) -> list[dict[str, Any]]:
         start, version, group = self._keys[place]
@@ -380,7 +474,7 @@ class Performance:
                         "revision": self._revision[place],
                     }
                 )
-                if complete:
+                if complete and place not in self._again:
                     usual.learn(figure)
         return rows
 
@@ -391,12 +485,20 @@ class Performance:
         return self._usual[key]
 
     def _close(self, place: int) -> None:
+        """A window that is complete: its counts settle, in the place of what they were before."""
         tally = self._tallies.pop(place)
-        key = self._keys[place]
-        del self._place[key], self._revision[place]
-        self._unscored.pop(place, None)
+        key, unscored, revision = self._keys[place], self._unscored.pop(place, 0), self._revision.pop(place)
+        self._place.pop(key, None)
+        saved, before = tally.save(), self._again.pop(place, None)
         if isinstance(tally, Binary):
-            self._settled.setdefault(key[1], Binary.empty(self._bins.count)).add(tally)
+            settled = self._settled.setdefault(key[1], Binary.empty(self._bins.count))
+            settled.add(tally)
+            if before is not None:
+                settled.add(Binary.load(before), -1)
+        if self._upto > self._wait:
+            self._closed[place] = (zlib.compress(msgspec.msgpack.encode(saved)), unscored, revision)
+        else:
+            del self._keys[place]
 
     def snapshot(self) -> bytes:
         """Rows whose turn has not come, predictions that wait, counts of open windows, what is usual."""
@@ -410,12 +512,15 @@ class Performance:
             self._tick,
             self._zone,
             self._counted,
+            self._past.save(),
+            [(place, self._keys[place], *one) for place, one in self._closed.items()],
+            list(self._again.items()),
         )  # fmt: skip
         told = (
             _VERSION,
             self._told,
             self._sequencer.snapshot(),
-            len(self._keys),
+            self._next_place,
             msgspec.msgpack.encode(own),
         )
         return msgspec.msgpack.encode(told)
@@ -423,12 +528,17 @@ class Performance:
     def restore(self, state: bytes) -> None:
         """Continue from a snapshot; B602 when another version of it wrote it."""
         kind = tuple[int, int, bytes, int, bytes]
-        _, self._told, sequencer, keys, own = state_of(kind, state, _VERSION, self._stream)
+        _, self._told, sequencer, self._next_place, own = state_of(kind, state, _VERSION, self._stream)
         self._sequencer.restore(sequencer)
-        waiting, early, open_, settled, usual, self._tick, self._zone, counted = msgspec.msgpack.decode(own)
+        waiting, early, open_, settled, usual, self._tick, self._zone, counted, past, closed, again = (
+            msgspec.msgpack.decode(own)
+        )
         self._waiting.load(waiting)
+        self._past.load(past)
+        self._closed = {place: (told, unscored, revision) for place, _, told, unscored, revision in closed}
+        self._again = dict(again)
         self._early = {one: (at, label) for one, (at, label) in early}
-        self._keys = [(0, "", "")] * keys
+        self._keys = {place: tuple(key) for place, key, *_ in closed}
         for place, key, saved, unscored, revision, changed in open_:
             self._keys[place] = tuple(key)
             self._place[tuple(key)] = place
@@ -481,6 +591,16 @@ def _upto(at: Nanos, every: Nanos) -> Nanos:
 def _after(at: Nanos, every: Nanos) -> Nanos:
     """The first multiple after `at`."""
     return (at // every + 1) * every
+
+
+def _rounds(keys: NDArray[np.uint64]) -> Iterator[NDArray[np.int64]]:
+    """Indices in their order such that no key is twice in a round, and earlier ones come in earlier rounds."""
+    order = np.argsort(keys, kind="stable")
+    begins = np.flatnonzero(np.concatenate([[True], np.diff(keys[order]) != 0]))
+    nth = np.empty(len(keys), np.int64)
+    nth[order] = np.arange(len(keys)) - np.repeat(begins, np.diff([*begins, len(keys)]))
+    for turn in range(int(nth.max()) + 1):
+        yield np.flatnonzero(nth == turn)
 
 
 def _numbers(rows: pa.RecordBatch, name: str) -> NDArray[np.float64]:

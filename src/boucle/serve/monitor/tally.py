@@ -62,12 +62,12 @@ class Binary(Struct):
         off = np.rint(scores * _STEP).astype(np.int64) - truth.astype(np.int64) * _STEP
         self.brier += sign * int((off * off).sum())
 
-    def add(self, other: "Binary") -> None:
-        """Both together."""
-        self.scored += other.scored
-        self.labelled += other.labelled
-        self.positive += other.positive
-        self.brier += other.brier
+    def add(self, other: "Binary", sign: int = 1) -> None:
+        """Both together; with sign -1 the other is taken out."""
+        self.scored += sign * other.scored
+        self.labelled += sign * other.labelled
+        self.positive += sign * other.positive
+        self.brier += sign * other.brier
 
     @property
     def rows(self) -> int:

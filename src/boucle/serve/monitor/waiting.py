@@ -63,16 +63,16 @@ class Waiting:
         get, gone = self._slot.get, self._gone
         return np.fromiter((get(one, gone - 1) - gone for one in ids), np.int64, len(ids))
 
-    def forget(self, before: Nanos) -> Any:
-        """The rows older than `before`, which no longer wait."""
+    def forget(self, before: Nanos) -> tuple[Any, list[Any]]:
+        """The rows older than `before`, which no longer wait, and their ids."""
         count = int(np.searchsorted(self.rows["at"], before))
-        out = self.rows[:count].copy()
-        for one in self._ids[:count]:
+        out, ids = self.rows[:count].copy(), self._ids[:count]
+        for one in ids:
             del self._slot[one]
         del self._ids[:count]
         self._gone += count
         self._first += count
-        return out
+        return out, ids
 
     def save(self) -> bytes:
         return msgpack.encode((self._ids, self.rows.tobytes()))
