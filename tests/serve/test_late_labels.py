@@ -61,7 +61,7 @@ def balanced(counts: dict[str, int]) -> bool:
 
 
 def test_a_month_late_the_figures_are_those_of_patience(tmp_path: Path) -> None:
-    predictions, labels = month(20, 60)
+    predictions, labels = month(12, 40)
     step = monitor(window="1d", wait="2d", upto="40d")
     step.attach(tmp_path, quiet)
     rows = play(step, predictions, labels)
@@ -115,7 +115,7 @@ def test_a_fraud_that_is_told_a_month_later_was_no_negative() -> None:
     assert [(row["value"], row["labelled"]) for row in told if row["complete"]] == [(0.0, 4), (0.25, 4)]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(cuts=st.lists(st.integers(0, 24 * 50), max_size=6), crash=st.booleans(), full=st.sampled_from([3, 50]))
 def test_cut_and_crash_change_nothing(
     tmp_path_factory: pytest.TempPathFactory, cuts: list[int], crash: bool, full: int

@@ -175,9 +175,9 @@ class Performance:
     def counts(self) -> dict[str, int]:
         """Predictions = unscored + twice + taken.
 
-        Labels = refused + same + corrected + matched + too_late + unknown + early. `taken` rows are waiting, unlabelled (no label within `wait`, nor later) or labelled. `same` labels say again
-        what was known, `early` ones wait for their prediction, `matched_late` are those of the matched that were found
-        on disk, where `kept` rows lie.
+        Labels = refused + same + corrected + matched + too_late + unknown + early. `taken` rows are waiting, unlabelled
+        (no label within `wait`, nor later) or labelled. `same` labels say again what was known, `early` ones wait for
+        their prediction, `matched_late` are those of the matched that were found on disk, where `kept` rows lie.
         """
         return msgspec.structs.asdict(self._counted) | {
             "waiting": len(self._waiting),
