@@ -81,7 +81,7 @@ def test_another_load_moves_pressure_current_and_mesh() -> None:
             for band in (4, 5):
                 row[f"{axis}_band_{band}"] *= 0.88**2
 
-    assert told(seconds(50, change)) == [NOTHING, ("operation", "", "machine"), NOTHING]
+    assert told(seconds(50, change)) == [NOTHING, ("operation", "new_regime", "machine"), NOTHING]
 
 
 def test_another_machine_declares_how_it_follows_the_load() -> None:

@@ -100,9 +100,9 @@ def test_another_speed_is_no_fault() -> None:
     rows = verdicts(None, *changes, seconds=70)
     assert seen(rows, "press-1") == [
         ("none", "", "press-1"),
-        ("operation", "", "press-1"),
+        ("operation", "new_regime", "press-1"),
         ("none", "", "press-1"),
-        ("operation", "", "press-1"),
+        ("operation", "known_point", "press-1"),
         ("none", "", "press-1"),
     ]
 

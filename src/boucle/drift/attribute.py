@@ -10,11 +10,12 @@ from msgspec import Struct
 
 from boucle.block import Block, as_dicts, as_rows
 from boucle.clock import SECOND
+from boucle.drift.course import Course
 from boucle.drift.evidence import Evidence
-from boucle.drift.judge import Course, Judge
+from boucle.drift.judge import Judge
 from boucle.drift.reading import BANDS, SLOW, Reading
 from boucle.drift.sentences import say
-from boucle.drift.slow import LOAD
+from boucle.drift.shares import UNKNOWN, declared
 from boucle.edge.zone import GROUP_2_RIGID, check_zones, zone
 from boucle.errors import BoucleError
 from boucle.ports import From, Traced
@@ -49,7 +50,8 @@ VERDICT = pa.schema(
         pa.field("evidence", pa.string(), nullable=False),
     ]
 )
-"""`family` is none, machine, sensor, operation or unknown; `cause` is empty but for machine and sensor;
+"""`family` is none, machine, sensor, operation or unknown; `cause` is empty for none and unknown, and says for
+operation why levels cannot be compared (new_regime, known_point, calibrated, hall);
 `subject` is the machine, or machine/sensor (machine/all: every axis of the accelerometer), and `sensor` its
 second half (`machine` when there is none), by which the table is partitioned; `onset` is
 when the evidence began, null for none; `evidence` is JSON."""
@@ -75,8 +77,8 @@ class Attribute:
     before a sensor's. A slow value that moves is held against the values that would have to follow it
     (`boucle.drift.slow`): contradicted it is a sensor's fault, and where no witness can tell it is `unknown`.
 
-    `load_shares` says how pressure, current and gear mesh follow the load (relative change per unit of load); as it is
-    for the press of `boucle.testing`, and another machine declares its own.
+    How pressure, current and gear mesh follow the load is learned whenever the load changes; who knows it beforehand
+    may say so in `load_shares` (relative change per unit of load), and smaller drifts are told apart from the start.
 
     Rows with `machine`, `sensor` and `at` but no `speed` are calibrations: the verdict about that sensor ends, and
     what is normal is learned again, unless the machine itself is worn.
@@ -93,7 +95,7 @@ class Attribute:
         axes: Sequence[str] = ("x", "y", "z"),
         prefix: str = "vib_",
         zones: Sequence[float] = GROUP_2_RIGID,
-        load_shares: Mapping[str, float] = LOAD,
+        load_shares: Mapping[str, float] | None = None,
     ) -> None:
         if baseline < 6 or min(hold, clear, thermal) < 1:
             raise BoucleError(
@@ -102,13 +104,16 @@ class Attribute:
                 fix="baseline: 6 or more seconds, the others 1 or more",
             )
         self._stream = stream
-        if set(load_shares) != set(LOAD) or not all(share > 0 for share in load_shares.values()):
+        if load_shares is not None and (
+            set(load_shares) != set(UNKNOWN) or not all(share > 0 for share in load_shares.values())
+        ):
             raise BoucleError(
                 "B691",
                 f"{stream}: load_shares {dict(load_shares)} does not say how each witness follows the load",
-                fix=f"give {', '.join(LOAD)}, each the relative change per unit of load, above 0",
+                fix=f"give {', '.join(UNKNOWN)}, each the relative change per unit of load, above 0; or none at all",
             )
-        self._judge = Judge(baseline, hold, clear, thermal, dict(load_shares))
+        shares = UNKNOWN if load_shares is None else declared(load_shares)
+        self._judge = Judge(baseline, hold, clear, thermal, dict(shares))
         self._axes, self._prefix = tuple(axes), prefix
         self._zones = check_zones(zones)
         self._courses: dict[str, Course] = {}
@@ -195,35 +200,34 @@ class Attribute:
         numbers = evidence.numbers(self._axes) if evidence is not None else {}
         standing = course.verdict
         if standing is None:
-            kind = "learning" if evidence is None and family == "none" else family
-            if family == "operation" and self._judge.follows_hall(course):
-                kind = "hall"
+            cause = self._judge.operation(course) if family == "operation" else ""
+            kind = "learning" if evidence is None and family == "none" else cause or family
             alone = course.alone if family == "unknown" else ""
             says = say(kind, machine, alone=alone)
             told = {
-                "cause": "",
+                "cause": cause,
                 "subject": f"{machine}/{alone}" if alone else machine,
                 "confidence": self._calm(course, evidence, family),
                 "onset": None if family == "none" else course.onset,
             }
         else:
-            cause = standing.hypothesis
-            sensor = cause.sensor if cause.axis is None else self._prefix + self._axes[cause.axis]
-            every = cause.family == "sensor" and not sensor
-            others = [name for name in cause.candidates if name != sensor]
-            says = say(cause.cause, machine, sensor=sensor, size=cause.size, every=every, others=others)
+            fault = standing.hypothesis
+            sensor = fault.sensor if fault.axis is None else self._prefix + self._axes[fault.axis]
+            every = fault.family == "sensor" and not sensor
+            others = [name for name in fault.candidates if name != sensor]
+            says = say(fault.cause, machine, sensor=sensor, size=fault.size, every=every, others=others)
             told = {
-                "cause": cause.cause,
-                "subject": machine if cause.family == "machine" else f"{machine}/{sensor or 'all'}",
+                "cause": fault.cause,
+                "subject": machine if fault.family == "machine" else f"{machine}/{sensor or 'all'}",
                 "confidence": self._judge.confidence(standing),
                 "onset": standing.onset,
             }
-            if cause.family == "sensor":
+            if fault.family == "sensor":
                 if sensor in course.calibrated:
                     numbers["calibrated_days_ago"] = round((at - course.calibrated[sensor]) / DAY, 2)
-                numbers["candidates"] = list(cause.candidates or (sensor or "all",))
-            numbers |= {"held_s": standing.held, "strength": round(cause.strength, 2)}
-            numbers |= {"size": round(cause.size, 4) if math.isfinite(cause.size) else None}
+                numbers["candidates"] = list(fault.candidates or (sensor or "all",))
+            numbers |= {"held_s": standing.held, "strength": round(fault.strength, 2)}
+            numbers |= {"size": round(fault.size, 4) if math.isfinite(fault.size) else None}
         if course.pending:
             numbers["pending"] = [
                 {

@@ -179,4 +179,8 @@ def _middle(values: Wide) -> Wide:
 def _rounded(values: Wide, digits: int = 3) -> Any:
     """As lists, None where nothing was measured."""
     told, known = np.round(values, digits), np.isfinite(values)
-    return told.tolist() if known.all() else np.where(known, told, None).tolist()
+    if known.all():
+        return told.tolist()
+    shown = told.astype(object)
+    shown[~known] = None
+    return shown.tolist()

@@ -13,9 +13,12 @@ from msgspec import Struct
 from boucle.drift.evidence import SMOOTH, chance_slow, least_slow
 from boucle.drift.hypothesis import LEAST_GAIN
 from boucle.drift.reading import SLOW, Reference
-from boucle.drift.slow import CONTRADICTED, LOAD
+from boucle.drift.shares import MESH, UNKNOWN, Shares, margin
+from boucle.drift.slow import CONTRADICTED
 
 __all__ = ["Isolable", "isolability"]
+
+_BY_LOAD = ("hydraulic_pressure", "motor_current")
 
 
 class Isolable(Struct, frozen=True):
@@ -30,9 +33,12 @@ class Isolable(Struct, frozen=True):
 
 
 def isolability(
-    reference: Reference, axes: Sequence[str] = ("x", "y", "z"), prefix: str = "vib_"
+    reference: Reference,
+    axes: Sequence[str] = ("x", "y", "z"),
+    prefix: str = "vib_",
+    shares: Shares = UNKNOWN,
 ) -> list[Isolable]:
-    """The table of a machine at one operating point."""
+    """The table of a machine at one operating point, with what is known of its `shares` of the load."""
     found: list[Isolable] = []
     noise = np.maximum(np.array(reference.level_spread) / np.sqrt(SMOOTH), 0.012) * np.sqrt(1.5)
     for index, axis in enumerate(axes):
@@ -44,25 +50,29 @@ def isolability(
     known = [name for name, level in zip(SLOW, reference.slow, strict=True) if math.isfinite(level)]
     limits = least_slow(reference)
     for name in known:
-        told, rivals = _told_from(name, known, reference)
+        told, rivals = _told_from(name, known, reference, shares)
         found.append(
             Isolable(name, "offset", limits[name], max(limits[name], told), (f"{name} gain", *rivals))
         )
     return found
 
 
-def _told_from(name: str, known: Sequence[str], reference: Reference) -> tuple[float, tuple[str, ...]]:
+def _told_from(
+    name: str, known: Sequence[str], reference: Reference, shares: Shares
+) -> tuple[float, tuple[str, ...]]:
     """The drift from which the witnesses contradict, and what is confused with it below."""
     chance = chance_slow(reference)
     if name in ("bearing_temperature", "oil_temperature"):
         other = "oil_temperature" if name == "bearing_temperature" else "bearing_temperature"
         return (3 * chance[name] / CONTRADICTED if other in known else math.inf), ("hall temperature",)
+    level = {one: reference.slow[SLOW.index(one)] * math.exp(shares[one][0]) for one in _BY_LOAD}
     witnesses = [
-        chance[witness] / (reference.slow[SLOW.index(witness)] * LOAD[witness])
-        for witness in ("hydraulic_pressure", "motor_current")
+        chance[witness] / level[witness] * margin(shares, name, witness)
+        for witness in _BY_LOAD
         if witness != name and witness in known
     ]
     mesh = np.array(reference.level_spread)[:, [4, 5]] / np.sqrt(SMOOTH)
-    witnesses.append(max(0.012, float(np.nanmin(mesh))) * math.sqrt(1.5) / LOAD["mesh"])
+    quietest = max(0.012, float(np.nanmin(mesh))) * math.sqrt(1.5)
+    witnesses.append(quietest / math.exp(shares[MESH][0]) * margin(shares, name, MESH))
     unsure = 3 / math.sqrt(sum(1 / witness**2 for witness in witnesses))
-    return unsure / (1 - CONTRADICTED) * reference.slow[SLOW.index(name)] * LOAD[name], ("load",)
+    return unsure / (1 - CONTRADICTED) * level[name], ("load",)

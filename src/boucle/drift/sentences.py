@@ -32,12 +32,26 @@ _SAYS = {
         "{who}: {alone} changed by itself; without a second witness it may be the sensor or the machine.",
         "{who} : {alone} a changé sans autre témoin ; ce peut être le capteur ou la machine.",
     ),
-    "operation": (
-        "{who}: the operating point was changed; the machine is not judged until its new normal is known.",
+    "new_regime": (
         (
-            "{who} : le point de fonctionnement a changé ; la machine n'est pas jugée avant que son nouvel état "
-            "normal soit connu."
+            "{who}: it runs at an operating point never seen before; it is not judged by its levels until this new "
+            "normal is known."
         ),
+        (
+            "{who} : point de fonctionnement jamais vu ; les niveaux ne sont pas jugés avant que ce nouvel état normal "
+            "soit connu."
+        ),
+    ),
+    "known_point": (
+        "{who}: it moves to an operating point whose normal is known; it is judged again in a few seconds.",
+        (
+            "{who} : passage à un point de fonctionnement dont l'état normal est connu ; le jugement reprend dans "
+            "quelques secondes."
+        ),
+    ),
+    "calibrated": (
+        "{who}: a sensor was calibrated; what is normal is learned again.",
+        "{who} : un capteur a été étalonné ; l'état normal est réappris.",
     ),
     "hall": (
         "{who}: the hall got warmer or colder; both temperatures follow it, and nothing else moved.",

@@ -12,12 +12,12 @@ So a value is called a drifting instrument only when a witness *contradicts* the
 the witness is merely too coarse to say. What is too small for any witness stays unsaid. Noise, standstill and missing
 readings are seen within the second and need no witness.
 
-`LOAD` are the shares of pressure, current and gear mesh that go with the load (`boucle.testing.process`); the verdict
-only uses that they agree within a factor of two.
+How pressure, current and gear mesh follow the load is learned (`boucle.drift.shares`); the verdict uses that they agree
+within a factor of two, and within the factor by which what was learned may be off.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 from msgspec import Struct
@@ -25,11 +25,9 @@ from msgspec import Struct
 from boucle.drift.evidence import Evidence
 from boucle.drift.hypothesis import Hypothesis, mesh_shift
 from boucle.drift.reading import SLOW
+from boucle.drift.shares import MESH, UNKNOWN, Shares, margin
 
-__all__ = ["CONTRADICTED", "LOAD", "Account", "account"]
-
-LOAD = {"hydraulic_pressure": 0.4, "motor_current": 0.65, "mesh": 0.6}
-"""Relative change per unit of load, of the press; another machine declares its own."""
+__all__ = ["CONTRADICTED", "Account", "account"]
 
 _ROUGH = 3.0
 """Times the noise of the reference; the middle of six quartiles scatters by a fifth."""
@@ -48,13 +46,11 @@ class Account(Struct, frozen=True):
     """Both temperatures follow the hall."""
 
 
-def account(
-    evidence: Evidence, *, comparable: bool, warm: bool, shares: Mapping[str, float] | None = None
-) -> Account:
+def account(evidence: Evidence, *, comparable: bool, warm: bool, shares: Shares = UNKNOWN) -> Account:
     """Hold every slow value against its witnesses.
 
     `comparable`: the operating point is one whose normal is known. `warm`: the temperatures have followed it.
-    `shares`: what of pressure, current and gear mesh goes with the load, when it is another machine than `LOAD`'s.
+    `shares`: what is known of how pressure, current and gear mesh follow the load.
     """
     found = [*_faulty_within(evidence)]
     moved = {name for name in SLOW if evidence.moved(name)}
@@ -63,7 +59,7 @@ def account(
     broken = {hypothesis.sensor for hypothesis in found}
     if worn(evidence):
         return Account(found, frozenset(moved))
-    drifted, explained = _by_load(evidence, moved, LOAD if shares is None else shares)
+    drifted, explained = _by_load(evidence, moved, shares)
     hall = False
     if warm and not explained:  # a load that changed heats the bearing too
         by_heat, calm, hall = _by_heat(evidence, moved)
@@ -97,24 +93,31 @@ def _faulty_within(e: Evidence) -> Iterator[Hypothesis]:
             )
 
 
-def _by_load(e: Evidence, moved: set[str], shares: Mapping[str, float]) -> tuple[list[Hypothesis], set[str]]:
+def _by_load(e: Evidence, moved: set[str], shares: Shares) -> tuple[list[Hypothesis], set[str]]:
     """Pressure and current against each other and against the gear mesh: do they tell of the same load?"""
-    mesh, mesh_chance = mesh_shift(e)
-    says = {"mesh": (mesh / shares["mesh"], mesh_chance / shares["mesh"])}
-    for name in ("hydraulic_pressure", "motor_current"):
-        whole = e.slow_before[name] * shares[name]
-        says[name] = (e.slow[name] / whole, e.slow_chance[name] / whole)
-    found, explained = [], set()
+    says = _loads(e, shares)
+    found: list[Hypothesis] = []
+    explained: set[str] = set()
     for name in ("hydraulic_pressure", "motor_current"):
         if name not in moved:
             continue
         load = says[name][0]
-        others = [say for witness, say in says.items() if witness != name and math.isfinite(say[0])]
+        others = [
+            (told, chance, margin(shares, name, witness))
+            for witness, (told, chance) in says.items()
+            if witness != name and math.isfinite(told)
+        ]
         agree = any(
-            told * load > 0 and abs(told) - 3 * chance > CONTRADICTED * abs(load) for told, chance in others
+            told * load > 0 and doubt * (abs(told) - 3 * chance) > CONTRADICTED * abs(load)
+            for told, chance, doubt in others
         )
-        weights = [1 / chance**2 for _, chance in others]
-        told = sum(weight * said for weight, (said, _) in zip(weights, others, strict=True)) / max(
+        # What the witnesses say in favour of the load, as far as their shares are in doubt.
+        weights = [1 / (chance * doubt) ** 2 for _, chance, doubt in others]
+        best = [
+            math.copysign(min(max(abs(load), abs(told) / doubt), abs(told) * doubt), told)
+            for told, _, doubt in others
+        ]
+        told = sum(weight * said for weight, said in zip(weights, best, strict=True)) / max(
             sum(weights), 1e-12
         )
         unsure = 3 / math.sqrt(max(sum(weights), 1e-12))
@@ -123,6 +126,17 @@ def _by_load(e: Evidence, moved: set[str], shares: Mapping[str, float]) -> tuple
         else:
             explained.add(name)
     return found, explained
+
+
+def _loads(e: Evidence, shares: Shares) -> dict[str, tuple[float, float]]:
+    """Channel → the relative change of load it tells of, and the standard deviation of that."""
+    mesh, chance = mesh_shift(e)
+    share = math.exp(shares[MESH][0])
+    says = {MESH: (mesh / share, chance / share)}
+    for name in ("hydraulic_pressure", "motor_current"):
+        whole = e.slow_before[name] * math.exp(shares[name][0])
+        says[name] = (e.slow[name] / whole, e.slow_chance[name] / whole)
+    return says
 
 
 def _by_heat(e: Evidence, moved: set[str]) -> tuple[list[Hypothesis], set[str], bool]:
