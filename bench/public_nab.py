@@ -4,11 +4,13 @@
 
 The step `boucle.edge.novelty:Novelty` runs once over each file; NAB's probationary period (15 % of the file, at most
 750 rows) is what it learns from. As NAB does, one threshold for all files is chosen on the labels, for each profile;
-so is the published score of every other detector. The score at the step's own default threshold stands beside it.
+so is the published score of every other detector. Beside it stand the score at the step's own default threshold, and
+two that no label of the judged files has touched: the threshold of every other file, judged on the rest.
 
-The published scores are of all 58 files; ours is of the files in DIR. The four distances and the length of silence
-were chosen among some hundred combinations on one half of the corpus, so the score of that half flatters. The threshold
-of every other of those files gave 54 and 64 on the rest.
+The published scores are of all 58 files; ours is of the files in DIR. How many votes are heard (12 of 82) and the
+length of silence were chosen on one half of the corpus: from 8 to 15 votes, 50 to 200 rows and thresholds from -0.005
+to 0.02 its score stays within 58 and 69, 65 in the mean. Chosen with the threshold on a random half of those files and
+judged on the other, a hundred times, it was 65 in the mean, with a deviation of 6 that is mostly which files are hard.
 """
 
 import json
@@ -29,8 +31,8 @@ from boucle.edge.novelty import Novelty
 DEFAULT = 0.01
 """`start` of the step."""
 SOURCE = "numenta/NAB README, scoreboard; all files"
-PUBLISHED = {
-    "Numenta HTM (NuPIC)": (70.5, 62.6, 75.2),
+PUBLISHED: dict[str, Sequence[float | str]] = {
+    "Numenta HTM (NuPIC)": ("70.5-69.7", "62.6-61.7", "75.2-74.2"),
     "CAD OSE": (69.9, 67.0, 73.2),
     "earthgecko Skyline": (58.2, 46.2, 63.9),
     "KNN CAD": (58.0, 43.4, 64.8),
@@ -38,6 +40,7 @@ PUBLISHED = {
     "Random Cut Forest": (51.7, 38.4, 59.7),
     "Twitter ADVec": (47.1, 33.6, 53.5),
     "Windowed Gaussian": (39.6, 20.9, 47.4),
+    "Etsy Skyline": (35.7, 27.1, 44.5),
     "Bayesian changepoint": (17.7, 3.2, 32.2),
     "null": (0.0, 0.0, 0.0),
 }
@@ -78,6 +81,8 @@ def main() -> None:
     found = {profile: best(series, profile) for profile in PROFILES}
     standard = found["standard"]
     fixed = judge(series, DEFAULT)
+    halves = (series[::2], series[1::2])
+    crossed = [judge(rest, best(half).threshold).score for half, rest in (halves, halves[::-1])]
     if not asked.json:
         ours = tuple(found[profile].score for profile in ("standard", "low_fp", "low_fn"))
         print(
@@ -98,6 +103,8 @@ def main() -> None:
             figure("nab_low_fp", found["low_fp"].score, "", peer="KNN CAD", peer_value=43.4),
             figure("nab_low_fn", found["low_fn"].score, "", peer="KNN CAD", peer_value=64.8),
             figure("nab_standard_default_threshold", fixed.score, ""),
+            figure("nab_standard_other_half_low", min(crossed), "", goal=">= 60"),
+            figure("nab_standard_other_half_high", max(crossed), "", goal=">= 60"),
             figure("nab_threshold", standard.threshold, ""),
             figure("nab_event_precision", 100 * standard.precision, "%"),
             figure("nab_windows_found", 100 * standard.found / max(1, standard.windows), "%"),

@@ -34,6 +34,7 @@ _FIRST = 20
 """Rows before the EWMA has forgotten that it began at zero."""
 
 Wide = NDArray[np.float64]
+Key = tuple[str | int | float | bool | None, ...]
 
 
 class _Key(Struct):
@@ -94,7 +95,7 @@ class Departure:
         self._train, self._smooth, self._start, self._stop = train, smooth, start, stop
         self._recover, self._settle, self._step = recover, settle, step
         self._short, self._long, self._quiet = short, long, quiet
-        self._keys: dict[tuple[str, ...], _Key] = {}
+        self._keys: dict[Key, _Key] = {}
 
     @classmethod
     def trace(
@@ -132,7 +133,7 @@ class Departure:
             out = out.append_column(name, pa.array([one[place] for one in told], kind))
         return [Block(self._stream, out, block.watermark, block.position)]
 
-    def _judge(self, key: tuple[str, ...], row: Wide) -> tuple[float | None, bool, bool]:
+    def _judge(self, key: Key, row: Wide) -> tuple[float | None, bool, bool]:
         state = self._keys.get(key)
         if state is None:
             state = self._keys[key] = _Key()
@@ -206,7 +207,7 @@ class Departure:
             "remove the checkpoint to start afresh",
         )
         try:
-            version, keys = msgspec.msgpack.decode(state, type=tuple[int, list[tuple[tuple[str, ...], _Key]]])
+            version, keys = msgspec.msgpack.decode(state, type=tuple[int, list[tuple[Key, _Key]]])
         except msgspec.DecodeError as error:
             raise BoucleError("B766", what, why=str(error), fix=fix) from error
         if version != _VERSION:

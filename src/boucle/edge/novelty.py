@@ -1,15 +1,13 @@
 """Has this signal ever done that? One number a row for a single slow signal, in one pass, with no period to declare.
 
-Four ways to be unusual, each from rows that came before only; the standard ones are by the mean and deviation of the
-first `train` rows, the relative ones the same of ln(|x| / mean|x| + 0.05), where a busy signal's spikes weigh less:
+The first `train` rows of a key give its scale. From its first row on, many plain witnesses (`boucle.edge.witnesses`)
+say how unusual each row is against all that came before; their surprise is compared with the largest it ever was:
 
-    high      standard, above the mean of the last `train` rows
-    jump      standard, from the row before
-    apart     relative, from the mean of the last `train` rows, either side
-    level     relative, the mean of the last 30 rows from the mean of the last `train`
+    score = ln(surprise / largest surprise of all earlier rows)
 
-The score is ln of the largest ratio of such a distance to the largest it ever was: above 0 is a record, and each record
-raises the bar for the next. For `quiet` rows after a score only a higher one is told.
+Above 0 is a record. Being the largest of more rows is rarer, so records do not get unreachable: what is as unusual as
+ever is told again once twice as many rows have passed, what comes back every day is not. For `quiet` rows after a score
+only a higher one is told.
 """
 
 import math
@@ -17,71 +15,70 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 from msgspec import Struct, field
+from numpy.typing import NDArray
 
 from boucle.block import Block
+from boucle.edge.witnesses import KEPT, LONGEST, SPREADS, WITNESSES, surprise
 from boucle.errors import BoucleError
 from boucle.ports import From, Traced
 from boucle.stream.origin import Inputs, made_of, one_of
 
 __all__ = ["Novelty"]
 
-_VERSION = 1
-_LEVEL = 30
+_VERSION = 2
 _LEAST_ROWS = 100
 """Fewer have no largest distance worth the name."""
 _SOFT = 0.05
+"""Keeps the ln of a signal that touches 0."""
 _LEAST = 1e-3
+_FARTHEST = 1e6
+"""Deviations; what is farther counts as that far."""
+_LARGEST = 1e150
+"""Its square is still a number."""
+
+Wide = NDArray[np.float64]
+Key = tuple[str | int | float | bool | None, ...]
 
 
-class _Course(Struct):
-    """A trailing mean, as the rows it is of."""
+class _Scale(Struct, frozen=True):
+    """What the first rows of a key were like, on the two scales."""
 
-    rows: list[float] = []
-    place: int = 0
-    total: float = 0.0
+    centre: float
+    deviation: float
+    size: float
+    relative_centre: float
+    relative_deviation: float
 
-    def take(self, value: float, most: int) -> None:
-        """Add a row; the oldest of `most` makes room."""
-        if len(self.rows) < most:
-            self.rows.append(value)
-            self.total += value
-        else:
-            self.total += value - self.rows[self.place]
-            self.rows[self.place] = value
-            self.place = (self.place + 1) % most
-
-    def mean(self, otherwise: float) -> float:
-        """Of the rows; `otherwise` when there are none."""
-        return self.total / len(self.rows) if self.rows else otherwise
+    def of(self, value: float) -> tuple[float, float]:
+        """A value in deviations, as it is and by the ln of its size."""
+        plain = (value - self.centre) / self.deviation
+        relative = (math.log(abs(value) / self.size + _SOFT) - self.relative_centre) / self.relative_deviation
+        return min(max(plain, -_FARTHEST), _FARTHEST), min(max(relative, -_FARTHEST), _FARTHEST)
 
 
-class _Key(Struct):
-    """The state of one key."""
+class _Memory(Struct):
+    """The state of one key; the arrays travel as their bytes."""
 
     training: list[float] = []
-    centre: float = 0.0
-    deviation: float = 1.0
-    size: float = 1.0
-    relative_centre: float = 0.0
-    relative_deviation: float = 1.0
-    learned: bool = False
-    rows: int = 0
-    before: float | None = None
-    standard: _Course = field(default_factory=_Course)
-    relative: _Course = field(default_factory=_Course)
-    level: list[float] = []
-    records: list[float] = field(default_factory=lambda: [0.0] * 4)
+    scale: _Scale | None = None
+    seen: int = 0
+    record: float = 0.0
     top: float = -math.inf
     since: int = 0
+    values: bytearray = field(default_factory=bytearray)
+    spreads: bytearray = field(default_factory=bytearray)
+    largest: bytearray = field(default_factory=bytearray)
 
 
 class Novelty:
     """Every row again with `score` and `alert`: null and false for the first `train` rows of a key.
 
     `column` is the signal, `by` the key, `carry` columns passed on. `alert` is a score of `start` or more. A missing
-    value is passed on unscored; while quiet the score is null. Raises B767 for settings that cannot work.
+    value is passed on unscored; while quiet the score is null. A key takes about 100 kB with `train` 600. Raises B767
+    for settings that cannot work.
     """
 
     def __init__(
@@ -93,7 +90,7 @@ class Novelty:
         carry: Sequence[str] = (),
         train: int = 600,
         start: float = 0.01,
-        quiet: int = 200,
+        quiet: int = 100,
     ) -> None:
         if train < _LEAST_ROWS or quiet < 0 or not math.isfinite(start):
             what = f"train {train}, start {start}, quiet {quiet} cannot work"
@@ -101,7 +98,12 @@ class Novelty:
         self._stream, self._column = stream, column
         self._by, self._carry = tuple(by), tuple(carry)
         self._train, self._start, self._quiet = train, start, quiet
-        self._keys: dict[tuple[str, ...], _Key] = {}
+        self._shapes = {
+            "values": (2, max(train, LONGEST) + 1),
+            "spreads": (SPREADS, train),
+            "largest": (WITNESSES, KEPT),
+        }
+        self._keys: dict[Key, _Memory] = {}
 
     @classmethod
     def trace(
@@ -117,7 +119,7 @@ class Novelty:
         del declared
         stream = one_of(inputs)
         kept = {name: (From(stream, name),) for name in dict.fromkeys([*by, "at", *carry])}
-        signal = made_of(stream, [column], "TRANSFORMATION", "distance to the largest the key ever showed")
+        signal = made_of(stream, [column], "TRANSFORMATION", "how rare the row is in all the key ever showed")
         made = (*signal, *made_of(stream, by, "GROUP_BY", "each key has its own records"))
         return Traced(kept | dict.fromkeys(("score", "alert"), made))
 
@@ -140,78 +142,77 @@ class Novelty:
             )
         ]
 
-    def _judge(self, key: tuple[str, ...], value: float | None) -> float | None:
+    def _judge(self, key: Key, value: float | None) -> float | None:
         state = self._keys.get(key)
         if state is None:
-            state = self._keys[key] = _Key()
+            state = self._keys[key] = _Memory()
         if value is None or not math.isfinite(value):
             return None
-        if not state.learned:
+        value = min(max(value, -_LARGEST), _LARGEST)
+        if state.scale is None:
             state.training.append(value)
             if len(state.training) == self._train:
                 self._learn(state)
             return None
-        return self._told(state, self._ratio(state, value))
+        return self._told(state, self._ratio(state, state.scale, value))
 
-    def _told(self, state: _Key, score: float) -> float | None:
-        if state.rows - state.since > self._quiet:
+    def _told(self, state: _Memory, score: float) -> float | None:
+        if state.seen - state.since > self._quiet:
             state.top = -math.inf
         if score <= state.top:
             return None
-        state.top, state.since = score, state.rows
+        state.top, state.since = score, state.seen
         return score
 
-    def _ratio(self, state: _Key, value: float) -> float:
-        """The ln of the largest distance over its record; then the row is remembered."""
-        standard = (value - state.centre) / state.deviation
-        relative = (self._log(state, value) - state.relative_centre) / state.relative_deviation
-        middle, apart = state.standard.mean(standard), state.relative.mean(relative)
-        state.level = [*state.level[1 - _LEVEL :], relative]
-        found = (
-            max(standard - middle, 0.0),
-            abs(standard - state.before) if state.before is not None else 0.0,
-            abs(relative - apart),
-            abs(sum(state.level) / len(state.level) - apart),
-        )
-        ratio = max(one / (most + _LEAST) for one, most in zip(found, state.records, strict=True))
-        state.records = [max(one, most) for one, most in zip(found, state.records, strict=True)]
-        state.standard.take(standard, self._train)
-        state.relative.take(relative, self._train)
-        state.before = standard
-        state.rows += 1
+    def _ratio(self, state: _Memory, scale: _Scale, value: float) -> float:
+        """The ln of the row's surprise over the record; then the row is remembered."""
+        arrays = [
+            np.frombuffer(getattr(state, name), np.float64).reshape(shape)
+            for name, shape in self._shapes.items()
+        ]
+        found = float(surprise(*arrays, state.seen, *scale.of(value)))
+        ratio = found / (state.record + _LEAST)
+        state.record, state.seen = max(state.record, found), state.seen + 1
         return math.log(max(ratio, _LEAST))
 
-    def _learn(self, state: _Key) -> None:
-        """Scales from the training rows, then records by going through them again."""
-        rows, count = state.training, len(state.training)
-        state.centre = math.fsum(rows) / count
-        state.deviation = math.sqrt(math.fsum((row - state.centre) ** 2 for row in rows) / count) + 1e-12
-        state.size = math.fsum(abs(row) for row in rows) / count + 1e-12
-        logs = [self._log(state, row) for row in rows]
-        state.relative_centre = math.fsum(logs) / count
-        spread = math.sqrt(math.fsum((one - state.relative_centre) ** 2 for one in logs) / count)
-        state.relative_deviation = spread + _LEAST
-        for row in rows:
-            self._ratio(state, row)
-        state.training, state.learned = [], True
-
-    def _log(self, state: _Key, value: float) -> float:
-        return math.log(abs(value) / state.size + _SOFT)
+    def _learn(self, state: _Memory) -> None:
+        """The scales from the training rows; then the witnesses hear these rows, as any other."""
+        rows = np.array(state.training)
+        size = float(np.abs(rows).mean()) + 1e-12
+        logs = np.log(np.abs(rows) / size + _SOFT)
+        state.scale = _Scale(
+            float(rows.mean()),
+            float(rows.std()) + 1e-12,
+            size,
+            float(logs.mean()),
+            float(logs.std()) + _LEAST,
+        )
+        for name, (lines, room) in self._shapes.items():
+            setattr(state, name, bytearray(8 * lines * room))
+        for row in state.training:
+            self._ratio(state, state.scale, row)
+        state.training = []
 
     def snapshot(self) -> bytes:
         """The state, as bytes."""
         return msgspec.msgpack.encode((_VERSION, list(self._keys.items())))
 
     def restore(self, state: bytes) -> None:
-        """Continue from a snapshot; B766 when it is of another version."""
+        """Continue from a snapshot; B766 when it is of another version or of another `train`."""
         what, fix = (
             f"the state of {self._stream} cannot be continued",
             "remove the checkpoint to start afresh",
         )
         try:
-            version, keys = msgspec.msgpack.decode(state, type=tuple[int, list[tuple[tuple[str, ...], _Key]]])
+            version, keys = msgspec.msgpack.decode(state, type=tuple[int, list[tuple[Key, _Memory]]])
         except msgspec.DecodeError as error:
             raise BoucleError("B766", what, why=str(error), fix=fix) from error
         if version != _VERSION:
             raise BoucleError("B766", what, why=f"version {version}", fix=fix)
+        for _, memory in keys:
+            if memory.scale is None:
+                continue
+            for name, (lines, room) in self._shapes.items():
+                if len(getattr(memory, name)) != 8 * lines * room:
+                    raise BoucleError("B766", what, why=f"{name} are of another length", fix=fix)
         self._keys = dict(keys)
