@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from boucle.block import Block, Position
 from boucle.errors import BoucleError
+from boucle.quality.key_hash import keys_of
 from boucle.serve import Trial
 from boucle.serve.evidence import Evidence
 from tests.serve.models import linear, registered
@@ -134,6 +135,23 @@ def test_one_unit_is_one_witness() -> None:
     assert trial.state.repeated == 2999
 
 
+def test_however_many_units_there_are_memory_is_bounded_and_none_counts_twice() -> None:
+    cards = np.random.default_rng(4).integers(0, 4000, 12_000)
+    rows = outcomes(np.random.default_rng(3), 12_000, 0.5, 0.35, card=cards)
+    # Arms by the hash of the card, as a canary's are.
+    high = keys_of([pa.array(cards)])[0] >> np.uint64(63)
+    rows = rows.set_column(1, "arm", pa.array(np.where(high == 0, "canary", "champion")))
+    rows = rows.set_column(2, "version", pa.array(np.where(high == 0, "2", "1")))
+    trial = trial_of(Path(), unit="card", units=300, alpha=0.001, least=100_000)
+    run(trial, rows, [500])
+    state = trial.state
+    assert 0 < len(state.units) <= 300
+    assert state.thinned >= 3
+    assert sum(state.counts.values()) + state.repeated + state.passed == 12_000
+    assert sum(state.counts.values()) > 800, "units that were thinned out have counted once"
+    assert 0.4 < state.counts["canary"] / sum(state.counts.values()) < 0.6, "both arms are thinned alike"
+
+
 def test_outcomes_of_versions_that_went_say_nothing() -> None:
     rows = outcomes(np.random.default_rng(3), 600, 0.4, 0.2)
     trial = trial_of(Path(), least=100_000)
@@ -196,7 +214,7 @@ def test_where_approval_is_declared_a_person_is_asked(tmp_path: Path) -> None:
 
 
 def test_a_step_that_cannot_decide_is_refused(tmp_path: Path) -> None:
-    for wrong in ({"alpha": 0.0}, {"margin": 1.0}, {"least": 0}):
+    for wrong in ({"alpha": 0.0}, {"margin": 1.0}, {"least": 0}, {"units": 1}):
         with pytest.raises(BoucleError, match="B657"):
             trial_of(tmp_path, **wrong)
     with pytest.raises(BoucleError, match="B602"):

@@ -4,8 +4,6 @@ The outcomes may come days later; whatever joins them to the scored rows stands 
 depends on its rows only, so a replay decides the same; carrying it out is done beside the path, once.
 """
 
-import queue
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from boucle.models.registry import Reference, Registry, registry_of
 from boucle.ports import Traced
 from boucle.quality.key_hash import keys_of
 from boucle.serve.alerts import Tell
+from boucle.serve.decisions import Decisions, promoted
 from boucle.serve.evidence import Evidence
 from boucle.serve.follow import CANARY, CHAMPION
 from boucle.stream.expression import Expression, Typed, column_of
@@ -60,6 +59,11 @@ class _State(Struct):
     waiting: dict[str, list[float]] = {}
     """Arm → (sum, count) of the losses since the last pair."""
     units: set[int] = set()
+    """Hashes of the units that were counted."""
+    thinned: int = 0
+    """How often the units were halved: those count whose hash ends in as many zeros."""
+    passed: int = 0
+    """Outcomes of units that no longer count because there are too many."""
     decision: dict[str, Any] = {}
     """The row that was told, once there is one."""
     stale: int = 0
@@ -76,7 +80,9 @@ class Trial:
     Every row has its `arm` and `version` (the marks of a Score step) and a `loss`, an expression within [0, 1] where
     less is better: `abs(fraud - probability)`. Outcomes are paired as they come: the mean of one arm's since the
     last pair against the mean of the other's. With `unit` only the first outcome of each key counts, so that one
-    card's many payments are one witness. The chance to promote a version that is not better by more than `margin`, or
+    card's many payments are one witness. At most `units` of them are remembered, 100 bytes each: once there are more,
+    every second one, by its hash, counts no longer, and so on. No unit ever counts twice and which ones count has
+    nothing to do with their outcomes, so the evidence stays as sure as it says; it only grows more slowly. The chance to promote a version that is not better by more than `margin`, or
     to end the trial of one that is not worse, is at most `alpha` each, however long it takes; at least `least` pairs
     are waited for. `approval: true` asks a person instead of acting.
     """
@@ -92,6 +98,7 @@ class Trial:
         version: str = "version",
         time: str = "at",
         unit: str = "",
+        units: int = 200_000,
         alpha: float = 0.01,
         margin: float = 0.0,
         least: int = 100,
@@ -100,19 +107,17 @@ class Trial:
         self._stream, self._folder = stream, Path(folder)
         self._name = Reference.parse(model).name
         self._loss, self._arm, self._of, self._time, self._unit = Expression(loss), arm, version, time, unit
-        if not (0 < alpha < 1 and 0 <= margin < 1 and least >= 1):
-            what = f"{stream}: alpha {alpha}, margin {margin}, least {least}"
-            raise BoucleError(
-                "B657", what, fix="0 < alpha < 1, 0 <= margin < 1 and least >= 1 can be decided by"
-            )
+        if not (0 < alpha < 1 and 0 <= margin < 1 and least >= 1 and units >= 2):
+            what = f"{stream}: alpha {alpha}, margin {margin}, least {least}, units {units}"
+            fix = "0 < alpha < 1, 0 <= margin < 1, least >= 1 and units >= 2 can be decided by"
+            raise BoucleError("B657", what, fix=fix)
+        self._units = units
         self._alpha, self._margin, self._least, self._approval = alpha, margin, least, approval
         self._schema: pa.Schema | None = None
         self._typed: Typed | None = None
         self.state = _State(Evidence(alpha, margin))
-        self._tell: Tell | None = None
         self._registry: Registry | None = None
-        self._decisions: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._decisions = Decisions(f"boucle trial {stream}", self._act, _says)
 
     @classmethod
     def trace(cls, inputs: Inputs, **declared: Any) -> Traced:
@@ -151,11 +156,8 @@ class Trial:
             state = self._begin(arm, version)
         if state.decision:
             return False
-        if unit is not None:
-            if unit in state.units:
-                state.repeated += 1
-                return False
-            state.units.add(unit)
+        if unit is not None and not self._witness(state, unit):
+            return False
         if not 0.0 <= loss <= 1.0:
             state.clipped += 1
             loss = min(1.0, max(0.0, loss))
@@ -170,6 +172,21 @@ class Trial:
         state.waiting = {}
         state.evidence.add(np.array([one[0] / one[1] - other[0] / other[1]]))
         return bool(state.evidence.verdict) and state.evidence.count >= self._least
+
+    def _witness(self, state: _State, unit: int) -> bool:
+        """Whether this outcome is the first of a unit that counts."""
+        # The low bits: a canary is chosen by the high ones, and both arms must lose units alike.
+        if unit & ((1 << state.thinned) - 1):
+            state.passed += 1
+            return False
+        if unit in state.units:
+            state.repeated += 1
+            return False
+        state.units.add(unit)
+        while len(state.units) > self._units:
+            state.thinned += 1
+            state.units = {one for one in state.units if not one & ((1 << state.thinned) - 1)}
+        return True
 
     def _begin(self, arm: str, version: str) -> _State:
         """Another version plays this arm: what was seen of the pair before says nothing about the new one."""
@@ -206,23 +223,11 @@ class Trial:
     def attach(self, folder: Path, tell: Tell) -> None:
         """`tell` hears of every decision. Before `restore`."""
         del folder
-        self._tell = tell
+        self._decisions.tell = tell
 
     def live(self) -> None:
         """Carry out what was decided, from now on."""
-        if self._thread is None:
-            name = f"boucle trial {self._stream}"
-            self._thread = threading.Thread(target=self._carry_out, name=name, daemon=True)
-            self._thread.start()
-
-    def _carry_out(self) -> None:
-        while (row := self._decisions.get()) is not None:
-            try:
-                done = self._act(row)
-            except (BoucleError, OSError) as error:
-                done = f"failed: {error}"
-            if self._tell is not None:
-                self._tell("model_decision", "warning", _says(row, done), {**row, "done": done})
+        self._decisions.live()
 
     def _act(self, row: dict[str, Any]) -> str:
         """Promote or end the trial, unless somebody has changed the roles meanwhile; what became of it."""
@@ -238,20 +243,16 @@ class Trial:
         evidence = {key: one for key, one in row.items() if key not in {"model", "decision"}}
         if row["decision"] == "promote":
             why = f"better than {row['champion']} after {row['pairs']} pairs"
-            self._registry.promote(
-                self._name, version, evidence=evidence, by=f"trial {self._stream}", why=why
+            return promoted(
+                self._registry, self._name, version, evidence, by=f"trial {self._stream}", why=why
             )
-        else:
-            why = f"worse than {row['champion']} after {row['pairs']} pairs: {evidence}"
-            self._registry.rollback(self._name, role="challenger", by=f"trial {self._stream}", why=why)
+        why = f"worse than {row['champion']} after {row['pairs']} pairs: {evidence}"
+        self._registry.rollback(self._name, role="challenger", by=f"trial {self._stream}", why=why)
         return "done"
 
     def close(self) -> None:
         """End the thread. Safe to call twice."""
-        if self._thread is not None:
-            self._decisions.put(None)
-            self._thread.join(5)
-            self._thread = None
+        self._decisions.close()
 
     # ── state ─────────────────────────────────────────────────────────────────────────────────
 
