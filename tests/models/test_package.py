@@ -1,16 +1,22 @@
 """One file that is whole or refused, and manifests that Kubernetes takes."""
 
 import argparse
+import copy
 import importlib
 import json
+import os
+import subprocess
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from bench.peers import Unusable, environment
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
 from boucle.cli.main import main
 from boucle.errors import BoucleError
@@ -87,6 +93,73 @@ def test_any_bytes_are_a_package_or_refused(told: bytes) -> None:
 def test_every_model_name_gives_manifests_that_are_valid(name: str) -> None:
     version = Version(name=name, number=3, object="", sha256="0" * 64, created="")
     assert [problem for one in manifests(version, "image:1") for problem in manifest_problems(one)] == []
+
+
+OFFICIAL = json.loads((Path(__file__).with_name("kubernetes") / "schemas.json").read_text(encoding="utf-8"))
+MADE = manifests(Version(name="m", number=1, object="", sha256="0" * 64, created=""), "m:1")
+
+
+def official(document: Any) -> list[str]:
+    """What the official schema of a kind refuses; unknown fields too."""
+    kind = {"Deployment": "deployment-apps-v1", "Service": "service-v1"}[document["kind"]]
+    schema = {**OFFICIAL["kinds"][kind], "$defs": OFFICIAL["$defs"]}
+    return [error.message for error in Draft202012Validator(schema).iter_errors(document)]
+
+
+@settings(max_examples=25)
+@given(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", fullmatch=True))
+def test_the_official_schemas_take_what_is_written(name: str) -> None:
+    version = Version(name=name, number=3, object="", sha256="0" * 64, created="")
+    assert [problem for one in manifests(version, "image:1") for problem in official(one)] == []
+
+
+def _places(document: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    inner = document.items() if isinstance(document, dict) else enumerate(document)
+    for key, value in inner:
+        yield (*at, key)
+        if isinstance(value, dict | list):
+            yield from _places(value, (*at, key))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_what_the_official_schemas_refuse_is_refused_here(data: st.DataObject) -> None:
+    document = copy.deepcopy(data.draw(st.sampled_from(MADE)))
+    *above, last = data.draw(st.sampled_from([one for one in _places(document) if one != ("kind",)]))
+    there: Any = document
+    for step in above:
+        there = there[step]
+    wrong = data.draw(st.sampled_from(["gone", "other", 5, "text", -1, None, [], {}, {"a": "b"}, 1.5, True]))
+    if wrong == "gone":
+        del there[last]
+    elif wrong == "other" and isinstance(there, dict):
+        there["unheardOf"] = there.pop(last)
+    else:
+        there[last] = wrong
+    if official(document):
+        assert manifest_problems(document)
+
+
+def test_every_version_of_kubernetes_takes_the_file(registry: Registry, tmp_path: Path) -> None:
+    try:
+        python = environment("kubernetes", make=False)
+    except Unusable:
+        pytest.skip(
+            "no kubernetes-validate: environment('kubernetes', make=True) of bench.peers makes it (60 MB)"
+        )
+    written = package(registry, "tiny/1", tmp_path / "dist")[2]
+    code = (
+        "import sys, yaml, kubernetes_validate as k\n"
+        "rows = list(yaml.safe_load_all(open(sys.argv[1])))\n"
+        "for version in k.utils.all_versions():\n"
+        "    for one in rows: k.validate(one, version, strict=True)\n"
+        "    print(version)"
+    )
+    done = subprocess.run(
+        [python, "-c", code, written], check=False, capture_output=True, text=True, env={**os.environ}
+    )
+    assert done.returncode == 0, done.stderr
+    assert {"1.25.0", "1.37.0"} <= {one.partition("-")[0] for one in done.stdout.split()}
 
 
 def _set(document: Any, path: str, value: Any) -> None:

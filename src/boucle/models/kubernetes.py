@@ -1,7 +1,8 @@
 """Whether a Deployment or a Service is one that Kubernetes takes, checked without a cluster.
 
-The schemas are ours, written after the API reference of Kubernetes 1.31 for exactly the fields that we write (a field
-unknown here is refused, as `kubectl apply --validate=strict` does); the official OpenAPI document comes in no package.
+The schemas are ours, for exactly the fields that we write (a field unknown here is refused, as
+`kubectl apply --validate=strict` does), with the patterns of names and amounts that the official ones leave to the
+server. The tests hold them against the official schemas: what those refuse is refused here.
 """
 
 from typing import Any
@@ -119,7 +120,7 @@ _SCHEMAS = {
 
 def manifest_problems(document: dict[str, Any]) -> list[str]:
     """What Kubernetes would refuse, or never start; empty when it is sound."""
-    kind = (document.get("apiVersion"), document.get("kind"))
+    kind = (str(document.get("apiVersion")), str(document.get("kind")))
     if kind not in _SCHEMAS:
         return [f"{kind[0]} {kind[1]} is no kind that is known here"]
     found = [

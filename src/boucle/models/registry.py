@@ -190,6 +190,9 @@ class Registry(ABC):
     def keep(self, name: str, last: int) -> list[int]:
         """Forget all but the `last` versions and those with a role; returns what is gone."""
 
+    def close(self) -> None:  # noqa: B027 - a folder has nothing to give back
+        """Give back connections, where it has some. Safe to call twice."""
+
     def resolve(self, reference: "str | Reference") -> Version:
         """The version a reference means now; B619 names what there is when there is none."""
         meant = Reference.parse(reference) if isinstance(reference, str) else reference

@@ -252,6 +252,8 @@ class Follower:
             self._thread.join(5)
         for ready in list(self._memory.values()):
             ready.close()
+        if self._registry is not None:
+            self._registry.close()
 
 
 def _wanted(declared: Declared) -> dict[str, str]:
