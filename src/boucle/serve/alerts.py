@@ -12,7 +12,7 @@ Tell = Callable[[str, str, dict[str, str], dict[str, Any]], None]
 _QUIET = 1.0
 """Seconds without a repetition after which something is over: a model at its deadline's edge would tell every Block."""
 
-_LASTING = frozenset({"registry", "refused", "disk"})
+_LASTING = frozenset({"registry", "refused", "disk", "held", "disagrees", "latency", "volume", "cost"})
 """Troubles that last until whoever met them says otherwise, however seldom they are met."""
 
 _SAYS = {
@@ -27,7 +27,28 @@ _SAYS = {
     "refused": ("the new version is refused", "la nouvelle version est refusée"),
     "disk": ("the disk takes no change of version", "le disque n'accepte pas de changement de version"),
     "shadow": ("the shadow failed", "le modèle fantôme a échoué"),
+    "disagrees": (
+        "the shadow {shadow} disagrees with {acting} on {share} % of {rows} rows, {limit} % are allowed",
+        "le fantôme {shadow} contredit {acting} sur {share} % de {rows} lignes, {limit} % sont admis",
+    ),
+    "held": (
+        "{version} is champion but is held back, in the shadow it disagreed too often",
+        "{version} est champion mais retenu, il s'est trop souvent contredit dans l'ombre",
+    ),
+    "latency": (
+        "its p95 latency is {value} ms, at most {high} ms is {because}",
+        "sa latence p95 est de {value} ms, au plus {high} ms est {because}",
+    ),
+    "volume": (
+        "{value} rows were scored in {window} s, {low} to {high} are {because}",
+        "{value} lignes évaluées en {window} s, {low} à {high} est {because}",
+    ),
+    "cost": (
+        "1000 predictions cost {value} {currency}, at most {high} is {because}",
+        "1000 prédictions coûtent {value} {currency}, au plus {high} est {because}",
+    ),
 }  # fmt: skip
+_WORDS = {"usual": "habituel", "declared": "déclaré"}
 
 
 class Alerts:
@@ -36,6 +57,7 @@ class Alerts:
     def __init__(self, step: str) -> None:
         self._step = step
         self._on: dict[str, float] = {}
+        self._said: dict[str, tuple[str, str]] = {}
         self.tell: Tell | None = None
 
     def __bool__(self) -> bool:
@@ -47,11 +69,13 @@ class Alerts:
         return list(self._on)
 
     def trouble(self, reason: str, **evidence: Any) -> None:
-        """It goes wrong, now."""
+        """It goes wrong, now. What its sentence names must be in the evidence."""
         new = reason not in self._on
         self._on[reason] = time.monotonic()
-        if new and self.tell is not None:
-            english, french = _SAYS[reason]
+        if not new:
+            return
+        english, french = self._said[reason] = _said(reason, evidence)
+        if self.tell is not None:
             says = {
                 "en": f"Model of {self._step}: {english}.",
                 "fr": f"Modèle de {self._step} : {french}.",
@@ -69,9 +93,25 @@ class Alerts:
         """These are over."""
         for reason in reasons:
             if self._on.pop(reason, None) is not None and self.tell is not None:
-                english, french = _SAYS[reason]
+                english, french = self._said[reason]
                 says = {
                     "en": f"Model of {self._step}: well again (before: {english}).",
                     "fr": f"Modèle de {self._step} : rétabli (avant : {french}).",
                 }
                 self.tell("model_well", "info", says, {"reason": reason})
+
+
+def _said(reason: str, evidence: dict[str, Any]) -> tuple[str, str]:
+    english, french = _SAYS[reason]
+    told = {name: _number(value) if isinstance(value, float) else value for name, value in evidence.items()}
+    en = english.format(**told)
+    words = {name: _WORDS.get(str(value), value) for name, value in told.items()}
+    fr = french.format(**{
+        name: str(value).replace(".", ",") if isinstance(evidence[name], float) else value
+        for name, value in words.items()
+    })  # fmt: skip
+    return en, fr
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"

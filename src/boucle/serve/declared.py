@@ -10,7 +10,18 @@ from boucle.errors import BoucleError
 from boucle.product.duration import seconds
 from boucle.product.size import size
 
-__all__ = ["Canary", "Constants", "Cost", "Declared", "Marks", "Previous", "PyfuncSpec", "Rule", "ShadowSpec"]
+__all__ = [
+    "Canary",
+    "Constants",
+    "Cost",
+    "Declared",
+    "Marks",
+    "Previous",
+    "PyfuncSpec",
+    "Rule",
+    "ShadowSpec",
+    "WatchSpec",
+]
 
 
 class Canary(Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,6 +46,14 @@ class ShadowSpec(Struct, frozen=True, forbid_unknown_fields=True):
     """Outputs that differ by no more agree."""
     queue: int = 64
     """Blocks that may wait for it; what comes on top is shed, and counted."""
+    disagree: float | None = None
+    """Share of rows whose outputs may differ by more than the tolerance."""
+    flip: float | None = None
+    """Share of rows that may lie on the other side of a threshold of `flips`."""
+    alpha: float = 0.01
+    """Chance to say that a limit is broken which is not, however long one looks."""
+    holds: bool = True
+    """Whether a version that broke a limit in the shadow is held back when it is made champion."""
 
 
 class Marks(Struct, frozen=True, forbid_unknown_fields=True):
@@ -56,6 +75,26 @@ class Cost(Struct, frozen=True, forbid_unknown_fields=True):
 
     per_cpu_hour: float
     currency: str = "EUR"
+
+
+class WatchSpec(Struct, frozen=True, kw_only=True):
+    """What is watched of a step that scores: latency, volume and cost of each window of `every`, of the loop's time.
+
+    A figure is out when it breaks a declared limit, or (`usual`) lies further from the median of the last `history`
+    windows than `sigmas` times their spread and `share` of that median.
+    """
+
+    every: float = 60.0
+    p95: float = 0.0
+    """Seconds a Block may take to be scored; 0: any."""
+    rows: tuple[float, float] | None = None
+    """Least and most rows of a window."""
+    cost: float = 0.0
+    """Of 1000 predictions, in the tariff's currency; 0: any."""
+    usual: bool = True
+    history: int = 30
+    sigmas: float = 4.0
+    share: float = 0.5
 
 
 class PyfuncSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -102,6 +141,7 @@ class Declared(Struct, frozen=True, kw_only=True):
     """Bytes that loading and warming a version may take; 0: any."""
     marks: Marks = Marks()
     cost: Cost | None = None
+    watch: WatchSpec | None = None
     pyfunc: PyfuncSpec = PyfuncSpec()
 
     def outputs(self) -> list[str]:
@@ -128,17 +168,39 @@ class Declared(Struct, frozen=True, kw_only=True):
                 memory=size(told["memory"]) if told.get("memory") else 0,
                 marks=msgspec.convert(told.get("marks") or {}, Marks),
                 cost=None if told.get("cost") is None else msgspec.convert(told["cost"], Cost),
+                watch=None if told.get("watch") is None else _watch(told["watch"]),
                 pyfunc=_pyfunc(told.get("pyfunc") or {}),
             )
         except (msgspec.ValidationError, ValueError, TypeError) as error:
             raise _wrong(stream, str(error)) from error
         if found.canary is not None and not 0 <= found.canary.percent <= 100:
             raise _wrong(stream, f"canary.percent is {found.canary.percent}, not 0 to 100")
+        shadow_limits = [found.shadow.disagree, found.shadow.flip] if found.shadow else []
+        if any(one is not None and not 0 <= one < 1 for one in shadow_limits):
+            raise _wrong(stream, "shadow.disagree and shadow.flip are shares of rows, 0 to less than 1")
+        if found.shadow and (
+            not 0 < found.shadow.alpha < 1 or (found.shadow.flip is not None and not found.shadow.flips)
+        ):
+            raise _wrong(stream, "shadow.alpha lies between 0 and 1; shadow.flip needs a threshold in flips")
+        if found.watch and found.watch.cost and found.cost is None:
+            raise _wrong(stream, "watch.cost needs a tariff: cost: {per_cpu_hour: 0.04}")
         if found.queue < 1 or (found.shadow is not None and found.shadow.queue < 1):
             raise _wrong(stream, "queue is less than 1")
         if any(isinstance(one, Previous) for one in found.fallback[1:]):
             raise _wrong(stream, "previous stands first among fallbacks, or nowhere")
         return found
+
+
+def _watch(told: Any) -> WatchSpec:
+    given = {} if told is True else dict(told)
+    if unknown := sorted(given.keys() - set(WatchSpec.__struct_fields__)):
+        raise ValueError(f"watch has no {', '.join(unknown)}")
+    times = {name: seconds(given[name]) for name in ("every", "p95") if name in given}
+    found = msgspec.convert({**given, **times}, WatchSpec)
+    low, high = found.rows or (0, 1)
+    if found.every <= 0 or found.history < 5 or found.sigmas <= 0 or found.share < 0 or not 0 <= low < high:
+        raise ValueError("watch: every and sigmas above 0, history 5 or more, rows: [least, most]")
+    return found
 
 
 def _pyfunc(told: Any) -> PyfuncSpec:
@@ -172,5 +234,6 @@ def _wrong(stream: str, why: str) -> BoucleError:
         fix="shadow: models:NAME@challenger; canary: {model, percent, key}; deadline: 20ms; "
         "fallback: [previous, {rule: {output: expression}}, {constants: {output: 0.5}}]; queue: 1; memory: 200MB; "
         "marks: {model, version, arm, fallback: column}; cost: {per_cpu_hour: 0.04, currency: EUR}; "
+        "watch: {every: 1min, p95: 20ms, rows: [100, 5000], cost: 0.002}; "
         "pyfunc: {python: path, outputs: [name], start: 120s, hang: 5s}",
     )

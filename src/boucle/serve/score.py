@@ -57,11 +57,12 @@ class Score:
         memory: Any = None,
         marks: Any = None,
         cost: Any = None,
+        watch: Any = None,
         pyfunc: Any = None,
     ) -> None:
         told = {
             "shadow": shadow, "canary": canary, "deadline": deadline, "fallback": fallback, "queue": queue,
-            "memory": memory, "marks": marks, "cost": cost, "pyfunc": pyfunc,
+            "memory": memory, "marks": marks, "cost": cost, "watch": watch, "pyfunc": pyfunc,
         }  # fmt: skip
         self._stream = stream
         self.declared = Declared.read(stream, model, told)
@@ -125,6 +126,8 @@ class Score:
         self._live = False
         self.switches.open(folder)
         self._follower.shelve(folder / "models")
+        if self.shadow is not None:
+            self.shadow.keep(folder)
         if self._unfound is not None:
             self.alerts.trouble("registry", why=str(self._unfound))
             last = self.switches.at(2**62)
@@ -239,6 +242,7 @@ class Score:
             news, self._news = self._news or {}, None
         if SHADOW in news:
             self._beside, self._scoring = news.pop(SHADOW), None
+        self._hold(news)
         arms = {arm: one for arm, one in {**self._arms, **news}.items() if one is not None}
         if _identities(arms) == _identities(self._arms):
             return
@@ -255,6 +259,18 @@ class Score:
         self._play(arms)
         self.alerts.well("unavailable", "disk")
         self._tell_change(before, arms.get(CHAMPION))
+
+    def _hold(self, news: dict[str, Ready | None]) -> None:
+        """Take out a champion to be, against which its comparison in the shadow speaks."""
+        acting, ready = self._arms.get(CHAMPION), news.get(CHAMPION)
+        if self.shadow is None or acting is None or ready is None:
+            return
+        names = [f"{one.identity.name} {one.identity.version}" for one in (acting, ready)]
+        if why := self.shadow.objects(*names):
+            del news[CHAMPION]
+            self.alerts.trouble("held", version=names[1], why=why)
+        else:
+            self.alerts.well("held")
 
     def _tell_change(self, before: Ready | None, after: Ready | None) -> None:
         self.ledger.switches += 1

@@ -5,14 +5,18 @@ import queue
 import threading
 import time
 from bisect import bisect_left
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from boucle.lake.place import fsync
 from boucle.serve.agreement import Agreement
 from boucle.serve.alerts import Alerts
 from boucle.serve.declared import ShadowSpec
+from boucle.serve.evidence import Evidence
 from boucle.serve.ledger import BOUNDS, Tally
 from boucle.serve.ready import Ready, failures
 
@@ -37,8 +41,29 @@ class Shadow:
         self.agreements: dict[str, Agreement] = {}
         """Output → comparison of this pair."""
         self.tally = Tally(arm="shadow")
+        self._limits = {
+            name: limit
+            for name, limit in (("disagree", spec.disagree), ("flip", spec.flip))
+            if limit is not None
+        }
+        self._evidence: dict[str, Evidence] = {}
+        """Limit → whether this pair breaks it, looked at after every Block."""
+        self.objections: dict[str, dict[str, dict[str, Any]]] = {}
+        """Acting version → version in the shadow → the limit it broke, kept over restarts."""
+        self._file: Path | None = None
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+
+    def keep(self, folder: Path) -> None:
+        """Remember in `folder` which versions broke a limit. A file that cannot be read is as good as none."""
+        self._file = folder / "objections.json"
+        with contextlib.suppress(OSError, msgspec.MsgspecError):
+            told = self._file.read_bytes()
+            self.objections = msgspec.json.decode(told, type=dict[str, dict[str, dict[str, Any]]])
+
+    def objects(self, acting: str, version: str) -> dict[str, Any]:
+        """What speaks against letting `version` act in the place of `acting`; empty when nothing does."""
+        return self.objections.get(acting, {}).get(version, {}) if self._spec.holds else {}
 
     def offer(self, ready: Ready, acting: str, given: Any, values: Floats, outputs: list[str]) -> None:
         """Take what was scored, or shed it: `given` as the shadow takes it, `values` (outputs, rows)."""
@@ -50,7 +75,8 @@ class Shadow:
         pair = (acting, f"{ready.identity.name} {ready.identity.version}")
         if pair != self.pair:
             with self._lock:
-                self.pair, self.agreements = pair, {}
+                self.pair, self.agreements, self._evidence = pair, {}, {}
+            self._alerts.well("disagrees")
         try:
             self._waiting.put_nowait((pair, ready, given, values, outputs))
         except queue.Full:
@@ -84,6 +110,7 @@ class Shadow:
                     threshold = self._spec.flips.get(name)
                     found = self.agreements[name] = Agreement(self._spec.tolerance, threshold)
                 found.add(values[place, usable], answer[:, place])
+            self._judge(pair, values[:, usable].T, answer, outputs)
             self.tally.name, self.tally.version = ready.identity.name, ready.identity.version
             self.tally.rows += int(usable.sum())
             self.tally.blocks += 1
@@ -91,6 +118,34 @@ class Shadow:
             self.tally.wall_ns += took
             self.tally.spread[bisect_left(BOUNDS, took / 1e9)] += 1
             self.tally.cpu_ns += ready.cpu_ns() - cpu
+
+    def _judge(self, pair: tuple[str, str], acting: Floats, shadow: Floats, outputs: list[str]) -> None:
+        """Whether the rows of both, (rows, outputs), suffice to say that a limit is broken."""
+        for limit, most in self._limits.items():
+            if limit == "disagree":
+                off = (np.abs(shadow - acting) > self._spec.tolerance).any(axis=1)
+            else:
+                edges = np.array([self._spec.flips.get(name, np.nan) for name in outputs])
+                off = ((acting >= edges) != (shadow >= edges)).any(axis=1)
+            evidence = self._evidence.setdefault(limit, Evidence(self._spec.alpha, most))
+            if evidence.verdict != "better":  # the share is not yet known to be greater
+                evidence.add(off.astype(np.float64))
+                if evidence.verdict == "better":
+                    self._object(pair, limit, most, evidence)
+
+    def _object(self, pair: tuple[str, str], limit: str, most: float, evidence: Evidence) -> None:
+        told = evidence.told()
+        why = {
+            "acting": pair[0], "shadow": pair[1], "what": limit, "limit": 100 * most, "rows": told["pairs"],
+            "share": 100 * told["mean_difference"],
+        }  # fmt: skip
+        self.objections.setdefault(pair[0], {})[pair[1]] = why
+        if self._file is not None:
+            with contextlib.suppress(OSError):  # it is said in any case, and holds while this process lives
+                self._file.parent.mkdir(parents=True, exist_ok=True)
+                self._file.write_bytes(msgspec.json.encode(self.objections))
+                fsync(self._file)
+        self._alerts.trouble("disagrees", **why)
 
     def told(self) -> dict[str, Any]:
         """For a person."""
@@ -101,6 +156,14 @@ class Shadow:
                 "shed": self.shed,
                 "failed": self.failed,
                 "outputs": {name: one.told() for name, one in self.agreements.items()},
+                "limits": {
+                    name: {
+                        "limit": self._limits[name],
+                        "broken": one.verdict == "better",
+                        "share": one.told()["mean_difference"],
+                    }
+                    for name, one in self._evidence.items()
+                },
             }
 
     def settle(self) -> None:

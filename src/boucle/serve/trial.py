@@ -82,9 +82,11 @@ class Trial:
     last pair against the mean of the other's. With `unit` only the first outcome of each key counts, so that one
     card's many payments are one witness. At most `units` of them are remembered, 100 bytes each: once there are more,
     every second one, by its hash, counts no longer, and so on. No unit ever counts twice and which ones count has
-    nothing to do with their outcomes, so the evidence stays as sure as it says; it only grows more slowly. The chance to promote a version that is not better by more than `margin`, or
-    to end the trial of one that is not worse, is at most `alpha` each, however long it takes; at least `least` pairs
-    are waited for. `approval: true` asks a person instead of acting.
+    nothing to do with their outcomes, so the evidence stays as sure as it says; it only grows more slowly.
+
+    The chance to promote a version that is not better by more than `margin`, or to end the trial of one that is not
+    worse, is at most `alpha` each, however long it takes; at least `least` pairs are waited for. `approval: true` asks
+    a person instead of acting.
     """
 
     def __init__(

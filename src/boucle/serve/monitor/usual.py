@@ -30,22 +30,23 @@ class Limits(Struct, frozen=True):
 class Usual:
     """Median and spread of the last windows; a window that was itself unusual does not widen them."""
 
-    def __init__(self, *, history: int, sigmas: float, effect: float) -> None:
+    def __init__(self, *, history: int, sigmas: float, effect: float, share: float = 0.0) -> None:
         self._past: deque[float] = deque(maxlen=history)
-        self._sigmas, self._effect = sigmas, effect
+        self._sigmas, self._effect, self._share = sigmas, effect, share
 
     def limits(self, figure: Figure) -> Limits | None:
         """Where a figure of this standard error may lie; None while too little is known.
 
-        The greatest of three: `sigmas` times the spread of the past, `sigmas` times what sampling does at this
-        many rows, and `effect`, below which nobody wants to be woken.
+        The greatest of these: `sigmas` times the spread of the past and what sampling does at this many rows,
+        `effect`, below which nobody wants to be woken, and `share` of what is usual.
         """
         if len(self._past) < _LEAST:
             return None
         middle = statistics.median(self._past)
         spread = _TO_SIGMA * statistics.median(abs(one - middle) for one in self._past)
         by_chance = 0.0 if math.isnan(figure.error) else figure.error
-        room = max(self._sigmas * math.hypot(spread, by_chance), self._effect)
+        chance = self._sigmas * math.hypot(spread, by_chance)
+        room = max(chance, self._effect, self._share * abs(middle))
         return Limits(middle - room, middle + room)
 
     def learn(self, figure: Figure) -> None:
