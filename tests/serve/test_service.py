@@ -115,7 +115,7 @@ def test_a_quantile_lies_in_the_class_of_the_exact_one(seconds: list[float], sha
     ],
 )  # fmt: skip
 def test_a_watch_that_cannot_be_meant_is_refused(watch: Any) -> None:
-    with pytest.raises(BoucleError, match="B650|B203"):
+    with pytest.raises(BoucleError, match=r"B650|B203"):
         Declared.read("scored", "m", {"watch": watch})
     assert Declared.read("scored", "m", {"watch": True}).watch == WatchSpec()
 

@@ -175,13 +175,8 @@ class Declared(Struct, frozen=True, kw_only=True):
             raise _wrong(stream, str(error)) from error
         if found.canary is not None and not 0 <= found.canary.percent <= 100:
             raise _wrong(stream, f"canary.percent is {found.canary.percent}, not 0 to 100")
-        shadow_limits = [found.shadow.disagree, found.shadow.flip] if found.shadow else []
-        if any(one is not None and not 0 <= one < 1 for one in shadow_limits):
-            raise _wrong(stream, "shadow.disagree and shadow.flip are shares of rows, 0 to less than 1")
-        if found.shadow and (
-            not 0 < found.shadow.alpha < 1 or (found.shadow.flip is not None and not found.shadow.flips)
-        ):
-            raise _wrong(stream, "shadow.alpha lies between 0 and 1; shadow.flip needs a threshold in flips")
+        if found.shadow is not None:
+            _check_shadow(stream, found.shadow)
         if found.watch and found.watch.cost and found.cost is None:
             raise _wrong(stream, "watch.cost needs a tariff: cost: {per_cpu_hour: 0.04}")
         if found.queue < 1 or (found.shadow is not None and found.shadow.queue < 1):
@@ -189,6 +184,13 @@ class Declared(Struct, frozen=True, kw_only=True):
         if any(isinstance(one, Previous) for one in found.fallback[1:]):
             raise _wrong(stream, "previous stands first among fallbacks, or nowhere")
         return found
+
+
+def _check_shadow(stream: str, shadow: ShadowSpec) -> None:
+    if any(one is not None and not 0 <= one < 1 for one in (shadow.disagree, shadow.flip)):
+        raise _wrong(stream, "shadow.disagree and shadow.flip are shares of rows, 0 to less than 1")
+    if not 0 < shadow.alpha < 1 or (shadow.flip is not None and not shadow.flips):
+        raise _wrong(stream, "shadow.alpha lies between 0 and 1; shadow.flip needs a threshold in flips")
 
 
 def _watch(told: Any) -> WatchSpec:

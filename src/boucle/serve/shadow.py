@@ -123,13 +123,13 @@ class Shadow:
         """Whether the rows of both, (rows, outputs), suffice to say that a limit is broken."""
         for limit, most in self._limits.items():
             if limit == "disagree":
-                off = (np.abs(shadow - acting) > self._spec.tolerance).any(axis=1)
+                apart = np.abs(shadow - acting) > self._spec.tolerance
             else:
                 edges = np.array([self._spec.flips.get(name, np.nan) for name in outputs])
-                off = ((acting >= edges) != (shadow >= edges)).any(axis=1)
+                apart = (acting >= edges) != (shadow >= edges)
             evidence = self._evidence.setdefault(limit, Evidence(self._spec.alpha, most))
             if evidence.verdict != "better":  # the share is not yet known to be greater
-                evidence.add(off.astype(np.float64))
+                evidence.add(np.asarray(apart.any(axis=1), np.float64))
                 if evidence.verdict == "better":
                     self._object(pair, limit, most, evidence)
 
