@@ -77,10 +77,10 @@ class Probation:
 
     Rows are outcomes: the inputs of the model, its outputs as they were, the `version` (and `arm`) marks of Score, and
     what `loss` needs, an expression within [0, 1] where less is better; `time` is that of the prediction. From the
-    first row of a champion that never was one before, each row is also scored by the version before, and the differences of the losses are evidence: the
-    chance to go back from a version that is not worse by more than `margin` is at most `alpha`, however often one
-    looks. At least `least` outcomes are waited for; after `outcomes` of them the version is confirmed. `approval: true`
-    asks a person instead of going back.
+    first row of a champion that never was one before, each row is also scored by the version before, and the
+    differences of the losses are evidence: the chance to go back from a version that is not worse by more than
+    `margin` is at most `alpha`, however often one looks. At least `least` outcomes are waited for; after `outcomes` of
+    them the version is confirmed. `approval: true` asks a person instead of going back.
 
     Going back is `Registry.rollback`, with the evidence in its history; whoever follows the role has the version
     before in memory. Raises B717 for settings that cannot work, B219 when a column is missing, B655 when the version
@@ -145,7 +145,9 @@ class Probation:
         told: list[dict[str, Any]] = []
         for version, places in _runs(mine, versions):
             newest = pc.max(times.take(pa.array(places))).as_py()
-            if self._follow(version, newest) and self.state.before:
+            if not self._follow(version, newest):
+                self.state.stale += len(places)
+            elif self.state.before:
                 told += self._compare(rows.take(pa.array(places)))
         return told
 
@@ -159,10 +161,7 @@ class Probation:
                 clipped=state.clipped, unscored=state.unscored, stale=state.stale,
             )  # fmt: skip
         self.state.known[version] = max(at, self.state.known.get(version, at))
-        if version != self.state.champion:
-            self.state.stale += 1
-            return False
-        return True
+        return version == self.state.champion
 
     def _compare(self, rows: pa.RecordBatch) -> list[dict[str, Any]]:
         state = self.state
