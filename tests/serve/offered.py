@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,13 +57,13 @@ def ask(
 ) -> Reply:
     """One request; `body` is bytes as they are, or JSON."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-
-    async def read(most: int) -> bytes:
-        assert len(raw) <= most
-        return raw
-
     method = method or ("GET" if body is None else "POST")
-    return asyncio.run(rest.reply(method, path, headers or {}, read))
+
+    async def reply() -> Reply:
+        found = rest.reply(method, path, headers or {}, raw, time.perf_counter())
+        return found if isinstance(found, Reply) else await found
+
+    return asyncio.run(reply())
 
 
 def outputs(reply: Reply) -> dict[str, list[Any]]:

@@ -1,6 +1,5 @@
 """The protocol over REST, request by request: what it answers, what it refuses, and that nonsense never breaks it."""
 
-import asyncio
 import gzip
 import json
 import struct
@@ -16,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from boucle.serve.oip.answering import Answering, Limits
-from boucle.serve.oip.refusal import Malformed, Refusal, TooLarge
+from boucle.serve.oip.refusal import Malformed, Refusal
 from boucle.serve.oip.rest import Rest
 from boucle.serve.oip.rest_body import decode_request
 from boucle.serve.oip.tensor import DATATYPES, Tensor, from_raw, to_raw
@@ -206,29 +205,6 @@ def test_only_known_users_but_probes(tmp_path: Path) -> None:
     made.stop()
 
 
-def test_more_than_may_wait_are_told_to_come_back(tmp_path: Path) -> None:
-    made = answering(tmp_path, limits=Limits(waiting=2))
-    rest = Rest(made)
-    body = json.dumps(columns()).encode()
-
-    async def crowd() -> list[int]:
-        begun = asyncio.Event()
-
-        async def read(most: int) -> bytes:
-            await begun.wait()
-            return body
-
-        asked = [asyncio.create_task(rest.reply("POST", "/v2/models/tiny/infer", {}, read)) for _ in range(5)]
-        await asyncio.sleep(0)
-        begun.set()
-        return [reply.status for reply in await asyncio.gather(*asked)]
-
-    assert sorted(asyncio.run(crowd())) == [200, 200, 429, 429, 429]
-    page = made.counts.exposition(made.shelf, made.shadows, None).decode()
-    assert 'boucle_infer_refused_total{code="B672",wire="rest"} 3.0' in page
-    made.stop()
-
-
 class Slow:
     """A model's rows take as long as it says."""
 
@@ -251,43 +227,17 @@ def test_a_long_score_is_given_up_at_its_deadline(tmp_path: Path) -> None:
     made.stop()
 
 
-def test_a_body_beyond_the_limit(rest: Rest) -> None:
-    async def read(most: int) -> bytes:
-        raise TooLarge(most)
-
-    reply = asyncio.run(rest.reply("POST", "/v2/models/tiny/infer", {}, read))
-    assert reply.status == 413
-
-
 def test_an_error_nobody_foresaw_is_an_answer_and_a_line_in_the_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    made = answering(tmp_path)
-
-    async def read(most: int) -> bytes:
+    def allows(told: str) -> bool:
         raise RuntimeError("gone")
 
-    reply = asyncio.run(Rest(made).reply("POST", "/v2/models/tiny/infer", {}, read))
-    assert (reply.status, made.counts.waiting) == (500, 0)
+    made = answering(tmp_path, allows=allows)
+    reply = ask(Rest(made), columns())
+    assert reply.status == 500
     assert "B683" in json.loads(reply.body)["error"]
     assert "RuntimeError: gone" in caplog.text
-    made.stop()
-
-
-def test_half_a_body_keeps_no_place(tmp_path: Path) -> None:
-    made = answering(tmp_path, limits=Limits(seconds=0.02))
-
-    async def read(most: int) -> bytes:
-        await asyncio.Event().wait()
-        return b""
-
-    async def one() -> int:
-        watch = asyncio.create_task(made.watch())
-        reply = await asyncio.create_task(Rest(made).reply("POST", "/v2/models/tiny/infer", {}, read))
-        watch.cancel()
-        return reply.status
-
-    assert (asyncio.run(one()), made.counts.waiting, made.reading) == (504, 0, {})
     made.stop()
 
 

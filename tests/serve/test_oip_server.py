@@ -18,10 +18,12 @@ from boucle.errors import BoucleError
 from boucle.models.registry import Registry
 from boucle.serve.oip.answering import Answering, Limits
 from boucle.serve.oip.messages import METHODS, SERVICE, message
-from boucle.serve.oip.predictions import Predictions
+from boucle.serve.oip.predictions import predictions_of
+from boucle.serve.oip.rest import Rest
 from boucle.serve.oip.server import ModelServer
 from boucle.serve.oip.shelf import EVERY_S, Shelf
-from tests.serve.offered import answering, columns, shifted
+from boucle.serve.oip.sidecar import Sidecar
+from tests.serve.offered import answering, ask, columns, shifted
 
 ANY = ("127.0.0.1", 0)
 
@@ -193,7 +195,7 @@ def test_a_broken_promotion_leaves_the_one_before(tmp_path: Path) -> None:
     assert offer.default is not None
     assert offer.default.version == "1"
     assert offer.problem
-    page = made.counts.exposition(made.shelf, made.shadows, None).decode()
+    page = made.counts.exposition(made.shelf, None).decode()
     assert 'boucle_model_stale{model="tiny"} 1.0' in page
     registry.rollback("tiny")
     made.shelf.refresh()
@@ -219,24 +221,25 @@ def test_predictions_and_shadows_reach_the_lake(tmp_path: Path) -> None:
         registry.add(shifted(by))
     registry.promote("tiny", 1)
     registry.promote("tiny", 2, "challenger")
-    predictions = Predictions(tmp_path / "kept")
-    made = Answering(Shelf(tmp_path / "registry"), predictions=predictions)
+    beside = Sidecar(tmp_path / "registry", folder=tmp_path / "kept")
+    made = Answering(Shelf(tmp_path / "registry"), sidecar=beside)
     with running(made) as server, httpx.Client(base_url=server.url) as client:
         for number in range(4):
             body = columns(2, id=f"r{number}")
             assert client.post("/v2/models/tiny/infer", json=body).status_code == 200
         client.post("/v2/models/tiny/versions/2/infer", json=columns(1, id="asked"))
-        until(lambda: sum(one.rows for one in made.shadows.compared().values()) == 16)
+        until(lambda: sum(one.rows for _, one in beside.status.compared) == 16)
         page = client.get("/metrics").text
     told = 'boucle_shadow_rows_total{model="tiny",output="health",shadow="2",version="1"} 8.0'
     assert told in page
-    health, hours = made.shadows.compared().values()
+    health, hours = (one for _, one in beside.status.compared)
     assert [health.sums[0] / 8, health.largest] == [pytest.approx(0.25, abs=1e-6)] * 2
     assert (health.agreed, hours.agreed) == (0, 8)
-    rows = [row for block in predictions.table.scan(None, None) for row in readable(block.rows)]
+    table = predictions_of(tmp_path / "kept")
+    rows = [row for block in table.scan(None, None) for row in readable(block.rows)]
     roles = [row["role"] for row in rows]
     assert [roles.count(role) for role in ("champion", "shadow", "asked")] == [8, 8, 1]
-    assert predictions.stored == 17
+    assert (beside.status.stored, beside.status.settled, beside.taken) == (17, 9, 9)
     found = {(row["request"], row["row"], row["role"]): row for row in rows}
     assert len(found) == 17
     one, other = found["r3", 1, "champion"], found["r3", 1, "shadow"]
@@ -248,18 +251,15 @@ def test_predictions_and_shadows_reach_the_lake(tmp_path: Path) -> None:
 
 
 def test_inputs_may_be_kept_as_digests_and_what_waits_is_bounded(tmp_path: Path) -> None:
-    from tests.serve.offered import ask
-
-    predictions = Predictions(tmp_path / "kept", keep="digest", most=3)
-    made = answering(tmp_path / "models", predictions=predictions)
-    from boucle.serve.oip.rest import Rest
-
+    beside = Sidecar(tmp_path / "models", folder=tmp_path / "kept", keep="digest", shadow=False, most=3)
+    made = answering(tmp_path / "models", sidecar=beside)
     for _ in range(3):
         assert ask(Rest(made), columns(2)).status == 200
-    assert predictions.shed == 4
-    predictions.start()
+    assert (beside.taken, beside.shed, beside.waiting) == (6, 4, 2)
+    beside.start()
     made.stop()
-    (block,) = predictions.table.scan(None, None)
+    assert (beside.status.settled, beside.shed, beside.lost, beside.waiting) == (2, 4, 0, 0)
+    (block,) = predictions_of(tmp_path / "kept").scan(None, None)
     assert [len(digest) for digest in block.rows["digest"].to_pylist()] == [64, 64]
     assert "inputs" not in block.rows.schema.names
 

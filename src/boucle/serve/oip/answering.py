@@ -90,6 +90,21 @@ class Answering:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._aside, self.shelf.fetch, name, version)
 
+    def at_once(
+        self, name: str, version: str, request: InferRequest, wire: str, begun: float
+    ) -> Answer | None:
+        """The outputs; None when the model must be fetched first, or needs more than a moment. Refusal says why not."""
+        model = self.shelf.find(name, version)
+        if model is None or not model.quick(request.rows):
+            return None
+        rows = model.matrix(request)
+        start = time.perf_counter()
+        scores = model.score(rows)
+        cpu_s = time.perf_counter() - start  # nothing is waited for: it is the processor's time
+        outputs = model.outputs(scores, request)
+        self._note(model, request, wire, rows, scores, begun, cpu_s, named=bool(version))
+        return Answer(name, model.version, request.id, outputs)
+
     async def answer(
         self,
         name: str,
@@ -100,18 +115,14 @@ class Answering:
         left: float | None = None,
     ) -> Answer:
         """The outputs; `begun` by perf_counter, `left`: seconds the client still waits. Refusal says why not."""
+        if (found := self.at_once(name, version, request, wire, begun)) is not None:
+            return found
         model = await self.served(name, version)
         rows = model.matrix(request)
-        if model.quick(len(rows)):
-            start = time.perf_counter()
-            scores = model.score(rows)
-            cpu_s = time.perf_counter() - start  # nothing is waited for: it is the processor's time
-        else:
-            limits = [one for one in (self.limits.seconds, request.timeout, left) if one is not None]
-            scores, cpu_s = await self._score_aside(model, rows, begun, min(limits))
+        limits = [one for one in (self.limits.seconds, request.timeout, left) if one is not None]
+        scores, cpu_s = await self._score_aside(model, rows, begun, min(limits))
         outputs = model.outputs(scores, request)
-        seconds = time.perf_counter() - begun
-        self._note(model, request, wire, rows, scores, seconds, cpu_s, named=bool(version))
+        self._note(model, request, wire, rows, scores, begun, cpu_s, named=bool(version))
         return Answer(name, model.version, request.id, outputs)
 
     async def _score_aside(
@@ -144,11 +155,12 @@ class Answering:
         wire: str,
         rows: NDArray[np.float32],
         scores: NDArray[np.float64],
-        seconds: float,
+        begun: float,
         cpu_s: float,
         *,
         named: bool,
     ) -> None:
+        seconds = time.perf_counter() - begun
         unscored = 0 if np.isfinite(scores).all() else int(np.isnan(scores).any(axis=1).sum())
         self.counts.answered(model.name, model.version, wire, len(rows), unscored, seconds, cpu_s)
         beside = self.sidecar

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections import deque
+from collections.abc import Awaitable
 from http import HTTPStatus
 from typing import Any
 
@@ -43,6 +44,7 @@ class Connections:
         except ModuleNotFoundError as error:
             raise MissingExtra("the model server", "httptools", "serving") from error
         self.parser, self.mistake = httptools.HttpRequestParser, httptools.HttpParserError
+        self.upgrade = httptools.HttpParserUpgrade
         self.answering, self.rest = answering, Rest(answering)
         self.open: set[_Connection] = set()
         self.ending = False
@@ -133,9 +135,13 @@ class _Connection(asyncio.Protocol):
             self._head += len(data)
         try:
             self._parser.feed_data(data)
+        except self._all.upgrade as told:  # it was answered as if nothing had been said, as RFC 9110 §7.8 allows
+            self._parser = self._all.parser(self)
+            if rest := data[told.args[0] :]:
+                self.data_received(rest)
+            return
         except self._all.mistake as error:
-            why = "it asks for another protocol" if "Upgrade" in type(error).__name__ else str(error)
-            self._refuse_now(Malformed("the bytes are no HTTP request", why=why))
+            self._refuse_now(Malformed("the bytes are no HTTP request", why=str(error)))
             return
         if self._head > _HEAD:
             self._refuse_now(Malformed(f"a request has headers of more than {_HEAD >> 10} KiB"))
@@ -191,7 +197,16 @@ class _Connection(asyncio.Protocol):
         return _Asked(method, path, self._headers, keep, self._begun, body, refused)
 
     def _give(self, asked: _Asked) -> None:
+        """Answer it now when nothing is before it and nothing must be waited for."""
         self._begun, self._seen, self._entered = 0.0, asked.begun, False
+        if self._task is None and not self._ready and self._room.is_set():
+            reply = self._reply(asked)
+            if isinstance(reply, Reply):
+                self._leave_after(asked)
+                self._send(asked, reply)
+                return
+            self._task = asyncio.get_running_loop().create_task(self._work(asked, reply))
+            return
         self._ready.append(asked)
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._work())
@@ -212,45 +227,46 @@ class _Connection(asyncio.Protocol):
             self._entered = False
             self._answering.leave()
 
-    async def _work(self) -> None:
+    async def _work(self, asked: _Asked | None = None, reply: Reply | Awaitable[Reply] | None = None) -> None:
         """Answer what is here, in its order."""
-        while self._ready:
-            asked = self._ready.popleft()
-            reply = await self._reply(asked)
-            if self._transport.is_closing():
-                continue  # who asked went away; it was scored and counted all the same
-            keep = asked.keep and not self._all.ending
-            self._transport.writelines(_written(reply, keep=keep, head=asked.method == "HEAD"))
-            self._seen = time.perf_counter()
-            if not keep:
-                self._forget()
-                self._lingers = True
-                asyncio.get_running_loop().call_later(
-                    LINGERS_S if asked.refused else 0, self._transport.close
-                )
-                break
-            if not self._room.is_set():
+        while asked is not None or self._ready:
+            if asked is None or reply is None:
                 await self._room.wait()
+                asked = self._ready.popleft()
+                reply = self._reply(asked)
+            try:
+                given = reply if isinstance(reply, Reply) else await reply
+            finally:
+                self._leave_after(asked)
+            self._send(asked, given)
+            asked = reply = None
             if len(self._ready) == _AHEAD:
                 self._transport.resume_reading()
         self._task = None
 
-    def _forget(self) -> None:
-        """Requests behind the last one that gets an answer, as RFC 9112 §9.3.2 has it."""
-        for one in self._ready:
-            if one.refused is None:
-                self._answering.leave()
-        self._ready.clear()
-
-    async def _reply(self, asked: _Asked) -> Reply:
+    def _reply(self, asked: _Asked) -> Reply | Awaitable[Reply]:
+        rest = self._all.rest
         if asked.refused is not None:
-            return self._all.rest.refused(asked.refused)
-        try:
-            return await self._all.rest.reply(
-                asked.method, asked.path, asked.headers, asked.body, asked.begun
-            )
-        finally:
+            return rest.refused(asked.refused)
+        return rest.reply(asked.method, asked.path, asked.headers, asked.body, asked.begun)
+
+    def _leave_after(self, asked: _Asked) -> None:
+        if asked.refused is None:
             self._answering.leave()
+
+    def _send(self, asked: _Asked, reply: Reply) -> None:
+        if self._transport.is_closing():
+            return  # who asked went away; it was scored and counted all the same
+        keep = asked.keep and not self._all.ending
+        self._transport.writelines(_written(reply, keep=keep, head=asked.method == "HEAD"))
+        self._seen = time.perf_counter()
+        if not keep:
+            for one in self._ready:  # RFC 9112 §9.3.2: nothing behind the last one is answered
+                self._leave_after(one)
+            self._ready.clear()
+            self._lingers = True
+            pause = LINGERS_S if asked.refused else 0
+            asyncio.get_running_loop().call_later(pause, self._transport.close)
 
     def look(self, now: float) -> None:
         """Give up a request whose bytes do not come, and a connection that is idle or does not read its answer."""

@@ -21,7 +21,7 @@ from boucle.lake.delta import LakeTable
 from boucle.lake.writer import Feed, LakeWriter
 from boucle.serve.oip.scored import Scored
 
-__all__ = ["Keep", "Predictions"]
+__all__ = ["Keep", "Predictions", "predictions_of"]
 
 log = logging.getLogger("boucle.serve.oip.predictions")
 

@@ -26,6 +26,11 @@ class InferRequest(Struct, frozen=True):
     timeout: float | None = None
     """Seconds the client waits: the parameter `timeout`, microseconds, of Triton's scheduling extension."""
 
+    @property
+    def rows(self) -> int:
+        """How many, by the first tensor; whether the others agree is not said."""
+        return self.inputs[0].shape[0] if self.inputs and self.inputs[0].shape else 0
+
 
 class Answer(Struct, frozen=True):
     """Outputs in the order they were asked for."""

@@ -2,7 +2,7 @@
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
@@ -13,6 +13,7 @@ from msgspec import Struct
 from boucle import __version__
 from boucle.serve.oip.answering import Answering
 from boucle.serve.oip.refusal import Malformed, NoSuchThing, Refusal, TooLarge
+from boucle.serve.oip.request import Answer, InferRequest
 from boucle.serve.oip.rest_body import decode_request, encode_answer
 
 __all__ = ["EXTENSIONS", "Reply", "Rest", "index"]
@@ -43,14 +44,31 @@ class Rest:
     def __init__(self, answering: Answering) -> None:
         self._answering = answering
 
-    async def reply(
+    def reply(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes, begun: float
-    ) -> Reply:
-        """The answer; `headers` by lower-case name, `begun` by perf_counter."""
+    ) -> Reply | Awaitable[Reply]:
+        """The answer, or the wait for it; `headers` by lower-case name, `begun` by perf_counter.
+
+        What can be said at once is: a task for each request would cost a fifth of it.
+        """
+        if not (path.endswith("/infer") and method == "POST"):
+            return self._guarded(self._other(method, path, headers))
         try:
-            if path.endswith("/infer") and method == "POST":
-                return await self._infer(path, headers, body, begun)
-            return await self._other(method, path, headers)
+            self._answering.check_allowed(headers.get("authorization", ""))
+            name, version, verb = _model(path)
+            if verb != "infer":
+                return self._guarded(self._other(method, path, headers))
+            request = self._request(headers, body)
+            answer = self._answering.at_once(name, version, request, "rest", begun)
+            if answer is not None:
+                return _given(answer, request, headers)
+        except Exception as error:  # noqa: BLE001 - the boundary of a request: the others go on
+            return self.refused(error)
+        return self._guarded(self._infer(name, version, request, headers, begun))
+
+    async def _guarded(self, reply: Awaitable[Reply]) -> Reply:
+        try:
+            return await reply
         except Exception as error:  # noqa: BLE001 - the boundary of a request: the others go on
             return self.refused(error)
 
@@ -60,32 +78,20 @@ class Rest:
         body = msgspec.json.encode({"error": str(told)})
         return Reply(told.status, [_JSON, *told.headers], body)
 
-    async def _infer(self, path: str, headers: Mapping[str, str], body: bytes, begun: float) -> Reply:
-        self._answering.check_allowed(headers.get("authorization", ""))
-        name, version, verb = _model(path)
-        if verb != "infer":
-            raise NoSuchThing(f"there is nothing at {path}", fix="/v2/models/NAME/infer")
+    def _request(self, headers: Mapping[str, str], body: bytes) -> InferRequest:
         packed = headers.get("content-encoding", "")
         if packed:
             body = _unpacked(body, packed, self._answering.limits.body)
         told = headers.get("inference-header-content-length")
         if told is not None and not (told.isascii() and told.isdigit() and len(told) < 12):
             raise Malformed("Inference-Header-Content-Length is a number")
-        request = decode_request(body, None if told is None else int(told))
+        return decode_request(body, None if told is None else int(told))
+
+    async def _infer(
+        self, name: str, version: str, request: InferRequest, headers: Mapping[str, str], begun: float
+    ) -> Reply:
         answer = await self._answering.answer(name, version, request, "rest", begun)
-        given, json_size = encode_answer(answer, request)
-        if json_size is None:
-            out = [_JSON]
-        else:
-            out = [
-                ("content-type", "application/octet-stream"),
-                ("inference-header-content-length", str(json_size)),
-            ]
-        if "gzip" in headers.get("accept-encoding", "") and len(given) >= _WORTH_PACKING:
-            out.append(("content-encoding", "gzip"))
-            packer = zlib.compressobj(1, wbits=_GZIP)
-            given = packer.compress(given) + packer.flush()
-        return Reply(200, out, given)
+        return _given(answer, request, headers)
 
     async def _other(self, method: str, path: str, headers: Mapping[str, str]) -> Reply:
         parts = path.strip("/").split("/")
@@ -148,6 +154,23 @@ def index(answering: Answering) -> list[dict[str, str]]:
         if offer.default is None:
             told.append({"name": name, "version": "", "state": "UNAVAILABLE", "reason": offer.problem})
     return told
+
+
+def _given(answer: Answer, request: InferRequest, headers: Mapping[str, str]) -> Reply:
+    """An answer as it goes over the wire."""
+    given, json_size = encode_answer(answer, request)
+    if json_size is None:
+        out = [_JSON]
+    else:
+        out = [
+            ("content-type", "application/octet-stream"),
+            ("inference-header-content-length", str(json_size)),
+        ]
+    if "gzip" in headers.get("accept-encoding", "") and len(given) >= _WORTH_PACKING:
+        out.append(("content-encoding", "gzip"))
+        packer = zlib.compressobj(1, wbits=_GZIP)
+        given = packer.compress(given) + packer.flush()
+    return Reply(200, out, given)
 
 
 @lru_cache(1024)

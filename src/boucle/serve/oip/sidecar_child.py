@@ -19,7 +19,7 @@ from boucle.serve.oip.sidecar_wire import Batch, Frames, Order, Status, frame
 
 NICE = 10
 """Requests come first, where processors are few."""
-_LOCKED_S = 10.0
+_LOCKED_S = 3.0
 """How long the log may be held by the sidecar of a server that was killed, which writes what it was given."""
 
 
