@@ -1,12 +1,13 @@
 """Clients of a model server, in a process of their own: `python -m bench._load WIRE PORT SECONDS CLIENTS PATH < body`.
 
 `rest`: raw sockets that ask again as soon as they were answered, all in one thread: a fifth of the cost of any HTTP
-library, so that the server is what is measured. `grpc`: requests at a fixed pace (CLIENTS a second), each timed from
-the moment it was due, so that a server that stalls is not spared. Prints one JSON object; times in milliseconds.
+library, so that the server is what is measured. `grpc`: ready frames on one connection, likewise (grpc.aio's client
+costs as much as its server), at a fixed pace (CLIENTS a second), each timed from the moment it was due, so that a
+server that stalls is not spared. Prints one JSON object; times in milliseconds.
 """
 
-import asyncio
 import json
+import select
 import selectors
 import socket
 import sys
@@ -89,33 +90,90 @@ def together(port: int, asked: bytes, seconds: float, clients: int) -> list[floa
     return times
 
 
-async def paced(port: int, raw: bytes, seconds: float, rate: float) -> list[float]:
+def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    """Of HTTP/2 (RFC 9113 §4.1)."""
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+
+def literal(name: bytes, value: bytes) -> bytes:
+    """A header that no table remembers (RFC 7541 §6.2.2)."""
+    return b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value
+
+
+class Http2:
+    """One connection: unary gRPC requests as ready bytes, and which of them were answered."""
+
+    DATA, HEADERS, RESET, SETTINGS, PING, AWAY, WINDOW = 0, 1, 3, 4, 6, 7, 8
+
+    def __init__(self, port: int, path: bytes, raw: bytes) -> None:
+        self.link = connect(port)
+        pseudo = b"\x83\x86\x04" + bytes([len(path)]) + path  # POST, http, :path
+        told = literal(b"te", b"trailers") + literal(b"content-type", b"application/grpc")
+        self._head = pseudo + b"\x01\x05bench" + told
+        self._body = b"\0" + len(raw).to_bytes(4, "big") + raw
+        self._stream, self._got, self._out = 1, b"", b""
+        self._with_data: set[int] = set()
+        windows = frame(self.SETTINGS, 0, 0, (4).to_bytes(2, "big") + (1 << 30).to_bytes(4, "big"))
+        windows += frame(self.WINDOW, 0, 0, (1 << 30).to_bytes(4, "big"))
+        self.link.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + windows)
+
+    def ask(self) -> int:
+        """The stream of a request that the next `flush` sends."""
+        stream, self._stream = self._stream, self._stream + 2
+        self._out += frame(self.HEADERS, 4, stream, self._head) + frame(self.DATA, 1, stream, self._body)
+        return stream
+
+    def flush(self) -> None:
+        if self._out:
+            self.link.sendall(self._out)
+            self._out = b""
+
+    def answered(self) -> list[tuple[int, bool]]:
+        """Streams that ended, and whether with an answer. Blocks until something comes."""
+        self._got += self.link.recv(1 << 18)
+        ended: list[tuple[int, bool]] = []
+        while len(self._got) >= 9 and len(self._got) >= 9 + (size := int.from_bytes(self._got[:3], "big")):
+            kind, flags = self._got[3:5]
+            stream, payload = int.from_bytes(self._got[5:9], "big"), self._got[9 : 9 + size]
+            self._got = self._got[9 + size :]
+            if kind in {self.SETTINGS, self.PING} and not flags & 1:
+                self._out += frame(kind, 1, 0, payload if kind == self.PING else b"")
+            elif kind == self.AWAY:
+                raise RuntimeError(f"the server ended: {payload!r}")
+            elif kind == self.DATA:
+                self._with_data.add(stream)
+            if kind == self.RESET or (kind in {self.DATA, self.HEADERS} and flags & 1):
+                ended.append((stream, stream in self._with_data))
+                self._with_data.discard(stream)
+        return ended
+
+
+def paced(port: int, raw: bytes, seconds: float, rate: float) -> list[float]:
     """gRPC requests, `rate` a second whatever the answers do."""
-    import grpc
-
     times: list[float] = []
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        ask = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
-        for _ in range(WARM_UP):
-            await ask(raw)
-
-        async def one(due: float) -> None:
-            try:
-                await ask(raw)
-                times.append(time.perf_counter() - due)
-            except grpc.RpcError:
-                times.append(REFUSED_S)
-
-        first = time.perf_counter()
-        waiting = set()
-        for number in range(int(seconds * rate)):
-            due = first + number / rate
-            if (early := due - time.perf_counter()) > 0:
-                await asyncio.sleep(early)
-            task = asyncio.create_task(one(due))
-            waiting.add(task)
-            task.add_done_callback(waiting.discard)
-        await asyncio.gather(*waiting)
+    client = Http2(port, b"/inference.GRPCInferenceService/ModelInfer", raw)
+    for _ in range(WARM_UP):
+        waits = {client.ask()}
+        client.flush()
+        while waits:
+            waits -= {stream for stream, _ in client.answered()}
+            client.flush()
+    first, count = time.perf_counter(), int(seconds * rate)
+    due: dict[int, float] = {}
+    asked = 0
+    while asked < count or due:
+        now = time.perf_counter()
+        while asked < count and now >= first + asked / rate:
+            due[client.ask()] = first + asked / rate
+            asked += 1
+        client.flush()
+        next_in = first + asked / rate - time.perf_counter() if asked < count else REFUSED_S
+        if select.select([client.link], [], [], max(0.0, next_in))[0]:
+            for stream, well in client.answered():
+                times.append(time.perf_counter() - due.pop(stream) if well else REFUSED_S)
+        elif asked == count:
+            times += [REFUSED_S] * len(due)
+            break
     return times
 
 
@@ -123,7 +181,7 @@ def main() -> None:
     wire, port, seconds, clients, path = sys.argv[1:]
     body = sys.stdin.buffer.read()
     if wire == "grpc":
-        times = asyncio.run(paced(int(port), body, float(seconds), float(clients)))
+        times = paced(int(port), body, float(seconds), float(clients))
     elif clients == "1":
         times = alone(int(port), request(path, body), float(seconds))
     else:
