@@ -17,7 +17,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=12,
 )
-NAMES = st.sampled_from(["shift", "outer_line", "inner_line", "slow", "slow_limit"])
+NAMES = st.sampled_from(["shift", "outer_line", "inner_line", "slow", "slow_limit", "left"])
 
 
 def test_the_suspect_stands_out() -> None:
@@ -32,7 +32,12 @@ def test_the_suspect_stands_out() -> None:
         assert word in drawn
         assert last["says_en"].partition(",")[0] in drawn or language == "fr"
         hatched = [bar for bar in root.iter() if bar.get("fill") == "url(#beyond)"]
-        assert len(hatched) == 8, "the bands of the one axis, and nothing else"
+        shown = json.loads(last["evidence"])["left"]
+        left = 1 + sum(without > 1 for without in shown["without"].values())
+        assert shown["without"]["vib_x"] < 1 < shown["without"]["vib_y"], (
+            "without the suspect nothing is left"
+        )
+        assert len(hatched) == 8 + left, "the bands of the one axis, and what is left of everything"
         assert all(float(str(bar.get("width"))) > 0 for bar in hatched)
 
 

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from boucle.block import Block, as_dicts, as_rows
 from boucle.clock import SECOND
+from boucle.drift.charts import chart
 from boucle.drift.course import Course
 from boucle.drift.evidence import Evidence
 from boucle.drift.judge import Judge
@@ -199,10 +200,17 @@ class Attribute:
         family = self._judge.family(course)
         numbers = evidence.numbers(self._axes) if evidence is not None else {}
         standing = course.verdict
+        sensors = [self._prefix + axis for axis in self._axes]
+        left = None
+        if evidence is not None and (standing is not None or family == "unknown" or course.pending):
+            left = chart(evidence, course.shares, sensors)
+            numbers["left"] = left.numbers()
         if standing is None:
             cause = self._judge.operation(course) if family == "operation" else ""
             kind = "learning" if evidence is None and family == "none" else cause or family
             alone = course.alone if family == "unknown" else ""
+            if family == "unknown" and left is not None and len(left.suspects) == 1:
+                alone = left.suspects[0]
             says = say(kind, machine, alone=alone)
             told = {
                 "cause": cause,

@@ -4,6 +4,7 @@ import msgspec
 from msgspec import Struct
 
 from boucle.clock import Nanos
+from boucle.drift.charts import Sum
 from boucle.drift.heat import Heat
 from boucle.drift.hypothesis import Hypothesis
 from boucle.drift.reading import Reading, Reference
@@ -36,6 +37,8 @@ class Course(Struct):
     """Why the family is `operation`, as long as it is: new_regime, known_point or calibrated."""
     shares: dict[str, tuple[float, float]] = {}
     """How the witnesses follow the load, as far as its changes have shown (`boucle.drift.shares`)."""
+    sums: dict[str, Sum] = {}
+    """Cumulative sums of the residuals, since this point was reached (`boucle.drift.charts`)."""
     pending: list[Standing] = []
     verdict: Standing | None = None
     unexplained: int = 0

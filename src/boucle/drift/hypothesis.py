@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from boucle.drift.evidence import Evidence
 
-__all__ = ["LEAST_GAIN", "Hypothesis", "hypotheses", "mesh_shift"]
+__all__ = ["LEAST_GAIN", "Hypothesis", "hypotheses", "mesh_band", "mesh_shift"]
 
 Wide = NDArray[np.float64]
 
@@ -293,7 +293,7 @@ def _floor(e: Evidence) -> Iterator[Hypothesis]:
     return _shape(e, "noise", (strength >= 1) & flat & loud_still, strength, np.exp(floor))
 
 
-def _mesh_band(e: Evidence) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def mesh_band(e: Evidence) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Per axis the band that holds most of the gear mesh at this speed, as an index into the shifts."""
     loudest = np.argmax(e.before[:, list(_MESH)], axis=1)
     return np.arange(len(loudest)), np.array(_MESH)[loudest]
@@ -301,13 +301,13 @@ def _mesh_band(e: Evidence) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
 
 def _mesh(e: Evidence) -> Wide:
     """How far the gear mesh moved."""
-    moved: Wide = np.abs(e.shift[_mesh_band(e)])
+    moved: Wide = np.abs(e.shift[mesh_band(e)])
     return moved
 
 
 def mesh_shift(e: Evidence) -> tuple[float, float]:
     """How far the gear mesh moved on the middle axis, and its standard deviation; one lying axis changes nothing."""
-    band = _mesh_band(e)
+    band = mesh_band(e)
     moved = e.shift[band]
     known = np.isfinite(moved)
     if not known.any():

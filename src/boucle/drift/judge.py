@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from boucle.clock import Nanos
+from boucle.drift.charts import cumulate, onset
 from boucle.drift.course import Course, Standing
 from boucle.drift.evidence import SMOOTH, Evidence, weigh
 from boucle.drift.heat import HEAT, Heat, foretold, on_curves
@@ -68,6 +69,10 @@ class Judge(Struct, frozen=True):
             if comparable or not h.needs_operation or (blind and h.axis is not None)
         ]
         warm, evidence = self._by_curves(course, evidence, comparable=comparable)
+        if comparable:
+            cumulate(course.sums, reading, course.points[course.point])
+        else:
+            course.sums = {}
         told = account(evidence, comparable=comparable, warm=warm, shares=course.shares)
         found += told.found
         self._wait(course, found, reading.at)
@@ -134,8 +139,10 @@ class Judge(Struct, frozen=True):
         course.pending = []
         for hypothesis in found:
             earlier = before.get(_key(hypothesis))
-            held, onset = (earlier.held + 1, earlier.onset) if earlier else (1, at)
-            course.pending.append(Standing(hypothesis, onset, held))
+            if earlier:
+                course.pending.append(Standing(hypothesis, earlier.onset, earlier.held + 1))
+            else:
+                course.pending.append(Standing(hypothesis, onset(course.sums, _residuals(hypothesis), at)))
 
     def _settle(self, course: Course, comparable: bool) -> None:
         ready = [item for item in course.pending if item.held >= self.hold]
@@ -192,6 +199,22 @@ class Judge(Struct, frozen=True):
 
 def _key(hypothesis: Hypothesis) -> _Key:
     return hypothesis.family, hypothesis.cause, hypothesis.axis, hypothesis.sensor
+
+
+def _residuals(hypothesis: Hypothesis) -> list[str]:
+    """The residuals whose sums tell when it began; none for what has no slow beginning or no chart."""
+    lost = " lost" if hypothesis.cause == "dropout" else ""
+    if not lost and hypothesis.cause not in ("gain", "offset", "loose", "noise"):
+        return []
+    if hypothesis.sensor:
+        return [f"{hypothesis.sensor}{lost}"] if lost or hypothesis.cause == "offset" else []
+    if hypothesis.cause == "offset":
+        return []
+    return (
+        [f"{hypothesis.axis}{lost}"]
+        if hypothesis.axis is not None
+        else [f"{axis}{lost}" for axis in range(3)]
+    )
 
 
 def _fading_sensor(verdict: Standing, hold: int) -> bool:

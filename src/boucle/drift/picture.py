@@ -11,6 +11,11 @@ _WORDS = {
     "bands": ("Change per band (ln of amplitude)", "Variation par bande (ln de l'amplitude)"),
     "lines": ("Bearing lines (times the noise)", "Raies du roulement (fois le bruit)"),
     "slow": ("Slow values (times their limit)", "Grandeurs lentes (fois leur limite)"),
+    "left": (
+        "Unexplained (times its limit), of all and without each sensor",
+        "Inexpliqué (fois sa limite), en tout et sans chaque capteur",
+    ),
+    "all": ("of all", "en tout"),
     "bearing_temperature": ("bearing °C", "palier °C"),
     "oil_temperature": ("oil °C", "huile °C"),
     "hydraulic_pressure": ("pressure", "pression"),
@@ -41,6 +46,7 @@ def picture(evidence: Mapping[str, Any], title: str, *, language: str = "en") ->
         ("bands", _bands(evidence)),
         ("lines", _lines(evidence)),
         ("slow", _slow(evidence)),
+        ("left", _left(evidence)),
     ):
         if rows:
             parts.append(f'<text x="8" y="{y}" font-style="italic">{escape(_WORDS[heading][said])}</text>')
@@ -84,6 +90,18 @@ def _slow(evidence: Mapping[str, Any]) -> list[_Row]:
         moved, limit = _number(value), _number(limits.get(name))
         if moved is not None and limit:
             rows.append((str(name), [(moved / limit / 8, abs(moved) >= limit)]))
+    return rows
+
+
+def _left(evidence: Mapping[str, Any]) -> list[_Row]:
+    """What is left unexplained, on a logarithmic scale: half the room is the limit, all of it a hundred times that."""
+    told = _mapping(evidence.get("left"))
+    rows: list[_Row] = []
+    for name, value in (("all", told.get("all")), *_mapping(told.get("without")).items()):
+        number = _number(value)
+        if number is not None:
+            share = 0.5 + 0.25 * math.log10(max(number, 0.01))
+            rows.append((str(name), [(share, number > 1)]))
     return rows
 
 
