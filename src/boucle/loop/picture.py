@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from boucle.clock import SECOND
 from boucle.loop.metrics import exposition
-from boucle.loop.scored import scored
 from boucle.loop.trace import otlp
 from boucle.loop.view import Accounting, BacklogView, Live, LoopView, SourceView, StepView
 from boucle.ports import Counts
@@ -78,7 +77,7 @@ class Picture:
             action_ms=loop.observer.action_ms.latency(),
             objectives=loop.objectives.view(),
             quality=loop.quality.view(),
-            scores=scored(loop.path),
+            scores=loop.models.views(),
         )
 
     def _backlog(self) -> BacklogView:

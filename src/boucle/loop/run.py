@@ -29,6 +29,7 @@ from boucle.loop.checkpoint import Checkpoint, Checkpoints
 from boucle.loop.inlet import CommandInlet
 from boucle.loop.intake import Intake, newest_sample, open_source
 from boucle.loop.lineage import LoopLineage
+from boucle.loop.modelwatch import ModelWatch
 from boucle.loop.observe import Observer
 from boucle.loop.outputs import declared_outputs
 from boucle.loop.path import Path, StepTell, pieces
@@ -112,6 +113,7 @@ class Loop:
         self.watch = Watch(
             plan, self.intakes, self.actuators, clock, self._tell, lambda: self.tables.troubles
         )
+        self.models = ModelWatch(self.path, plan.project.folder, clock.now)
         self.picture = Picture(self)
         self.lineage = LoopLineage(plan, self.intakes, self.tables, self.folder, clock)
         self._fsync_every = seconds(settings.get("run.fsync_every").value)
@@ -167,7 +169,7 @@ class Loop:
             address = parse_address(project.settings.fill(spec.to), "actuator")
             factory = adapter(address, "actuator")
             takes = inspect.signature(factory).parameters
-            here = {"folder": project.folder, "run": self.folder}
+            here = {"folder": project.folder, "run": self.folder, "tell": self._teller(name, "actuator")}
             asked = {which: value for which, value in here.items() if which in takes}
             opened[name] = factory(address, clock=self.clock, **{**asked, **spec.with_})
         return opened
@@ -208,11 +210,11 @@ class Loop:
         for listener in self._listeners:
             listener(event)
 
-    def _teller(self, step: str) -> StepTell:
+    def _teller(self, which: str, of: str = "step") -> StepTell:
         def tell(kind: str, severity: str, says: dict[str, str], evidence: dict[str, Any]) -> None:
             now, product = self.clock.now(), self.plan.project.id
-            name = f"{kind}-{step}-{now}"
-            self._tell(Event(name, product, f"step {step}", kind, now, Severity(severity), says, evidence))
+            name = f"{kind}-{which}-{now}"
+            self._tell(Event(name, product, f"{of} {which}", kind, now, Severity(severity), says, evidence))
 
         return tell
 
@@ -291,7 +293,7 @@ class Loop:
         self.action.dispatcher.step(0)
         self.tables.flush()
         self.tables.commit()
-        self.watch.look()
+        self._look()
         self.objectives.look()
         self.quality.step()
 
@@ -415,7 +417,7 @@ class Loop:
 
     def _try_to_keep(self) -> bool:
         """Tables, lineage and checkpoint; False when the disk takes nothing now: it is tried again."""
-        self.watch.look()
+        self._look()
         try:
             self.retention.look()  # first: what it removes may be the room the others wait for
             self.tables.flush()
@@ -430,6 +432,11 @@ class Loop:
                 _log.warning("tables and checkpoints wait for the disk: %s", error)
             return False
         return True
+
+    def _look(self) -> None:
+        self.watch.look()
+        if self._promises:
+            self.models.look()
 
     def _save(self) -> None:
         # The logs first: a checkpoint must never be ahead of what a restart can read.

@@ -11,6 +11,7 @@ from msgspec import Struct, field
 
 from boucle.clock import Nanos
 from boucle.event import Command, Event, Receipt
+from boucle.loop.view_models import ArmView, ChangeView, DriftView, FigureView, ReasonView, TrialView
 
 __all__ = [
     "Accounting",
@@ -264,6 +265,21 @@ class ScoreView(Struct, frozen=True):
     bounds: tuple[float, ...]
     """Upper bounds of the classes of time, in seconds; there is one class more."""
     shadow: dict[str, Any] = {}
+    title: dict[str, str] = {}
+    deadline_s: float = 0.0
+    """Within which a model must answer; 0: the path waits."""
+    arms: tuple[ArmView, ...] = ()
+    changes: tuple[ChangeView, ...] = ()
+    """The last changes of roles, newest first."""
+    service: dict[str, float] = {}
+    """Of the last window watched: `latency` (p95, ms), `volume` (rows), `cost` (of 1000 predictions)."""
+    figures: tuple[FigureView, ...] = ()
+    """Per version and group: the newest window with labels, and the newest estimate."""
+    trial: TrialView | None = None
+    drift: tuple[DriftView, ...] = ()
+    drift_watched: bool = False
+    """Whether a step looks for drift at all."""
+    reasons: tuple[ReasonView, ...] = ()
 
 
 class LoopView(Struct, frozen=True):

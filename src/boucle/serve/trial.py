@@ -114,7 +114,8 @@ class Trial:
             fix = "0 < alpha < 1, 0 <= margin < 1, least >= 1 and units >= 2 can be decided by"
             raise BoucleError("B657", what, fix=fix)
         self._units = units
-        self._alpha, self._margin, self._least, self._approval = alpha, margin, least, approval
+        self._alpha, self._margin, self._approval = alpha, margin, approval
+        self.least = least
         self._schema: pa.Schema | None = None
         self._typed: Typed | None = None
         self.state = _State(Evidence(alpha, margin))
@@ -173,7 +174,7 @@ class Trial:
         one, other = state.waiting[CHAMPION], state.waiting[CANARY]
         state.waiting = {}
         state.evidence.add(np.array([one[0] / one[1] - other[0] / other[1]]))
-        return bool(state.evidence.verdict) and state.evidence.count >= self._least
+        return bool(state.evidence.verdict) and state.evidence.count >= self.least
 
     def _witness(self, state: _State, unit: int) -> bool:
         """Whether this outcome is the first of a unit that counts."""
