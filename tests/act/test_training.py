@@ -52,7 +52,13 @@ def waited(actuator: TrainingActuator, model: str = "fraud") -> dict[str, str]:
 
 
 def test_a_training_that_fails_says_why(tmp_path: Path) -> None:
-    actuator = TrainingActuator("training://", folder=tmp_path / "no-product", run=tmp_path)
+    told: list[tuple[str, str, dict[str, str]]] = []
+    actuator = TrainingActuator(
+        "training://",
+        folder=tmp_path / "no-product",
+        run=tmp_path,
+        tell=lambda kind, severity, says, evidence: told.append((kind, severity, says)),
+    )
     actuator.open()
     try:
         assert actuator.send(order(1)).outcome is Outcome.applied
@@ -61,6 +67,10 @@ def test_a_training_that_fails_says_why(tmp_path: Path) -> None:
         actuator.close()
     assert last["state"] == "failed"
     assert "B201" in last["why"]
+    ((kind, severity, says),) = told
+    assert (kind, severity) == ("training_failed", "warning")
+    assert "fraud" in says["en"]
+    assert says["fr"] != says["en"]
 
 
 def test_what_was_ordered_before_a_crash_is_done_after_it(tmp_path: Path) -> None:

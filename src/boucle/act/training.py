@@ -5,7 +5,8 @@
 `boucle train` runs in a process of its own, and what it registers becomes challenger: it is scored in shadow or
 as a canary (`boucle.serve`), and only its gates make it champion. Like every command an order is limited in rate,
 expires, may need approval, and is journaled before it is sent. One training runs at a time; an order is
-written down before it is answered, so that a loop that was killed goes on with it.
+written down before it is answered, so that a loop that was killed goes on with it. What a training came to is an
+event: `training_done` or `training_failed`.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,9 @@ _BOUCLE = (sys.executable, "-m", "boucle.cli.main")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _TOLD = 2000
 """Characters of an error that are kept."""
+
+Tell = Callable[[str, str, dict[str, str], dict[str, Any]], None]
+"""An event's kind, severity, sentences and evidence."""
 
 
 class Training(Struct, frozen=True):
@@ -64,8 +68,10 @@ class TrainingActuator:
         run: Path | str = "run",
         role: str = "challenger",
         command: Sequence[str] = _BOUCLE,
+        tell: Tell | None = None,
     ) -> None:
         del address  # it trains here
+        self._tell = tell
         self._clock = clock or SystemClock()
         self._product, self._run, self._role, self._command = Path(folder), Path(run), role, tuple(command)
         self._orders = self._run / "trainings"
@@ -141,6 +147,9 @@ class TrainingActuator:
             done = self._train(order)
             if not self._closing.is_set():  # what was killed is not finished
                 self._keep(done)
+                if self._tell is not None:
+                    severity = "info" if done.state == "done" else "warning"
+                    self._tell(f"training_{done.state}", severity, _says(done), structs.asdict(done))
 
     def _train(self, order: Training) -> Training:
         product = ["--product", str(self._product)]
@@ -208,6 +217,19 @@ class TrainingActuator:
     ) -> Receipt:
         now = self._clock.now()
         return Receipt(command.id, command.target, outcome, now, why, code, read_back=read_back)
+
+
+def _says(order: Training) -> dict[str, str]:
+    if order.state == "done":
+        return {
+            "en": f"{order.version} was trained because {order.reason or 'somebody asked'}, and is on trial.",
+            "fr": f"{order.version} a été entraîné (motif : {order.reason or 'sur demande'}), et est à l'essai.",
+        }
+    why = order.why.splitlines()[-1] if order.why else "?"
+    return {
+        "en": f"The training of {order.model} failed: {why}",
+        "fr": f"L'entraînement de {order.model} a échoué : {why}",
+    }
 
 
 def _model(target: str) -> str:
