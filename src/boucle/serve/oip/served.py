@@ -1,5 +1,6 @@
 """One version of a model, ready to answer: what the protocol says of it, and its scores."""
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -9,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boucle.models.file import ModelFile
-from boucle.models.onnx import OnnxModel
 from boucle.serve.oip.refusal import Malformed, NoSuchThing
 from boucle.serve.oip.request import InferRequest
 from boucle.serve.oip.scored import Version
 from boucle.serve.oip.tensor import DATATYPES, Tensor, datatype_of
+from boucle.serve.ready import prepare
 
 __all__ = ["MATRIX", "Served"]
 
@@ -36,20 +37,18 @@ class Served:
         self._outputs = {field.name: datatype_of(field.type) for field in file.manifest.gives()}
         self.gives = tuple(self._outputs)
         self.of = Version(name, version, self.columns, self.gives)
-        self._model = OnnxModel(file)
+        self._ready = prepare(file, int(version) if version.isdigit() else 0)
         self._lock = threading.Lock()
         self.row_s = self._warm()
         """Seconds a row takes, as measured when it was loaded and then by longer requests."""
 
     def _warm(self) -> float:
-        """Run once for what is made at the first use, and then to see how long a row takes."""
-        for count in (1, AT_ONCE):
-            rows = np.zeros((count, len(self.columns)), np.float32)
-            self.score(rows)
+        """See how long a row takes."""
+        row = np.zeros((1, len(self.columns)), np.float32)
         times = []
         for _ in range(3):
             begun = time.perf_counter()
-            self.score(rows[:1])
+            self.score(row)
             times.append(time.perf_counter() - begun)
         return min(times)
 
@@ -131,15 +130,14 @@ class Served:
         return np.concatenate(parts) if parts else np.empty((0, len(self._outputs)))
 
     def _some(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
-        usable = np.isfinite(rows)
-        if usable.all() and len(rows):
+        if len(rows) and math.isfinite(rows.sum()):  # all are, without an array to say so
             with self._lock:
-                return self._model.run(rows).astype(np.float64)
-        kept = usable.all(axis=1)
+                return self._ready.run(rows).astype(np.float64)
+        kept = np.isfinite(rows).all(axis=1)
         scores = np.full((len(rows), len(self._outputs)), np.nan)
         if kept.any():
             with self._lock:
-                scores[kept] = self._model.run(rows[kept])
+                scores[kept] = self._ready.run(rows[kept])
         return scores
 
     def outputs(self, scores: NDArray[np.float64], request: InferRequest) -> tuple[Tensor, ...]:
