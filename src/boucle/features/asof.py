@@ -17,7 +17,7 @@ from boucle.features.view import FeatureView, Label
 from boucle.lake.duck import DuckError, connection
 from boucle.lake.duck import name as quoted
 
-__all__ = ["as_of", "decisions", "nanos"]
+__all__ = ["as_of", "decisions", "nanos", "number"]
 
 _AT, _ROW, _LABEL = "_at", "_row", "_label"
 
@@ -35,7 +35,7 @@ def decisions(
     known = (
         nanos(rows.column(label.known), label.table, label.known) if label.known else pc.add(at, label.delay)
     )
-    answer = _number(rows.column(label.column), label.table, label.column)
+    answer = number(rows.column(label.column), label.table, label.column)
     columns = {one: rows.column(one) for one in dict.fromkeys([*entity, *also])}
     table = pa.table({**columns, _AT: at, _LABEL: answer, "_known": known})
     usable = pc.and_(pc.less_equal(table["_known"], cut), pc.less_equal(table[_AT], cut - label.delay))
@@ -110,12 +110,13 @@ def _prepared(view: FeatureView, rows: pa.Table, spine: pa.Table, cut: Nanos) ->
                 what = f"{one} is {rows.column(one).type} in {view.table}, {spine.column(one).type} in the labels"
                 raise BoucleError("B625", what, why=str(error), fix="give both the same type") from error
     for one in view.columns:
-        columns[one] = _number(rows.column(one), view.table, one)
+        columns[one] = number(rows.column(one), view.table, one)
     table = pa.table({**columns, _AT: at})
     return table.filter(pc.fill_null(pc.less_equal(at, cut), fill_value=False))
 
 
-def _number(column: Any, table: str, name: str) -> Any:
+def number(column: Any, table: str, name: str) -> Any:
+    """A column as doubles (booleans as 0 and 1); B625 for anything that is no number."""
     kind = column.type
     if pa.types.is_boolean(kind):
         return column.cast(pa.int8()).cast(pa.float64())

@@ -37,6 +37,7 @@ _DEFAULTS: dict[str, Any] = {
     "models.keys": "keys",
     "models.unsigned": "refuse",
     "models.python": "",
+    "features.store": "memory:",
 }
 
 
