@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from boucle.block import Block, Position
 from boucle.clock import SECOND
+from boucle.edge.agreement import Agreement
 from boucle.edge.departure import Departure
 from boucle.edge.novelty import Novelty
 from boucle.errors import BoucleError
@@ -19,6 +20,7 @@ from boucle.ports import Operator
 STEPS: list[tuple[Any, dict[str, Any]]] = [
     (Departure, {"columns": ["flow", "vibration"], "by": ["rig"], "train": 150}),
     (Novelty, {"column": "flow", "by": ["rig"], "train": 150}),
+    (Agreement, {"columns": ["flow", "vibration"], "by": ["rig"], "train": 100}),
 ]
 
 
@@ -108,17 +110,18 @@ def test_cuts_and_restarts_change_nothing(made: Any, declared: dict[str, Any]) -
     law()
 
 
-@pytest.mark.parametrize("made", [Departure, Novelty])
+@pytest.mark.parametrize("made", [Agreement, Departure, Novelty])
 @settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_any_numbers_are_judged(made: Any, data: st.DataObject) -> None:
     values = data.draw(
         st.lists(st.floats(-1e100, 1e100) | st.none() | st.just(math.nan), min_size=1, max_size=8)
     )
-    declared = {"columns": ["flow"]} if made is Departure else {"column": "flow"}
+    declared = {"column": "flow"} if made is Novelty else {"columns": ["flow", "back"]}
     step = made("scores", train=130, **declared)
     flow = [0.0] * 130 if data.draw(st.booleans()) else list(range(130))
-    told = rows(step, block({"flow": pa.array([*flow, *values], pa.float64())}))
+    both = pa.array([*flow, *values], pa.float64())
+    told = rows(step, block({"flow": both, "back": both}))
     assert len(told) == 130 + len(values)
 
 
@@ -129,6 +132,9 @@ def test_any_numbers_are_judged(made: Any, data: st.DataObject) -> None:
         (Departure, {"columns": ["flow"], "train": 50}, "B765"),
         (Departure, {"columns": ["flow"], "start": 1.0, "stop": 2.0}, "B765"),
         (Novelty, {"column": "flow", "train": 5}, "B767"),
+        (Agreement, {"columns": ["flow"]}, "B765"),
+        (Agreement, {"columns": ["flow", "vibration"], "train": 99}, "B765"),
+        (Agreement, {"columns": ["flow", "vibration"], "hold": 0}, "B765"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(made: Any, declared: dict[str, Any], code: str) -> None:
