@@ -13,6 +13,7 @@ from boucle.clock import SECOND
 from boucle.drift.charts import chart
 from boucle.drift.course import Course
 from boucle.drift.evidence import Evidence
+from boucle.drift.fleet import Shown
 from boucle.drift.judge import Judge
 from boucle.drift.reading import BANDS, SLOW, Reading
 from boucle.drift.sentences import say
@@ -52,7 +53,7 @@ VERDICT = pa.schema(
     ]
 )
 """`family` is none, machine, sensor, operation or unknown; `cause` is empty for none and unknown, and says for
-operation why levels cannot be compared (new_regime, known_point, calibrated, hall);
+operation why levels cannot be compared (new_regime, known_point, calibrated, hall, common);
 `subject` is the machine, or machine/sensor (machine/all: every axis of the accelerometer), and `sensor` its
 second half (`machine` when there is none), by which the table is partitioned; `onset` is
 when the evidence began, null for none; `evidence` is JSON."""
@@ -81,6 +82,9 @@ class Attribute:
     How pressure, current and gear mesh follow the load is learned whenever the load changes; who knows it beforehand
     may say so in `load_shares` (relative change per unit of load), and smaller drifts are told apart from the start.
 
+    `fleet` says that the machines of the stream are of one kind, in one hall and on one supply: then each is a witness
+    for the others (`boucle.drift.fleet`), and what moves on all of them is `operation`.
+
     Rows with `machine`, `sensor` and `at` but no `speed` are calibrations: the verdict about that sensor ends, and
     what is normal is learned again, unless the machine itself is worn.
     """
@@ -97,6 +101,7 @@ class Attribute:
         prefix: str = "vib_",
         zones: Sequence[float] = GROUP_2_RIGID,
         load_shares: Mapping[str, float] | None = None,
+        fleet: bool = False,
     ) -> None:
         if baseline < 6 or min(hold, clear, thermal) < 1:
             raise BoucleError(
@@ -115,6 +120,7 @@ class Attribute:
             )
         shares = UNKNOWN if load_shares is None else declared(load_shares)
         self._judge = Judge(baseline, hold, clear, thermal, dict(shares))
+        self._fleet = fleet
         self._axes, self._prefix = tuple(axes), prefix
         self._zones = check_zones(zones)
         self._courses: dict[str, Course] = {}
@@ -183,7 +189,7 @@ class Attribute:
     def _verdict(self, at: int, row: Mapping[str, Any]) -> dict[str, Any]:
         machine = row["machine"]
         course = self._courses.setdefault(machine, Course([], [], []))
-        evidence = self._judge.hear(course, Reading.of(at, row, self._axes))
+        evidence = self._judge.hear(course, Reading.of(at, row, self._axes), self._peers(machine))
         velocities = [row.get(f"{axis}_velocity") for axis in self._axes]
         known = [velocity for velocity in velocities if velocity is not None]
         told = self._told(machine, at, course, evidence)
@@ -195,6 +201,13 @@ class Attribute:
             "zone": zone(max(known), self._zones) if known else None,
             **told,
         }
+
+    def _peers(self, machine: str) -> list[Shown] | None:
+        """What the other machines show; None when they are not of one kind."""
+        if not self._fleet:
+            return None
+        others = (course.shown for name, course in self._courses.items() if name != machine)
+        return [other for other in others if other is not None]
 
     def _told(self, machine: str, at: int, course: Course, evidence: Evidence | None) -> dict[str, Any]:
         family = self._judge.family(course)
@@ -223,7 +236,15 @@ class Attribute:
             sensor = fault.sensor if fault.axis is None else self._prefix + self._axes[fault.axis]
             every = fault.family == "sensor" and not sensor
             others = [name for name in fault.candidates if name != sensor]
-            says = say(fault.cause, machine, sensor=sensor, size=fault.size, every=every, others=others)
+            says = say(
+                fault.cause,
+                machine,
+                sensor=sensor,
+                size=fault.size,
+                every=every,
+                others=others,
+                either=fault.either,
+            )
             told = {
                 "cause": fault.cause,
                 "subject": machine if fault.family == "machine" else f"{machine}/{sensor or 'all'}",
@@ -234,6 +255,8 @@ class Attribute:
                 if sensor in course.calibrated:
                     numbers["calibrated_days_ago"] = round((at - course.calibrated[sensor]) / DAY, 2)
                 numbers["candidates"] = list(fault.candidates or (sensor or "all",))
+            if fault.either:
+                numbers["causes"] = ["offset", "gain"]
             numbers |= {"held_s": standing.held, "strength": round(fault.strength, 2)}
             numbers |= {"size": round(fault.size, 4) if math.isfinite(fault.size) else None}
         if course.pending:

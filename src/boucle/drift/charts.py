@@ -20,7 +20,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from boucle.clock import Nanos
+from boucle.clock import SECOND, Nanos
 from boucle.drift.evidence import Evidence
 from boucle.drift.hypothesis import mesh_band
 from boucle.drift.reading import SLOW, Reading, Reference
@@ -78,15 +78,18 @@ def cumulate(sums: dict[str, Sum], reading: Reading, reference: Reference) -> No
 
 
 def onset(sums: Mapping[str, Sum], residuals: Sequence[str], at: Nanos) -> Nanos:
-    """When the drift of these residuals began: the last zero of the earliest sum that stands; `at` where none does."""
+    """When the drift of these residuals began: the second after the last zero of the earliest sum that stands.
+
+    `at` where none does.
+    """
     begun = [
-        since
+        since + SECOND
         for name in residuals
         if name in sums
         for height, since in ((sums[name].up, sums[name].up_since), (sums[name].down, sums[name].down_since))
         if height and since
     ]
-    return min(begun, default=at)
+    return min([*begun, at])
 
 
 class Chart(Struct, frozen=True):

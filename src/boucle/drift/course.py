@@ -5,9 +5,11 @@ from msgspec import Struct
 
 from boucle.clock import Nanos
 from boucle.drift.charts import Sum
+from boucle.drift.fleet import Shown
 from boucle.drift.heat import Heat
 from boucle.drift.hypothesis import Hypothesis
 from boucle.drift.reading import Reading, Reference
+from boucle.drift.scale import Level
 
 __all__ = ["Course", "Standing"]
 
@@ -41,6 +43,8 @@ class Course(Struct):
     """Cumulative sums of the residuals, since this point was reached (`boucle.drift.charts`)."""
     pending: list[Standing] = []
     verdict: Standing | None = None
+    levels: list[Level] = []
+    """How far the slow value of the verdict is off, per level that was visited since (`boucle.drift.scale`)."""
     unexplained: int = 0
     alone: str = ""
     """The slow value that moved while no other witness did."""
@@ -52,8 +56,15 @@ class Course(Struct):
     """Seconds since the operating point last moved; temperatures follow it slowly."""
     heat: Heat = msgspec.field(default_factory=Heat)
     """Their way since then."""
-    hall: int = 0
-    """Seconds in a row in which both temperatures moved and nothing else did."""
+    outside: int = 0
+    """Seconds in a row in which the hall moved both temperatures, or the same values moved on other machines."""
+    common: str = ""
+    """Which of the two it was: hall or common."""
+    adopted: dict[str, float] = {}
+    """What moved from outside lately and is normal since; see `boucle.drift.fleet.Shown`."""
+    adopted_at: Nanos = 0
+    shown: Shown | None = None
+    """What its peers see of it."""
     calibrated: dict[str, Nanos] = {}
     """Sensor → when it was calibrated last, as far as anybody told."""
     relearning: bool = False

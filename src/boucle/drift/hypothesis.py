@@ -57,6 +57,8 @@ class Hypothesis(Struct, frozen=True):
     """The slow value that is suspected, when no axis is."""
     candidates: tuple[str, ...] = ()
     """Sensors that cannot be told from the suspect by the witnesses at hand; empty: no other."""
+    either: bool = False
+    """Whether it may as well be the gain as the zero: the machine has not shown two levels since."""
     needs_operation: bool = False
     """Rests on shifts of level, which only mean something at a known operating point."""
 

@@ -6,19 +6,21 @@ and must have been gone for `clear` seconds before it is dropped.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from msgspec import Struct
 
-from boucle.clock import Nanos
+from boucle.clock import SECOND, Nanos
 from boucle.drift.charts import cumulate, onset
 from boucle.drift.course import Course, Standing
 from boucle.drift.evidence import SMOOTH, Evidence, weigh
+from boucle.drift.fleet import Shown, beside, shown
 from boucle.drift.heat import HEAT, Heat, foretold, on_curves
 from boucle.drift.hypothesis import Hypothesis, hypotheses
 from boucle.drift.points import NEW_REGIME, learn_first, locate, watch_load
 from boucle.drift.reading import SLOW, Reading
+from boucle.drift.scale import gain_or_zero, note
 from boucle.drift.shares import UNKNOWN
 from boucle.drift.slow import Account, account
 
@@ -29,7 +31,7 @@ _MEMORY = 12
 _UNKNOWN_AFTER = 3
 """Times `hold`: how long something unexplained must last before it is called unknown."""
 
-CALIBRATED, HALL = "calibrated", "hall"
+CALIBRATED, HALL, COMMON = "calibrated", "hall", "common"
 """Causes of the family `operation`, besides those of `boucle.drift.points`."""
 
 _Key = tuple[str, str, int | None, str]
@@ -46,8 +48,8 @@ class Judge(Struct, frozen=True):
     shares: dict[str, tuple[float, float]] = msgspec.field(default_factory=lambda: dict(UNKNOWN))
     """What is known beforehand of how pressure, current and gear mesh follow the load (`boucle.drift.shares`)."""
 
-    def hear(self, course: Course, reading: Reading) -> Evidence | None:
-        """Take one second; None while a first reference is being learned."""
+    def hear(self, course: Course, reading: Reading, peers: Sequence[Shown] | None = None) -> Evidence | None:
+        """Take one second; None while a first reference is being learned. `peers`: what identical machines show."""
         course.history = [*course.history[-(_MEMORY - 1) :], reading]
         course.shares = course.shares or dict(self.shares)
         if course.relearning or not course.points:
@@ -73,11 +75,16 @@ class Judge(Struct, frozen=True):
             cumulate(course.sums, reading, course.points[course.point])
         else:
             course.sums = {}
-        told = account(evidence, comparable=comparable, warm=warm, shares=course.shares)
-        found += told.found
+        fleet = {}
+        if peers is not None:
+            fleet = self._beside(
+                course, evidence, peers, [n for n in SLOW if comparable and (warm or n not in HEAT)]
+            )
+        told = account(evidence, comparable=comparable, warm=warm, shares=course.shares, fleet=fleet)
+        found += [self._scaled(course, evidence, one) for one in told.found]
         self._wait(course, found, reading.at)
         self._settle(course, comparable)
-        self._follow_hall(course, evidence, told)
+        self._follow_outside(course, evidence, told)
         self._unexplained(course, evidence, told, comparable and not found, reading.at)
         return evidence
 
@@ -87,8 +94,10 @@ class Judge(Struct, frozen=True):
         return min(0.99, 1 - 0.5 * math.exp(-weight / 1.3))
 
     def operation(self, course: Course) -> str:
-        """Why levels cannot be compared just now: new_regime, known_point, calibrated, hall; empty when they can."""
-        return course.regime or (HALL if course.hall >= self.hold else "")
+        """Why levels cannot be compared just now: new_regime, known_point, calibrated, hall, common; empty when
+        they can.
+        """
+        return course.regime or (course.common if course.outside >= self.hold else "")
 
     def calibrated(self, course: Course, sensor: str, at: Nanos) -> None:
         """A sensor was calibrated: what was learned with it as it was says nothing of it as it is."""
@@ -97,6 +106,7 @@ class Judge(Struct, frozen=True):
         if standing is not None and standing.hypothesis.family == "machine":
             return
         course.verdict, course.pending, course.unexplained, course.alone = None, [], 0, ""
+        course.levels = []
         course.points, course.point, course.learning, course.onset = [], -1, [], at
         course.relearning, course.regime, course.heat = True, CALIBRATED, Heat()
 
@@ -116,7 +126,7 @@ class Judge(Struct, frozen=True):
         suspected = course.verdict is not None or bool(course.pending)
         off = foretold(course.heat, evidence, self.thermal) if suspected else {}
         if not suspected or off:  # what lies off its curve goes on lying off what it should have come to
-            self._learn_heat(course, evidence, off)
+            self._adopt(course, evidence, HEAT, off)
 
     def _by_curves(self, course: Course, evidence: Evidence, *, comparable: bool) -> tuple[bool, Evidence]:
         """Whether the temperatures are witnesses: at their level, or both on a curve that is known."""
@@ -125,11 +135,30 @@ class Judge(Struct, frozen=True):
         off = foretold(course.heat, evidence, self.thermal) if comparable else {}
         return (True, on_curves(evidence, off)) if len(off) == len(HEAT) else (False, evidence)
 
-    def _learn_heat(self, course: Course, evidence: Evidence, off: Mapping[str, tuple[float, float]]) -> None:
+    def _scaled(self, course: Course, evidence: Evidence, found: Hypothesis) -> Hypothesis:
+        """A slow drift with its gain or zero named, where the levels that were visited tell which of them it is."""
+        standing = course.verdict.hypothesis.sensor if course.verdict is not None else ""
+        if not found.either or found.sensor != standing:
+            return found
+        off, level = evidence.slow[standing], evidence.slow_before[standing]
+        course.levels = note(course.levels, level, off, evidence.slow_chance[standing])
+        named = gain_or_zero(course.levels)
+        if named is None:
+            return found
+        return msgspec.structs.replace(found, cause=named[0], size=named[1], either=False)
+
+    def _adopt(
+        self,
+        course: Course,
+        evidence: Evidence,
+        names: Sequence[str],
+        off: Mapping[str, tuple[float, float]] | None = None,
+    ) -> None:
+        """Where these slow values are now is normal, but for what they are `off`."""
         point = course.points[course.point]
-        apart = {name: evidence.slow[name] - off.get(name, (0.0,))[0] for name in HEAT}
+        by = {name: evidence.slow[name] - (off or {}).get(name, (0.0,))[0] for name in names}
         slow = [
-            level + apart[name] if math.isfinite(apart.get(name, math.nan)) else level
+            level + by[name] if math.isfinite(by.get(name, math.nan)) else level
             for name, level in zip(SLOW, point.slow, strict=True)
         ]
         course.points[course.point] = msgspec.structs.replace(point, slow=slow)
@@ -158,25 +187,45 @@ class Judge(Struct, frozen=True):
                 self._drop(course)
         machine = [item for item in ready if item.hypothesis.family == "machine"]
         if machine and (course.verdict is None or course.verdict.hypothesis.family == "sensor"):
-            course.verdict = _strongest(machine)
+            course.verdict, course.levels = _strongest(machine), []
         elif ready and (course.verdict is None or _fading_sensor(course.verdict, self.hold)):
-            course.verdict = _strongest(ready)
+            course.verdict, course.levels = _strongest(ready), []
 
     def _drop(self, course: Course) -> None:
         """The verdict no longer holds, nor does what was learned while it stood."""
-        course.verdict = None
+        course.verdict, course.levels = None, []
         if course.points[course.point].tainted:
             course.steady, course.learning, course.regime = 0, [], NEW_REGIME
         here = course.points[course.point]
         course.points = [point for point in course.points if not point.tainted]
         course.point = next((i for i, point in enumerate(course.points) if point is here), 0)
 
-    def _follow_hall(self, course: Course, evidence: Evidence, told: Account) -> None:
-        """Both temperatures moved and nothing else did: it was the hall, and in a while they will have followed it."""
-        course.hall = course.hall + 1 if told.hall and course.verdict is None and not course.pending else 0
-        if course.hall == self.hold:
-            course.onset, course.calm, course.heat = course.history[-1].at, 0, Heat(lawful=False)
-            self._learn_heat(course, evidence, {})
+    def _follow_outside(self, course: Course, evidence: Evidence, told: Account) -> None:
+        """What moved from outside moved for good: it becomes normal, and the temperatures will follow in a while."""
+        quiet = course.verdict is None and not course.pending
+        course.outside = course.outside + 1 if quiet and (told.hall or told.common) else 0
+        if course.outside != self.hold:
+            return
+        course.onset, course.common = course.history[-1].at, HALL if told.hall else COMMON
+        names = HEAT if told.hall else tuple(told.common)
+        course.adopted = shown(evidence, course.onset, names, self._adopted(course)).moved
+        course.adopted_at = course.onset
+        if told.hall:
+            course.calm, course.heat = 0, Heat(lawful=False)
+        self._adopt(course, evidence, names)
+
+    def _adopted(self, course: Course) -> dict[str, float]:
+        """What was adopted lately: peers may still be on their way."""
+        lately = course.history[-1].at - course.adopted_at <= 2 * self.thermal * SECOND
+        return course.adopted if lately else {}
+
+    def _beside(
+        self, course: Course, evidence: Evidence, peers: Sequence[Shown], names: Sequence[str]
+    ) -> dict[str, str]:
+        """What peers say of what moved; and what this one shows to them, as far as it knows its normal."""
+        at = course.history[-1].at
+        course.shown = shown(evidence, at, names, self._adopted(course))
+        return beside(evidence, at, peers)
 
     def _unexplained(
         self, course: Course, evidence: Evidence, told: Account, unexplained: bool, at: Nanos
@@ -198,7 +247,9 @@ class Judge(Struct, frozen=True):
 
 
 def _key(hypothesis: Hypothesis) -> _Key:
-    return hypothesis.family, hypothesis.cause, hypothesis.axis, hypothesis.sensor
+    # The gain and the zero of a slow value are one drift, of which more is known later.
+    drift = hypothesis.sensor and hypothesis.cause in ("gain", "offset")
+    return hypothesis.family, "drift" if drift else hypothesis.cause, hypothesis.axis, hypothesis.sensor
 
 
 def _residuals(hypothesis: Hypothesis) -> list[str]:

@@ -53,11 +53,45 @@ _SAYS = {
         "{who}: a sensor was calibrated; what is normal is learned again.",
         "{who} : un capteur a été étalonné ; l'état normal est réappris.",
     ),
+    "common": (
+        "{who}: the same moved on the other machines as well; it comes from outside, not from this machine.",
+        "{who} : la même variation se voit sur les autres machines ; elle vient de l'extérieur, pas de cette machine.",
+    ),
     "hall": (
         "{who}: the hall got warmer or colder; both temperatures follow it, and nothing else moved.",
         "{who} : l'atelier s'est réchauffé ou refroidi ; les deux températures le suivent, et rien d'autre n'a bougé.",
     ),
     "slow_offset": (
+        (
+            "{who}: the reading is off by {size} {unit} at every level, and {witness} contradict it. It is the zero of "
+            "the instrument, not the machine."
+        ),
+        (
+            "{who} : la mesure est décalée de {size} {unit} à tous les niveaux, ce que {witness} contredisent. "
+            "C'est le zéro de l'instrument, pas la machine."
+        ),
+    ),
+    "slow_gain_lost": (
+        (
+            "{who}: the reading is {size} % too low at every level, and {witness} contradict it. It is the gain of "
+            "the instrument, not the machine."
+        ),
+        (
+            "{who} : la mesure est {size} % trop basse à tous les niveaux, ce que {witness} contredisent. C'est "
+            "le gain de l'instrument, pas la machine."
+        ),
+    ),
+    "slow_gain_won": (
+        (
+            "{who}: the reading is {size} % too high at every level, and {witness} contradict it. It is the gain of "
+            "the instrument, not the machine."
+        ),
+        (
+            "{who} : la mesure est {size} % trop haute à tous les niveaux, ce que {witness} contredisent. C'est "
+            "le gain de l'instrument, pas la machine."
+        ),
+    ),
+    "slow_drift": (
         (
             "{who}: the reading moved by {size} {unit}, and {witness} contradict it. It is the instrument (its zero or "
             "its gain), not the machine."
@@ -238,17 +272,18 @@ def say(
     alone: str = "",
     every: bool = False,
     others: Sequence[str] = (),
+    either: bool = False,
 ) -> dict[str, str]:
     """The sentence of a verdict; `every` when the fault is on all axes of the accelerometer.
 
-    `others`: sensors that may as well be the one at fault.
+    `others`: sensors that may as well be the one at fault. `either`: it may as well be the gain as the zero.
     """
     if kind == "gain":
         kind, size = ("gain_lost", 100 * (1 - size)) if size < 1 else ("gain_won", 100 * (size - 1))
     elif kind == "dropout":
         size *= 100
     if sensor in _SLOW:
-        kind = f"slow_{kind}"
+        kind = "slow_drift" if either else f"slow_{kind}"
     sentences = _SAYS["unknown_alone" if kind == "unknown" and alone else kind]
     of = name_machine(machine)
     axes = ("all axes", "tous les axes") if every else _SLOW.get(sensor, (sensor, sensor))

@@ -17,12 +17,13 @@ within a factor of two, and within the factor by which what was learned may be o
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from msgspec import Struct
 
 from boucle.drift.evidence import Evidence
+from boucle.drift.fleet import ALIKE, ALONE
 from boucle.drift.hypothesis import Hypothesis, mesh_shift
 from boucle.drift.reading import SLOW
 from boucle.drift.shares import MESH, UNKNOWN, Shares, margin
@@ -44,13 +45,23 @@ class Account(Struct, frozen=True):
     """Values that moved as load or hall explain it, or by too little for their witnesses."""
     hall: bool = False
     """Both temperatures follow the hall."""
+    common: frozenset[str] = frozenset()
+    """Values that moved on the machines beside this one as well."""
 
 
-def account(evidence: Evidence, *, comparable: bool, warm: bool, shares: Shares = UNKNOWN) -> Account:
+def account(
+    evidence: Evidence,
+    *,
+    comparable: bool,
+    warm: bool,
+    shares: Shares = UNKNOWN,
+    fleet: Mapping[str, str] | None = None,
+) -> Account:
     """Hold every slow value against its witnesses.
 
     `comparable`: the operating point is one whose normal is known. `warm`: the temperatures have followed it.
-    `shares`: what is known of how pressure, current and gear mesh follow the load.
+    `shares`: what is known of how pressure, current and gear mesh follow the load. `fleet`: which values moved on
+    identical machines as well, and which on this one alone (`boucle.drift.fleet`).
     """
     found = [*_faulty_within(evidence)]
     moved = {name for name in SLOW if evidence.moved(name)}
@@ -62,12 +73,13 @@ def account(evidence: Evidence, *, comparable: bool, warm: bool, shares: Shares 
     drifted, explained = _by_load(evidence, moved, shares)
     hall = False
     if warm and not explained:  # a load that changed heats the bearing too
-        by_heat, calm, hall = _by_heat(evidence, moved)
+        by_heat, calm, hall = _by_heat(evidence, moved, fleet or {})
         drifted, explained = drifted + by_heat, explained | calm
     else:
         explained |= moved & {"bearing_temperature", "oil_temperature"}
-    found += [hypothesis for hypothesis in drifted if hypothesis.sensor not in broken]
-    return Account(found, frozenset(explained | broken), hall)
+    common = frozenset(one.sensor for one in drifted if (fleet or {}).get(one.sensor) == ALIKE)
+    found += [one for one in drifted if one.sensor not in broken | common]
+    return Account(found, frozenset(explained | broken | common), hall, common)
 
 
 def worn(e: Evidence) -> bool:
@@ -139,7 +151,9 @@ def _loads(e: Evidence, shares: Shares) -> dict[str, tuple[float, float]]:
     return says
 
 
-def _by_heat(e: Evidence, moved: set[str]) -> tuple[list[Hypothesis], set[str], bool]:
+def _by_heat(
+    e: Evidence, moved: set[str], fleet: Mapping[str, str]
+) -> tuple[list[Hypothesis], set[str], bool]:
     """The temperatures against each other and against the current, which friction raises first."""
     bearing, oil, current = (
         e.slow[name] for name in ("bearing_temperature", "oil_temperature", "motor_current")
@@ -150,13 +164,19 @@ def _by_heat(e: Evidence, moved: set[str]) -> tuple[list[Hypothesis], set[str], 
     for name, (own, other) in names.items():
         if name not in moved:
             continue
-        alone = abs(other) + 3 * e.slow_chance[name] < CONTRADICTED * abs(own) or own * other < 0
+        contradicted = abs(other) + 3 * e.slow_chance[name] < CONTRADICTED * abs(own) or own * other < 0
         friction = name == "bearing_temperature" and own > 0 and current > 0.15 * own
-        if not math.isfinite(other) or friction or not alone:
+        if fleet.get(name) == ALONE and not evidently(e, "motor_current") and not friction:
+            # It is not the hall. Without the other thermometer it is this one; both alike may be many things.
+            if contradicted or not math.isfinite(other):
+                found.append(_drift(e, name, moved))
+            continue
+        if fleet.get(name) == ALIKE or not math.isfinite(other) or friction or not contradicted:
             explained.add(name)
         else:
             found.append(_drift(e, name, moved))
-        hall |= name in explained and own * other > 0 and not evidently(e, "motor_current")
+        follows = own * other > 0 or fleet.get(name) == ALIKE
+        hall |= name in explained and follows and not evidently(e, "motor_current")
     return found, explained, hall
 
 
@@ -179,5 +199,6 @@ def _drift(e: Evidence, name: str, moved: set[str]) -> Hypothesis:
         e.slow[name],
         sensor=name,
         candidates=candidates,
+        either=True,
         needs_operation=True,
     )
