@@ -43,6 +43,12 @@ def model_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-shadow", action="store_true", help="challengers do not score beside the champion"
     )
     group.add_argument(
+        "--python",
+        default="",
+        metavar="PATH",
+        help="the interpreter for models that are no ONNX (default: models.python of the product)",
+    )
+    group.add_argument(
         "--waiting", type=int, default=256, help="requests at once; more are refused (default 256)"
     )
     group.add_argument("--deadline", type=float, default=5.0, help="seconds for an answer (default 5)")
@@ -60,7 +66,7 @@ def serve_models(options: argparse.Namespace) -> int:
     pair, allows = _guarded(options, (http[0], grpc[0]))
     if options.waiting < 1 or options.deadline <= 0:
         raise BoucleError("B682", "--waiting and --deadline are positive", fix="--waiting 256 --deadline 5")
-    shelf = Shelf(options.models)
+    shelf = Shelf(options.models, options.python)
     sidecar = None
     if options.predictions or not options.no_shadow:
         sidecar = Sidecar(

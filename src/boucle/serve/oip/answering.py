@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from msgspec import Struct
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from boucle.errors import BoucleError
 from boucle.serve.oip.counts import Counts
-from boucle.serve.oip.refusal import Busy, NotAllowed, Refusal, TooLate
+from boucle.serve.oip.refusal import Away, Busy, NotAllowed, Refusal, TooLate, Unfit
 from boucle.serve.oip.request import Answer, InferRequest
 from boucle.serve.oip.scored import Scored
 from boucle.serve.oip.served import Served
@@ -97,7 +98,7 @@ class Answering:
         model = self.shelf.find(name, version)
         if model is None or not model.quick(request.rows):
             return None
-        rows = model.matrix(request)
+        rows = model.rows(request)
         start = time.perf_counter()
         scores = model.score(rows)
         cpu_s = time.perf_counter() - start  # nothing is waited for: it is the processor's time
@@ -118,7 +119,7 @@ class Answering:
         if (found := self.at_once(name, version, request, wire, begun)) is not None:
             return found
         model = await self.served(name, version)
-        rows = model.matrix(request)
+        rows = model.rows(request)
         limits = [one for one in (self.limits.seconds, request.timeout, left) if one is not None]
         scores, cpu_s = await self._score_aside(model, rows, begun, min(limits))
         outputs = model.outputs(scores, request)
@@ -126,7 +127,7 @@ class Answering:
         return Answer(name, model.version, request.id, outputs)
 
     async def _score_aside(
-        self, model: Served, rows: NDArray[np.float32], begun: float, seconds: float
+        self, model: Served, rows: Any, begun: float, seconds: float
     ) -> tuple[NDArray[np.float64], float]:
         late = threading.Event()
 
@@ -153,7 +154,7 @@ class Answering:
         model: Served,
         request: InferRequest,
         wire: str,
-        rows: NDArray[np.float32],
+        rows: Any,
         scores: NDArray[np.float64],
         begun: float,
         cpu_s: float,
@@ -170,14 +171,15 @@ class Answering:
         if beside.keeps or shadowed:
             at = time.time_ns() - int(seconds * 1e9)
             role = "asked" if named else "champion"
-            beside.take(Scored(model.of, request.id, wire, at, rows, scores, seconds, role))
+            beside.take(Scored(model.of, request.id, wire, at, model.noted(rows), scores, seconds, role))
 
     def refusal(self, error: Exception, wire: str) -> Refusal:
         """What goes over the wire for an error, counted; one that nobody foresaw is logged, too."""
         if isinstance(error, Refusal):
             told = error
         elif isinstance(error, BoucleError):
-            told = Refusal(error.code, error.what, where=error.where, why=error.why, fix=error.fix)
+            kind = Away if error.retryable else Unfit if error.code == "B643" else Refusal
+            told = kind(error.code, error.what, where=error.where, why=error.why, fix=error.fix)
         else:
             log.error("a request failed: %s: %s", type(error).__name__, error)
             told = Refusal("B683", "the server failed at this request", fix="see its log")

@@ -135,7 +135,9 @@ class _Connection(asyncio.Protocol):
             self._head += len(data)
         try:
             self._parser.feed_data(data)
-        except self._all.upgrade as told:  # it was answered as if nothing had been said, as RFC 9110 §7.8 allows
+        except (
+            self._all.upgrade
+        ) as told:  # it was answered as if nothing had been said, as RFC 9110 §7.8 allows
             self._parser = self._all.parser(self)
             if rest := data[told.args[0] :]:
                 self.data_received(rest)

@@ -4,7 +4,17 @@ from typing import ClassVar
 
 from boucle.errors import BoucleError
 
-__all__ = ["Busy", "Malformed", "NoSuchThing", "NotAllowed", "Refusal", "TooLarge", "TooLate"]
+__all__ = [
+    "Away",
+    "Busy",
+    "Malformed",
+    "NoSuchThing",
+    "NotAllowed",
+    "Refusal",
+    "TooLarge",
+    "TooLate",
+    "Unfit",
+]
 
 
 class Refusal(BoucleError):
@@ -15,6 +25,20 @@ class Refusal(BoucleError):
     rpc: ClassVar[str] = "INTERNAL"
     """The name of gRPC's status code."""
     headers: ClassVar[tuple[tuple[str, str], ...]] = ()
+
+
+class Away(Refusal):
+    """What answers is away for a moment: a model's process that is being started (the code of the error)."""
+
+    retryable = True
+    status, rpc = 503, "UNAVAILABLE"
+    headers = (("retry-after", "1"),)
+
+
+class Unfit(Refusal):
+    """The model's own code refuses these rows (B643)."""
+
+    status, rpc = 400, "INVALID_ARGUMENT"
 
 
 class Malformed(Refusal):

@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from boucle.models.file import ModelFile
 from boucle.serve.oip.refusal import Malformed, NoSuchThing
 from boucle.serve.oip.request import InferRequest
 from boucle.serve.oip.scored import Version
 from boucle.serve.oip.tensor import DATATYPES, Tensor, datatype_of
-from boucle.serve.ready import prepare
+from boucle.serve.ready import Ready
 
 __all__ = ["MATRIX", "Served"]
 
@@ -29,21 +29,24 @@ QUICK_S = 0.001
 class Served:
     """A model that was loaded, verified and run once. One object serves several threads."""
 
-    def __init__(self, name: str, version: str, file: ModelFile) -> None:
-        self.name, self.version = name, version
-        self.columns = tuple(one.name for one in file.manifest.inputs)
+    def __init__(self, name: str, version: str, ready: Ready) -> None:
+        self.name, self.version, self.ready = name, version, ready
+        manifest = ready.file.manifest
+        self.columns = tuple(ready.inputs)
+        self._optional = frozenset(manifest.optional)
         self._place = {column: index for index, column in enumerate(self.columns)}
-        self._inputs = [datatype_of(field.type) for field in file.manifest.signature()]
-        self._outputs = {field.name: datatype_of(field.type) for field in file.manifest.gives()}
+        self._inputs = [datatype_of(field.type) for field in ready.signature]
+        self._outputs = {field.name: datatype_of(field.type) for field in manifest.gives()}
         self.gives = tuple(self._outputs)
         self.of = Version(name, version, self.columns, self.gives)
-        self._ready = prepare(file, int(version) if version.isdigit() else 0)
         self._lock = threading.Lock()
         self.row_s = self._warm()
         """Seconds a row takes, as measured when it was loaded and then by longer requests."""
 
     def _warm(self) -> float:
-        """See how long a row takes."""
+        """See how long a row takes; a child process is never asked where requests are read."""
+        if self.ready.by_rows:
+            return QUICK_S
         row = np.zeros((1, len(self.columns)), np.float32)
         times = []
         for _ in range(3):
@@ -54,7 +57,7 @@ class Served:
 
     def quick(self, rows: int) -> bool:
         """Whether so many rows may be scored where the request was read."""
-        return rows * self.row_s < QUICK_S
+        return rows * self.row_s < QUICK_S and not self.ready.by_rows
 
     def metadata(self, versions: Sequence[str]) -> dict[str, Any]:
         """What the protocol tells of a model: an input of each column, an output of each score."""
@@ -62,21 +65,44 @@ class Served:
         return {
             "name": self.name,
             "versions": list(versions),
-            "platform": "onnx_onnxv1",
+            "platform": "mlflow_pyfunc" if self.ready.by_rows else "onnx_onnxv1",
             "inputs": [{"name": name, "datatype": kind, "shape": [-1]} for name, kind in inputs],
             "outputs": [
                 {"name": name, "datatype": kind, "shape": [-1]} for name, kind in self._outputs.items()
             ],
         }
 
-    def matrix(self, request: InferRequest) -> NDArray[np.float32]:
-        """The rows (rows, columns); Malformed when the tensors are not those of the signature.
+    def rows(self, request: InferRequest) -> Any:
+        """The rows as the model takes them; Malformed when the tensors are not those of the signature.
 
-        Either one tensor (rows, columns) called `features`, or one (rows) or (rows, 1) of each column.
+        One tensor (rows) or (rows, 1) of each column, or, where all are numbers, one (rows, columns) called `features`.
         """
+        if self.ready.by_rows:
+            return self._batch(*self._by_column(request))
         inputs = request.inputs
         if len(inputs) == 1 and len(inputs[0].shape) == 2 and inputs[0].name not in self._place:
             return self._whole(inputs[0])
+        given, count = self._by_column(request)
+        rows = np.empty((count, len(self.columns)), np.float64)
+        for index, column in enumerate(given):
+            assert column is not None, "an ONNX has no optional input"
+            rows[:, index] = column.values
+        return _narrow(rows)
+
+    def noted(self, rows: Any) -> NDArray[np.float32]:
+        """The rows as numbers for the prediction log (rows, columns); a text is NaN."""
+        if not self.ready.by_rows:
+            return np.asarray(rows, np.float32)
+        noted = np.full((len(rows), len(self.columns)), np.nan, np.float32)
+        for index, column in enumerate(rows.columns):
+            if DATATYPES[self._inputs[index]].kind != "O":
+                values = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+                noted[:, index] = _narrow(values)
+        return noted
+
+    def _by_column(self, request: InferRequest) -> tuple[list[Tensor | None], int]:
+        """A tensor of each column, None where an optional one was not given, and how many rows they have."""
+        inputs = request.inputs
         given: list[Tensor | None] = [None] * len(self.columns)
         for one in inputs:
             index = self._place.get(one.name, -1)
@@ -88,15 +114,28 @@ class Served:
         first = inputs[0].shape if inputs else ()
         if len(first) not in {1, 2} or (len(first) == 2 and first[1] != 1):
             raise self._other("a column is a tensor of shape [rows] or [rows, 1]")
-        rows = np.empty((first[0], len(self.columns)), np.float64)
         for index, column in enumerate(given):
             if column is None:
+                if self.columns[index] in self._optional:
+                    continue
                 raise self._other(f"input {self.columns[index]!r} is missing")
             if column.shape != first:
                 raise self._other(f"input {column.name!r} has another shape than {inputs[0].name!r}")
             self._check_kind(column, self._inputs[index])
-            rows[:, index] = column.values
-        return _narrow(rows)
+        return given, first[0]
+
+    def _batch(self, given: list[Tensor | None], count: int) -> pa.RecordBatch:
+        arrays = []
+        for field, one in zip(self.ready.signature, given, strict=True):
+            if one is None:
+                arrays.append(pa.nulls(count, field.type))
+                continue
+            try:
+                values = [text.decode() for text in one.values] if one.datatype == "BYTES" else one.values
+                arrays.append(pa.array(values).cast(field.type))
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError) as error:
+                raise self._other(f"input {one.name!r} is not of {field.type}: {error}") from None
+        return pa.record_batch(arrays, schema=self.ready.signature)
 
     def _whole(self, one: Tensor) -> NDArray[np.float32]:
         if one.name != MATRIX or one.shape[1] != len(self.columns):
@@ -107,8 +146,8 @@ class Served:
 
     def _check_kind(self, given: Tensor, wanted: str) -> None:
         """Numbers for numbers; whole ones where the column holds whole ones."""
-        kinds = "fiub" if DATATYPES[wanted].kind == "f" else "iub"
-        if DATATYPES[given.datatype].kind not in kinds or wanted == "BYTES":
+        kinds = {"f": "fiub", "O": "O" if self.ready.by_rows else ""}.get(DATATYPES[wanted].kind, "iub")
+        if DATATYPES[given.datatype].kind not in kinds:
             raise self._other(f"input {given.name!r} is {wanted}, not {given.datatype}")
 
     def _other(self, why: str) -> Malformed:
@@ -116,11 +155,9 @@ class Served:
             f"the model {self.name} takes other tensors", why=why, fix=f"see /v2/models/{self.name}"
         )
 
-    def score(
-        self, rows: NDArray[np.float32], alive: Callable[[], bool] = lambda: True
-    ) -> NDArray[np.float64]:
+    def score(self, rows: Any, alive: Callable[[], bool] = lambda: True) -> NDArray[np.float64]:
         """Outputs (rows, outputs); a row with a number missing or infinite has NaN. Ends early when not `alive`."""
-        if len(rows) <= AT_ONCE:
+        if len(rows) <= AT_ONCE or self.ready.by_rows:
             return self._some(rows)
         parts = []
         for begin in range(0, len(rows), AT_ONCE):
@@ -129,15 +166,17 @@ class Served:
             parts.append(self._some(rows[begin : begin + AT_ONCE]))
         return np.concatenate(parts) if parts else np.empty((0, len(self._outputs)))
 
-    def _some(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
-        if len(rows) and math.isfinite(rows.sum()):  # all are, without an array to say so
+    def _some(self, rows: Any) -> NDArray[np.float64]:
+        if (
+            not self.ready.by_rows and len(rows) and math.isfinite(rows.sum())
+        ):  # all are, with no array to say so
             with self._lock:
-                return self._ready.run(rows).astype(np.float64)
-        kept = np.isfinite(rows).all(axis=1)
+                return self.ready.run(rows).astype(np.float64)
+        kept = self.ready.sound(rows)
         scores = np.full((len(rows), len(self._outputs)), np.nan)
         if kept.any():
             with self._lock:
-                scores[kept] = self._ready.run(rows[kept])
+                scores[kept] = self.ready.run(self.ready.some(rows, kept.nonzero()[0]))
         return scores
 
     def outputs(self, scores: NDArray[np.float64], request: InferRequest) -> tuple[Tensor, ...]:

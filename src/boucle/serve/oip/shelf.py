@@ -16,9 +16,14 @@ from msgspec import Struct
 
 from boucle.errors import BoucleError
 from boucle.models.file import ModelFile
+from boucle.models.foreign import model_folder
 from boucle.models.registry import Registry, registry_of
+from boucle.product.project import Settings
+from boucle.serve.declared import PyfuncSpec
 from boucle.serve.oip.refusal import Refusal
 from boucle.serve.oip.served import Served, none_such
+from boucle.serve.pyfunc import start_pyfunc
+from boucle.serve.ready import prepare
 
 __all__ = ["Offer", "Shelf"]
 
@@ -68,11 +73,13 @@ class Shelf:
     """Offers by name. `start` follows them in a thread, until `stop`.
 
     `where` is a product's folder (its registry is meant), a registry's folder or `mlflow+http://…`, a folder of model
-    folders, or one model folder. B680 when there is no model.
+    folders, or one model folder. B680 when there is no model. `python` runs the versions that are no ONNX, in a child
+    process each; empty: `models.python` of the product.
     """
 
-    def __init__(self, where: str | Path) -> None:
+    def __init__(self, where: str | Path, python: str = "") -> None:
         self._source = _source(where)
+        self._python = python or _python_of(Path(where))
         self._offers: dict[str, Offer] = {}
         self._seen: dict[str, Hashable] = {}
         self._tried: dict[str, tuple[Hashable, int]] = {}
@@ -103,6 +110,11 @@ class Shelf:
         if self._thread is not None:
             self._thread.join(5)
             self._thread = None
+        for offer in self._offers.values():
+            for one in offer.ready.values():
+                one.ready.close()
+        for one in self._asked.values():
+            one.ready.close()
 
     def _follow(self) -> None:
         while not self._stop.wait(EVERY_S):
@@ -148,12 +160,18 @@ class Shelf:
         for version in dict.fromkeys(roles[role] for role in _ROLES if role in roles):
             known = before.ready.get(version) if before else None
             try:
-                ready[version] = known or Served(name, version, self._source.load(name, version))
+                ready[version] = known or self._served(name, version)
             except BoucleError as error:
                 if version == roles.get("champion"):
                     raise
                 log.warning("version %s of %s cannot be loaded: %s", version, name, error)
         return Offer(name, ready.get(roles.get("champion", "")), roles, ready, versions)
+
+    def _served(self, name: str, version: str) -> Served:
+        file, number = self._source.load(name, version), int(version) if version.isdigit() else 0
+        if file.manifest.flavour == "onnx":
+            return Served(name, version, prepare(file, number))
+        return Served(name, version, start_pyfunc(file, number, PyfuncSpec(), self._python))
 
     def offers(self) -> dict[str, Offer]:
         """Everything that is served now."""
@@ -185,7 +203,7 @@ class Shelf:
             known = self._source.state(name)[1]
             if version not in known:
                 raise none_such(name, version, known)
-            self._asked[key] = Served(name, version, self._source.load(name, version))
+            self._asked[key] = self._served(name, version)
             while len(self._asked) > _ASIDE:
                 self._asked.popitem(last=False)
             return self._asked[key]
@@ -206,44 +224,59 @@ class NotReady(Refusal):
         super().__init__("B676", f"the model {name} is not ready", why=why or "no version is champion")
 
 
+def _python_of(folder: Path) -> str:
+    """What a product says of models that are no ONNX; a path in it is seen from the product."""
+    told = str(Settings(folder).get("models.python").value)
+    return str(folder / told) if "/" in told else told
+
+
 def _source(where: str | Path) -> _Source:
     folder = Path(where)
     if (folder / "boucle.toml").exists():
         return _Registered(registry_of(folder))
-    if (folder / "manifest.json").exists() or any(folder.glob("*/manifest.json")):
+    if _described(folder) or any(_described(one) for one in _within(folder)):
         return _Folders(folder)
     return _Registered(Registry.at(where))
+
+
+def _described(folder: Path) -> Path | None:
+    """The file that makes a folder a model: ours, or the one MLflow writes."""
+    return next((one for one in (folder / "manifest.json", folder / "MLmodel") if one.exists()), None)
+
+
+def _within(folder: Path) -> list[Path]:
+    return sorted(one for one in folder.iterdir() if one.is_dir()) if folder.is_dir() else []
 
 
 class _Folders:
     """Model folders: each has one version, called after its content, and it is the champion."""
 
     def __init__(self, folder: Path) -> None:
-        self._one = folder if (folder / "manifest.json").exists() else None
+        self._one = folder if _described(folder) else None
         self._folder = folder
 
     def names(self) -> list[str]:
         if self._one is not None:
             return [self._one.resolve().name]
-        return sorted(one.parent.name for one in self._folder.glob("*/manifest.json"))
+        return [one.name for one in _within(self._folder) if _described(one)]
 
     def _place(self, name: str) -> Path:
         return self._one or self._folder / name
 
     def generation(self, name: str) -> Hashable:
-        try:
-            found = (self._place(name) / "manifest.json").stat()
-        except FileNotFoundError:
+        found = _described(self._place(name))
+        if found is None:
             return None
-        return found.st_mtime_ns, found.st_ino, found.st_size
+        told = found.stat()
+        return told.st_mtime_ns, told.st_ino, told.st_size
 
     def state(self, name: str) -> tuple[dict[str, str], tuple[str, ...]]:
-        version = ModelFile.load(self._place(name)).manifest.sha256[:12]
+        version = model_folder(self._place(name)).manifest.sha256[:12]
         return {"champion": version}, (version,)
 
     def load(self, name: str, version: str) -> ModelFile:
         del version
-        return ModelFile.load(self._place(name))
+        return model_folder(self._place(name))
 
 
 class _Registered:

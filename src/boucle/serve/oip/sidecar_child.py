@@ -28,6 +28,9 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     os.nice(NICE)
     logging.basicConfig(format="%(levelname)s %(message)s")
+    logging.getLogger("boucle.serve.oip.shelf").setLevel(
+        logging.ERROR
+    )  # the server says what cannot be loaded
     with socket.socket(fileno=int(sys.argv[1])) as server:
         orders = Frames(Order)
         order: list[Order] | None = []
