@@ -173,5 +173,4 @@ def _chart(smoothed: Wide) -> Chart:
     together: Wide = np.cov((smoothed - centre) / spread, rowvar=False) + _TOGETHER * np.eye(
         smoothed.shape[1]
     )
-    inverse: Wide = np.linalg.inv(together)
-    return Chart(centre, spread, inverse)
+    return Chart(centre, spread, np.asarray(np.linalg.inv(together), np.float64))
