@@ -192,7 +192,7 @@ class TrainingActuator:
                 )
             out, said = child.communicate()
             if child.returncode:
-                return (said or out).strip()[-_TOLD:] or f"exit code {child.returncode}"
+                return _error(out) or said.strip()[-_TOLD:] or f"exit code {child.returncode}"
             answer = json.loads(out)
         except (OSError, ValueError) as error:
             return str(error)
@@ -217,6 +217,16 @@ class TrainingActuator:
     ) -> Receipt:
         now = self._clock.now()
         return Receipt(command.id, command.target, outcome, now, why, code, read_back=read_back)
+
+
+def _error(out: str) -> str:
+    """The error a command told as JSON, in one line; empty when it told none."""
+    try:
+        told = json.loads(out)["error"]
+        words = (told["code"], told["what"], told["why"], told["fix"])
+    except (ValueError, LookupError, TypeError):
+        return ""
+    return ": ".join(str(one) for one in words if one)[:_TOLD]
 
 
 def _says(order: Training) -> dict[str, str]:
