@@ -67,13 +67,13 @@ class FeatureReader:
         """
         view = self.view
         require(view.name, [*view.entity, view.time, *view.columns], rows.schema)
-        at = nanos(rows.column(view.time), view.table, view.time)
+        at, known = _moments(rows.column(view.time), view.table, view.time)
         columns = [number(rows.column(name), view.table, name) for name in view.columns]
         keys = keys_of_rows(rows, view.entity)
-        known = at.is_valid().to_numpy(zero_copy_only=False)
         found: dict[bytes, bytes] = {}
-        made = encoded(at.fill_null(0).to_numpy(), columns)
-        for key, record, valid in zip(keys, made, known.tolist(), strict=True):
+        made = encoded(at, columns)
+        there = [True] * len(keys) if known is None else known.tolist()
+        for key, record, valid in zip(keys, made, there, strict=True):
             if key is not None and valid:
                 whole = self._prefix + key
                 found[whole] = merged(found.get(whole, b""), record, self.size, self.depth)
@@ -148,6 +148,8 @@ class Online:
         self._away = False
         self._newest = 0
         self._counted = dict.fromkeys((*STATES, "kept"), 0)
+        self._schemas: tuple[pa.Schema | None, pa.Schema] = (None, pa.schema([]))
+        """The schema of the last rows, and the one they are given on with."""
         self.tell: Tell | None = None
 
     @property
@@ -209,28 +211,38 @@ class Online:
 
     def _enriched(self, rows: pa.RecordBatch) -> pa.RecordBatch:
         view = self.reader.view
-        require(self._stream, [*view.entity, self._time], rows.schema)
-        made = [*view.columns, *([self._state] if self._state else [])]
-        if taken := [name for name in made if name in rows.schema.names]:
-            what, fix = f"{self._stream}: {', '.join(taken)} is there already", "rename it, or leave it out"
-            raise BoucleError("B697", what, fix=fix)
-        at = nanos(rows.column(self._time), self._stream, self._time)
+        schema = self._schema(rows.schema)
         keys = keys_of_rows(rows, view.entity)
-        if at.null_count:
-            known = at.is_valid().to_pylist()
-            keys = [key if there else None for key, there in zip(keys, known, strict=True)]
-        values, null, states = self._read(keys, at.fill_null(0).to_numpy())
+        at, known = _moments(rows.column(self._time), self._stream, self._time)
+        if known is not None:
+            keys = [key if there else None for key, there in zip(keys, known.tolist(), strict=True)]
+        values, null, states = self._read(keys, at)
         for state, count in enumerate(np.bincount(states, minlength=len(STATES)).tolist()):
             self._counted[STATES[state]] += count
-        lost = states != _FOUND
+        lost, some = states != _FOUND, bool(null.any())
+        columns = list(rows.columns)
         for place, name in enumerate(view.columns):
-            if name in self._default:
+            if some and name in self._default:
                 values[lost, place] = self._default[name]
                 null[lost, place] = False
-            rows = rows.append_column(name, pa.array(values[:, place], mask=null[:, place]))
+            columns.append(pa.array(values[:, place], mask=null[:, place] if some else None))
         if self._state:
-            rows = rows.append_column(self._state, pa.array(np.array(STATES, object)[states], pa.string()))
-        return rows
+            columns.append(pa.array(np.array(STATES, object)[states], pa.string()))
+        return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+    def _schema(self, given: pa.Schema) -> pa.Schema:
+        """The rows' schema with the view's columns behind it; B221 and B697 as in `step`."""
+        if self._schemas[0] is not None and self._schemas[0].equals(given, check_metadata=True):
+            return self._schemas[1]
+        view = self.reader.view
+        require(self._stream, [*view.entity, self._time], given)
+        made = [pa.field(name, pa.float64()) for name in view.columns]
+        made += [pa.field(self._state, pa.string())] if self._state else []
+        if taken := [one.name for one in made if one.name in given.names]:
+            what, fix = f"{self._stream}: {', '.join(taken)} is there already", "rename it, or leave it out"
+            raise BoucleError("B697", what, fix=fix)
+        self._schemas = (given, pa.schema([*given, *made], given.metadata))
+        return self._schemas[1]
 
     def _read(
         self, keys: Sequence[bytes | None], at: NDArray[np.int64]
@@ -297,6 +309,18 @@ class Online:
             self.reader.store.held = held
         elif held:  # kept in memory before: the store gets it
             self._waiting = {**held, **self._waiting}
+
+
+def _moments(column: pa.Array, table: str, name: str) -> tuple[NDArray[np.int64], NDArray[np.bool_] | None]:
+    """Moments in nanoseconds, and which are known where not all are; B625 when the column holds none."""
+    at = (
+        column.view(pa.int64())
+        if pa.types.is_timestamp(column.type) and column.type.unit == "ns"
+        else (nanos(column, table, name))
+    )
+    if not at.null_count:
+        return at.to_numpy(), None
+    return at.fill_null(0).to_numpy(), at.is_valid().to_numpy(zero_copy_only=False)
 
 
 def _view(stream: str, told: Any, folder: Path) -> FeatureView:

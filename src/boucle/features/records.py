@@ -43,7 +43,8 @@ def encoded(at: NDArray[np.int64], columns: Sequence[pa.Array]) -> list[bytes]:
 def decoded(held: Sequence[bytes | None], depth: int, columns: int) -> Codes:
     """(keys, depth, 1 + columns) codes of what is held of each key; 0 where there are fewer records."""
     width = depth * WORD * (1 + columns)
-    body = b"".join([(one or b"")[:width].ljust(width, b"\0") for one in held])
+    nothing = bytes(width)
+    body = b"".join([(one + nothing)[:width] if one else nothing for one in held])
     return np.frombuffer(body, ">u8").astype(np.uint64).reshape(len(held), depth, 1 + columns)
 
 
