@@ -33,6 +33,8 @@ _LOOKS_S = 0.5
 """How often the sidecar's counts are read while nothing is asked."""
 _STARTS_WITHIN_S = 30.0
 _ENDS_WITHIN_S = 30.0
+_HANGS_S = 25.0
+"""A sidecar that takes nothing for so long is killed and started again."""
 _AGAIN_S = 2.0
 """Pause before a sidecar that died is started again."""
 
@@ -157,7 +159,7 @@ class Sidecar:
             child.sent += rows
         try:
             if batch:
-                child.link.settimeout(None)
+                child.link.settimeout(_HANGS_S)
                 child.link.sendall(frame(batch_of(list(batch))))
         except OSError:
             self._died(child)
@@ -186,7 +188,9 @@ class Sidecar:
     def _started(self) -> _Child:
         ours, its = socket.socketpair()
         words = [sys.executable, "-m", "boucle.serve.oip.sidecar_child", str(its.fileno())]
-        process = subprocess.Popen(words, pass_fds=[its.fileno()], env=_environment())  # noqa: S603 - this interpreter
+        process = subprocess.Popen(  # noqa: S603 - this interpreter
+            words, stdin=subprocess.DEVNULL, pass_fds=[its.fileno()], env=_environment()
+        )
         its.close()
         child = _Child(process, ours, Frames(Status))
         ours.settimeout(_STARTS_WITHIN_S)
