@@ -89,7 +89,7 @@ def onset(sums: Mapping[str, Sum], residuals: Sequence[str], at: Nanos) -> Nanos
         for height, since in ((sums[name].up, sums[name].up_since), (sums[name].down, sums[name].down_since))
         if height and since
     ]
-    return min([*begun, at])
+    return min(begun, default=at)
 
 
 class Chart(Struct, frozen=True):

@@ -251,6 +251,9 @@ def _loose(e: Evidence) -> Iterator[Hypothesis]:
     falls = np.max(np.minimum(-high / LEAST_GAIN, -high / (4 * e.noise[:, [5, _RESONANCE, _FLOOR]])), axis=1)
     shaft_still = np.abs(e.shift[:, _SHAFT]) < _STILL * np.abs(e.shift).max(axis=1)
     fell = (falls >= 1) & shaft_still
+    if fell.all() and not (np.abs(e.shift[:, _FLOOR]) >= LEAST_GAIN).all():
+        # A housing that rings lower than it did: the floor, where no machine reaches, says that it is not the mounting.
+        fell = fell & (np.abs(e.shift[:, _FLOOR]) >= LEAST_GAIN)
     if fell.any():
         return _shape(e, "loose", fell, falls, np.exp(high.min(axis=1)))
     amplified = _mesh(e) / _LEAST_SHIFT

@@ -31,6 +31,8 @@ _MEMORY = 12
 _UNKNOWN_AFTER = 3
 """Times `hold`: how long something unexplained must last before it is called unknown."""
 
+_TOGETHER = 3 * SECOND
+
 CALIBRATED, HALL, COMMON = "calibrated", "hall", "common"
 """Causes of the family `operation`, besides those of `boucle.drift.points`."""
 
@@ -81,7 +83,7 @@ class Judge(Struct, frozen=True):
                 course, evidence, peers, [n for n in SLOW if comparable and (warm or n not in HEAT)]
             )
         told = account(evidence, comparable=comparable, warm=warm, shares=course.shares, fleet=fleet)
-        found += [self._scaled(course, evidence, one) for one in told.found]
+        found += [self._scaled(course, evidence, one) for one in self._apart(course, told.found)]
         self._wait(course, found, reading.at)
         self._settle(course, comparable)
         self._follow_outside(course, evidence, told)
@@ -134,6 +136,19 @@ class Judge(Struct, frozen=True):
             return True, evidence
         off = foretold(course.heat, evidence, self.thermal) if comparable else {}
         return (True, on_curves(evidence, off)) if len(off) == len(HEAT) else (False, evidence)
+
+    def _apart(self, course: Course, found: list[Hypothesis]) -> list[Hypothesis]:
+        """Without the slow values that began to drift together: two instruments do not, whatever it is."""
+        begun = {one.sensor: onset(course.sums, [one.sensor], 0) for one in found if one.either}
+        together = {
+            name
+            for name, at in begun.items()
+            if any(
+                abs(at - other) <= _TOGETHER for one, other in begun.items() if one != name and at and other
+            )
+        }
+        standing = course.verdict.hypothesis.sensor if course.verdict is not None else ""
+        return [one for one in found if not one.either or one.sensor not in together - {standing}]
 
     def _scaled(self, course: Course, evidence: Evidence, found: Hypothesis) -> Hypothesis:
         """A slow drift with its gain or zero named, where the levels that were visited tell which of them it is."""
