@@ -12,7 +12,7 @@ from boucle.event import Event
 from boucle.loop.view import LoopView, MachineView
 from boucle.web import create_app, serve
 
-VIEWS = ["/", "/machines/press-2", "/events", "/commands", "/path", "/slo", "/automatic"]
+VIEWS = ["/", "/machines/press-2", "/events", "/commands", "/path", "/models", "/slo", "/automatic"]
 
 
 @pytest.mark.parametrize("language", ["en", "fr"])

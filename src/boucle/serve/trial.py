@@ -271,6 +271,14 @@ class Trial:
             self._decisions.put(self.state.decision)
 
 
+_DONE = {
+    "done": "fait",
+    "done before": "déjà fait",
+    "overtaken": "dépassé, les rôles ont changé entre-temps",
+    "waits for approval": "attend une approbation",
+}
+
+
 def _says(row: dict[str, Any], done: str) -> dict[str, str]:
     name, version = row["model"], row["challenger"]
     english = {"promote": "is better than", "rollback": "is worse than"}[row["decision"]]
@@ -280,7 +288,9 @@ def _says(row: dict[str, Any], done: str) -> dict[str, str]:
         "rollback": f" (boucle rollback {name} --role challenger)",
     }[row["decision"]]
     hint = hint if done == "waits for approval" else ""
+    decision = {"promote": "promouvoir", "rollback": "finir l'essai"}[row["decision"]]
+    fait = _DONE.get(done) or f"échec : {done.removeprefix('failed: ')}"
     return {
         "en": f"{name} {version} {english} {row['champion']}: {row['decision']}, {done}{hint}.",
-        "fr": f"{name} {version} {french} {row['champion']} : {row['decision']}, {done}{hint}.",
+        "fr": f"{name} {version} {french} {row['champion']} : {decision}, {fait}{hint}.",
     }

@@ -1,6 +1,6 @@
 """The web application of a running loop: every view a URL, drawn on the server, refreshed in place.
 
-/  /machines/{id}  /events  /commands  /path  /slo  views (HTML; with HX-Request only their body)
+/  /machines/{id}  /events  /commands  /path  /models  /slo  views (HTML; with HX-Request only their body)
 /automatic                                        stop or allow automatic action, with a confirmation
 /live  /live/{machine}                            binary WebSocket, see `boucle.web.frame`
 /api/view  /metrics  /healthz                     for machines
@@ -29,6 +29,7 @@ from boucle.web.drawn import HERE, Drawn
 from boucle.web.flow import flow
 from boucle.web.guard import LOOPBACK, Guard
 from boucle.web.live import LiveFeed
+from boucle.web.models import events_of_models, panels_of
 from boucle.web.slo import COURSE_HEIGHT, COURSE_WIDTH, events_of_objectives, rows_of_objectives
 
 __all__ = ["create_app"]
@@ -58,6 +59,7 @@ def create_app(
             Route("/events", pages.events),
             Route("/commands", pages.commands),
             Route("/path", pages.path),
+            Route("/models", pages.models),
             Route("/slo", pages.slo),
             Route("/automatic", pages.confirm),
             Route("/automatic", pages.automatic, methods=["POST"]),
@@ -132,6 +134,13 @@ class Pages(Drawn):
         """The path of a reading, with rates and latencies, and where every reading went."""
         view = self.loop.view()
         return self.draw(request, "path.html", view=view, live="", diagram=flow(view))
+
+    def models(self, request: Request) -> Response:
+        """The models that score: who, how fast, how well, on what evidence."""
+        view = self.loop.view()
+        panels = panels_of(view, self.speech(request))
+        told = events_of_models(panel.events_of(view))
+        return self.draw(request, "models.html", view=view, live="", panels=panels, events=told)
 
     def slo(self, request: Request) -> Response:
         """What is promised of the service, and how it stands."""

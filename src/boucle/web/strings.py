@@ -4,6 +4,7 @@ A key is `part.name`; `{name}` is filled in by the caller. A missing language fa
 """
 
 from boucle.web.strings_catalog import CATALOGUE
+from boucle.web.strings_models import MODELS
 
 __all__ = ["STRINGS"]
 
@@ -411,4 +412,4 @@ STRINGS: dict[str, dict[str, str]] = {
     "report.events": {"en": "What the loop said", "fr": "Ce que la boucle a dit"},
     "report.commands": {"en": "What the loop did", "fr": "Ce que la boucle a fait"},
 }
-STRINGS |= CATALOGUE
+STRINGS |= CATALOGUE | MODELS
