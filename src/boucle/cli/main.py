@@ -29,6 +29,7 @@ VERBS = {
     "state": "what a run remembers: its last checkpoint, step by step",
     "quality": "hold the contract against tables and files: what is broken, how gravely, which rows",
     "slo": "how the promises of a run stand: error budgets, how fast they burn",
+    "deadletters": "events a receiver refused for good: list, show, send again",
     "quarantine": "refused readings: list, show, export to be mended, judge again",
     "sql": "ask the lake's tables a question in SQL",
     "catalog": "find products, tables and columns; read their pages; serve them as a web site",

@@ -4,17 +4,18 @@ Each has a folder of the run, `outputs/<port>`, with what it did (`state.json`) 
 (`dead.ndjson`). A port that fails is told once and tried again; it holds back neither the loop nor another port.
 """
 
+import fcntl
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from msgspec import Struct
 
-from boucle.clock import Clock
-from boucle.errors import BoucleError
+from boucle.clock import Clock, SystemClock
+from boucle.errors import BoucleError, Unavailable
 from boucle.lake.delta import LakeTable
 from boucle.lake.whole import Lake
 from boucle.outlet.carriers import carrier, secret_of
@@ -25,7 +26,7 @@ from boucle.outlet.ports import OutputPort, output_ports
 from boucle.product.duration import seconds
 from boucle.product.project import Project
 
-__all__ = ["Outputs", "Port", "declared_outputs", "states_of"]
+__all__ = ["Outputs", "Port", "declared_outputs", "send_again", "states_of"]
 
 _log = logging.getLogger("boucle.loop.outputs")
 
@@ -64,6 +65,28 @@ def states_of(run: Path) -> dict[str, Delivered | Exported]:
         if state is not None:
             found[file.parent.name] = state
     return found
+
+
+def send_again(project: Project, run: Path, names: Iterable[str]) -> str:
+    """Send the dead letters that were asked for, where no loop runs on the folder; why the receiver took none, or "".
+
+    While a loop runs its own process delivers, and nothing is done here.
+    """
+    with (run / "lake.lock").open("ab") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return ""
+        lake = str(project.settings.get("run.lake").value) or str(run / "lake")
+        outputs = Outputs(declared_outputs(project, run), lake, SystemClock())
+        try:
+            for name in names:
+                outputs.again(name)
+        except Unavailable as error:
+            return str(error)
+        finally:
+            outputs.close()
+    return ""
 
 
 class Outputs:
@@ -138,6 +161,12 @@ class Outputs:
                 every=seconds(given.get("every", "1h")), keep=int(given.get("keep", "7")),
             )  # fmt: skip
         return self._exporters[name]
+
+    def again(self, name: str) -> None:
+        """Send the dead letters of a port that were asked for, and nothing else; Unavailable: its receiver is away."""
+        for one in self._ports:
+            if one.port.name == name and (courier := self._courier(one)):
+                courier.again()
 
     def states(self) -> Iterator[tuple[str, Delivered | Exported]]:
         """What each port has done so far."""

@@ -5,7 +5,8 @@ process killed between the two delivers some events again, with the ids they had
 
     taken = delivered + pending + dead
 
-What the receiver refuses for good is a dead letter: a line of `dead.ndjson` with the event and the reason.
+What the receiver refuses for good is a dead letter: a line of `dead.ndjson` with the event and the reason. It is sent
+again when somebody asks (`boucle.outlet.deadletters`).
 """
 
 import logging
@@ -21,6 +22,7 @@ from boucle.errors import BoucleError, Unavailable
 from boucle.lake.delta import LakeTable
 from boucle.outlet.carriers import Busy, Carrier, Told
 from boucle.outlet.cloudevents import events
+from boucle.outlet.deadletters import Postman
 from boucle.outlet.notes import TableNote
 from boucle.outlet.ports import check_contract
 from boucle.quality.ledger import Ledger
@@ -48,6 +50,8 @@ class Delivered(Struct):
     """Why nothing goes out now."""
     gone: int = 0
     """Versions whose rows could not be read any more when their turn came."""
+    again: int = 0
+    """Of `delivered`: dead letters that were sent again."""
 
     @property
     def pending(self) -> int:
@@ -79,6 +83,8 @@ class Courier:
         folder.mkdir(parents=True, exist_ok=True)
         self.state = self._kept()
         self._said = msgspec.json.encode(self.state)
+        self._postman = Postman(folder)
+        self._count_again()
         self._letters: Ledger | None = None
         self._waiting: list[Told] = []
         self._pause, self._not_before = 0.0, 0.0
@@ -107,6 +113,7 @@ class Courier:
         done = 0
         try:
             self._ready()
+            done += self._send_again(stop)
             while not stop() and self._more():
                 done += self._send()
         except Unavailable as error:
@@ -116,6 +123,26 @@ class Courier:
         except BoucleError as error:
             self._fails(error, _LONGEST_PAUSE if error.code == "B845" else _FIRST_PAUSE)
         return done
+
+    def again(self) -> None:
+        """Send the dead letters that were asked for, and nothing else; Unavailable when the receiver is away."""
+        self._ready()
+        self._send_again(bool)
+
+    def _send_again(self, stop: Callable[[], bool]) -> int:
+        before = self.state.again
+        while not stop() and self._postman.step(self._carrier):
+            self._count_again()
+        return self.state.again - before
+
+    def _count_again(self) -> None:
+        """Letters that found their receiver are dead no more; each is counted once, whatever was killed in between."""
+        more = self._postman.delivered - self.state.again
+        if more > 0:
+            self.state.again += more
+            self.state.dead -= more
+            self.state.delivered += more
+            self._keep()
 
     def _ready(self) -> None:
         if not self._opened:
@@ -210,6 +237,7 @@ class Courier:
         if self._opened:
             self._carrier.close()
             self._opened = False
+        self._postman.close()
         if self._letters is not None:
             self._letters.close()
             self._letters = None
