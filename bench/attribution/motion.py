@@ -1,7 +1,7 @@
 """How a sound press moves and what its PLC reads, second by second: the recursions of `boucle.testing`, compiled.
 
-The same steps of a tenth of a second as `boucle.testing.machine` and `process` take, and the same means, steps and counts
-as the press's features make of the readings; only the random numbers are others.
+The same steps of a tenth of a second as `boucle.testing.machine` and `process` take, and the same means, steps and
+counts as the press's features make of the readings; only the random numbers are others.
 """
 
 import math
@@ -12,7 +12,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from boucle.compiled import compiled
-from boucle.testing.machine import _SPEED_LAG, _STROKE, _WANDER, _WANDER_TIME, RATE, Machine
+from boucle.testing.machine import _SPEED_LAG, _STROKE, _WANDER, _WANDER_TIME, FRAME, RATE, Machine
 from boucle.testing.process import _BEARING_LAG, _OIL_LAG
 from boucle.testing.scenario import Scenario
 
@@ -71,11 +71,13 @@ class Moved(Struct, frozen=True):
     """Sample at which the stroke's blow fell, -1 for none."""
     blow: Any
     """Its height, g."""
+    rings: Any
+    """(seconds, 2, 2): what the frame says of a blow at the last two samples before the second, and in it."""
     speed: Any
     """What the PLC said in the middle of the second, and of the set-point."""
     setpoint: Any
     slow: Any
-    """(seconds, 4): mean of the readings of the second that ends in the middle, and `noise`, their lower quartile step."""
+    """(seconds, 4): mean of the readings of the second that ends in the middle; `noise`: quartile of their steps."""
     noise: Any
     heard: Any
     """(seconds,) readings there were."""
@@ -97,7 +99,21 @@ def moved(
         np.random.default_rng(seed), press.nominal, press.crank, press.ambient, setpoint, load, warmer, heard,
         *parts, struck, blow, speed, ordered, slow, noise, number,
     )  # fmt: skip
-    return Moved(*parts, load.reshape(seconds, TICKS), struck, blow, speed, ordered, slow, noise, number)
+    rings = _rings(struck, blow)
+    return Moved(
+        *parts, load.reshape(seconds, TICKS), struck, blow, rings, speed, ordered, slow, noise, number
+    )
+
+
+def _rings(struck: NDArray[np.int64], blow: Wide) -> Wide:
+    """A blow is forgotten within a tenth of a second, so only the second before can still ring."""
+    frequency, damping = FRAME
+    omega = 2 * math.pi * frequency / RATE
+    since = _SAMPLES - 1 - struck[:, None] + np.array([0, -1])
+    left = np.where(
+        struck[:, None] >= 0, blow[:, None] * np.exp(-omega * damping * since) * np.sin(omega * since), 0.0
+    )
+    return np.stack([np.concatenate([np.zeros((1, 2)), left[:-1]]), left], axis=1)
 
 
 @compiled

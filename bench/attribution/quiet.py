@@ -1,57 +1,229 @@
-"""How often a sound machine is accused: simulated hours, and many more drawn from them again.
+"""How often a sound machine is accused: months of sound presses, judged second by second.
 
-A month of three 10 kHz axes takes half a day to simulate. So some hours of presses of their own are simulated, and
-longer runs are put together from their seconds, three at a time at random. The means over six seconds that a verdict
-rests on are new then, and every hour begins with learning anew, which is where a false alarm comes from most easily.
-What does not occur in the simulated hours does not occur here either.
+    python -m bench.attribution.quiet --days 30 --minutes 4      go on for so long, then say how far it got
+
+A day is one hall of three presses (`bench.attribution.plant`), its rows drawn without waveforms (`sound`) and judged in
+Blocks by `Attribute` itself, learning anew at the day's start. What a day gave is kept under run/drift by a digest of
+every source it depends on, so a run that was broken off goes on where it was. An alarm is what a person would have been
+called for: sensor, machine or unknown, from its first second to its last; only seconds in which a press runs count.
 """
 
+import argparse
+import hashlib
+import json
+import sys
+import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any
 
-import numpy as np
+import msgspec
 import pyarrow as pa
-from msgspec import structs
+import pyarrow.compute as pc
+from msgspec import Struct
 
-from bench.attribution.rows import START
-from boucle.block import as_dicts
+from bench.attribution.plant import DAY, Day, day
+from bench.attribution.rows import _TESTING, START
+from bench.attribution.sound import rows_of_day
+from bench.figures import ROOT
+from boucle.block import Block, Position
 from boucle.clock import SECOND
-from boucle.drift.judge import Course, Judge
-from boucle.drift.reading import Reading
+from boucle.drift import Attribute
 
-__all__ = ["MONTH", "alarms", "readings"]
+__all__ = ["MONTH", "Alarm", "Judged", "at_most", "by_cause", "judged", "months"]
 
-MONTH = 30 * 24 * 3600
+MONTH = 30 * DAY
 """Seconds of a machine-month."""
 
-_PIECE = 3
-_JUDGE = Judge(12, 4, 10, 60)
-"""As `Attribute` has it by default."""
+_SEED = 730_000
+_CALLS = pa.array(["sensor", "machine", "unknown"])
+_SAME = 30
+"""Seconds in which the same accusation is the same alarm."""
 
 
-def readings(rows: pa.Table) -> list[Reading]:
-    """The seconds of a sound run."""
-    (batch,) = rows.combine_chunks().to_batches()
-    return [Reading.of(row["at"], row, ("x", "y", "z")) for row in as_dicts(batch)]
+class Alarm(Struct, frozen=True):
+    """One accusation of a sound press, and what had happened before; times in seconds of the day."""
+
+    machine: str
+    family: str
+    cause: str
+    subject: str
+    begun: int
+    ended: int
+    confidence: float
+    evidence: str
+    since: dict[str, float]
+    """Seconds since set-point and load were last changed, the PLC silent, the gateway away, the loop restarted."""
+
+    @property
+    def about(self) -> str:
+        """What is said, without the machine's name."""
+        return " ".join(part for part in (self.family, self.cause, self.subject.partition("/")[2]) if part)
 
 
-def alarms(runs: Sequence[Sequence[Reading]], seconds: int, seed: int) -> Iterator[tuple[int, int]]:
-    """Hour after hour of presses taken in turn, `seconds` in all: seconds judged, and alarms in them."""
-    rng = np.random.default_rng(seed)
-    done, number = 0, 0
-    while done < seconds:
-        run = runs[number % len(runs)]
-        length = min(3600, seconds - done)
-        yield length, _hour(run, length, rng)
-        done, number = done + length, number + 1
+class Judged(Struct, frozen=True):
+    """What a day gave."""
+
+    seed: int
+    rows: int
+    running: int
+    """Rows of presses that were to run."""
+    alarms: tuple[Alarm, ...]
+    families: dict[str, int]
+    """Rows per family."""
 
 
-def _hour(run: Sequence[Reading], seconds: int, rng: np.random.Generator) -> int:
-    course, found, before = Course([], [], []), 0, "none"
-    begins = rng.integers(0, len(run) - _PIECE, seconds // _PIECE + 1)
-    for second in range(seconds):
-        reading = run[int(begins[second // _PIECE]) + second % _PIECE]
-        _JUDGE.hear(course, structs.replace(reading, at=START + second * SECOND))
-        family = _JUDGE.family(course)
-        found += family in ("sensor", "machine", "unknown") and family != before
-        before = family
+def judged(seed: int, seconds: int = DAY) -> Judged:
+    """A day, judged."""
+    plan = day(seed, seconds)
+    step, rows, running = Attribute("verdicts"), 0, 0
+    families: Counter[str] = Counter()
+    restarts = list(plan.restarts)
+    open_alarms: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    done: list[list[dict[str, Any]]] = []
+    for batch in rows_of_day(plan, seed):
+        begins = batch.column("at")[0].value if batch.num_rows else 0
+        while restarts and START + restarts[0] * SECOND <= begins:
+            restarts.pop(0)
+            kept, step = step.snapshot(), Attribute("verdicts")
+            step.restore(kept)
+        running += int(pc.sum(pc.greater(batch.column("setpoint"), 0)).as_py() or 0)
+        rows += batch.num_rows
+        for told in step.step(Block("health", batch, 0, Position("rows", rows))):
+            for one in told.rows.column("family").value_counts().to_pylist():
+                families[one["values"]] += one["counts"]
+            accused = told.rows.filter(pc.is_in(told.rows.column("family"), _CALLS))
+            for row in accused.to_pylist():
+                key = (row["subject"], row["family"], row["cause"])
+                run = open_alarms.get(key)
+                if run is not None and _second(row) - _second(run[-1]) <= _SAME:
+                    run.append(row)
+                    del run[1:-1]
+                else:
+                    open_alarms[key] = [row]
+                    done.append(open_alarms[key])
+    alarms = tuple(_alarm(run, plan) for run in done)
+    return Judged(seed, rows, running, alarms, dict(families))
+
+
+def _second(row: dict[str, Any]) -> int:
+    return int(row["at"].timestamp()) - START // SECOND
+
+
+def _alarm(run: Sequence[dict[str, Any]], plan: Day) -> Alarm:
+    first, begun = run[0], _second(run[0])
+    index = int(first["machine"].partition("-")[2]) - 1
+    since = {
+        "set-point": _since(plan.setpoint[index], begun),
+        "load": _since(plan.load[index], begun),
+        "PLC": _since(plan.heard, begun),
+        "restart": min([begun - at for at in plan.restarts if at <= begun], default=-1),
+        "lost": min([begun - one.second for one in plan.lost[index] if one.second <= begun], default=-1),
+    }
+    away = plan.away[: begun + 1].nonzero()[0]
+    since["away"] = float(begun - away[-1]) if len(away) else -1
+    names = ("machine", "family", "cause", "subject")
+    return Alarm(
+        **{name: first[name] for name in names},
+        begun=begun,
+        ended=_second(run[-1]),
+        confidence=run[-1]["confidence"],
+        evidence=first["evidence"],
+        since=since,
+    )
+
+
+def _since(values: Any, second: int) -> float:
+    """Seconds since a course of ticks last changed; -1: never."""
+    seen = values[: 10 * (second + 1)]
+    changed = (seen[1:] != seen[:-1]).nonzero()[0]
+    return (len(seen) - 1 - int(changed[-1])) / 10 if len(changed) else -1.0
+
+
+@cache
+def _folder() -> Path:
+    """Where the days of the present sources are kept."""
+    here = Path(__file__).parent
+    sources = [here / f"{name}.py" for name in ("motion", "spectrum", "plant", "sound", "quiet")]
+    sources += [ROOT / "src/boucle/testing" / f"{name}.py" for name in _TESTING]
+    sources += sorted((Path(str(sys.modules[Attribute.__module__].__file__)).parent).glob("*.py"))
+    digest = hashlib.sha256(b"".join(one.read_bytes() for one in sources)).hexdigest()[:12]
+    return ROOT / "run" / "drift" / f"sound-{digest}"
+
+
+def _kept(seed: int) -> Judged:
+    file = _folder() / f"{seed}.json"
+    if file.exists():
+        return msgspec.json.decode(file.read_bytes(), type=Judged)
+    found = judged(seed)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".part")
+    partial.write_bytes(msgspec.json.encode(found))
+    partial.replace(file)
     return found
+
+
+def months(days: int, workers: int = 1, minutes: float = float("inf"), first: int = 0) -> Iterator[Judged]:
+    """Days of three presses each; what is kept comes at once, and no day is begun after so many minutes."""
+    end = time.monotonic() + 60 * minutes
+    seeds = range(_SEED + first, _SEED + first + days)
+    _folder()  # before anything is edited
+    if workers == 1:
+        for seed in seeds:
+            if (_folder() / f"{seed}.json").exists() or time.monotonic() < end:
+                yield _kept(seed)
+        return
+    with ProcessPoolExecutor(workers) as pool:
+        yield from pool.map(_kept, seeds)
+
+
+def at_most(alarms: int, months: float) -> float:
+    """The rate that so few alarms do not contradict, with 95 % confidence, one-sided.
+
+    Exact for a Poisson number: Garwood (1936), *Fiducial limits for the Poisson distribution*, Biometrika 28; none in T
+    months: 3/T.
+    """
+    from scipy.stats import chi2
+
+    return float(chi2.ppf(0.95, 2 * alarms + 2)) / 2 / months
+
+
+def by_cause(days: Sequence[Judged]) -> str:
+    """What was said of sound presses, as a Markdown table."""
+    total = sum(one.running for one in days) / MONTH
+    found = Counter(alarm.about for one in days for alarm in one.alarms)
+    lines = ["| said of a sound press | times | per machine-month | at most, 95 % |", "|---|---|---|---|"]
+    for about, count in [*found.most_common(), ("in all", found.total())]:
+        lines.append(f"| {about} | {count} | {count / total:.2f} | {at_most(count, total):.2f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument(
+        "--days", type=int, default=30, help="days of three presses (default 30: three months)"
+    )
+    parser.add_argument(
+        "--first", type=int, default=0, help="begin with this day, so that two can share the work"
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=float("inf"), help="begin no day after so many minutes"
+    )
+    parser.add_argument("--each", action="store_true", help="print every alarm")
+    asked = parser.parse_args()
+    days = list(months(asked.days, minutes=asked.minutes, first=asked.first))
+    for one in days:
+        for alarm in one.alarms if asked.each else ():
+            print(one.seed, json.dumps(msgspec.to_builtins(alarm)))
+    print(by_cause(days))
+    rows, running = sum(one.rows for one in days), sum(one.running for one in days)
+    families = sum((Counter(one.families) for one in days), Counter())
+    shares = ", ".join(f"{family} {100 * count / rows:.1f} %" for family, count in families.most_common())
+    print(f"{len(days)} days, {rows} rows, {running / MONTH:.2f} machine-months running; {shares}")
+
+
+if __name__ == "__main__":
+    main()

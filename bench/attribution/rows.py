@@ -25,7 +25,7 @@ from boucle.clock import SECOND, Nanos
 from boucle.edge import Reduce
 from boucle.testing.line import PressLine
 
-__all__ = ["MACHINE", "START", "rows_of", "simulate"]
+__all__ = ["MACHINE", "START", "operators", "rows_of", "simulate"]
 
 START: Nanos = 1_700_000_000 * SECOND
 _LATENESS = SECOND // 2
@@ -44,7 +44,7 @@ def folder() -> Path:
 
 
 @cache
-def _features() -> Any:
+def operators() -> Any:
     """The press's own operators, imported by file as the loop does."""
     spec = importlib.util.spec_from_file_location("press_operators", _PRESS / "operators.py")
     assert spec is not None
@@ -72,7 +72,7 @@ def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
 
 def _simulated(episode: Episode) -> None:
     line = PressLine(episode.scenario, seed=episode.seed, start=START)
-    edge, features = Reduce("vibration_events"), _features().PressFeatures("features")
+    edge, features = Reduce("vibration_events"), operators().PressFeatures("features")
     rows: list[pa.RecordBatch] = []
     while line.elapsed < episode.scenario.duration - 1e-9:
         ticks = [

@@ -1,21 +1,20 @@
 r"""What the edge would tell of a sound second, drawn without its waveform.
 
-A sound press is tones (shaft, gear mesh), the ring of one stroke at most, and white noise. So the transform of a second is
-known, bin by bin, but for the noise, whose bins are independent complex Gaussians. With S the transform of what is
-no noise, N samples and σ the noise's r.m.s., a band of K bins has, exactly,
+A sound press is tones (shaft, gear mesh), the ring of one stroke at most, and white noise. So the transform of a
+second is known, bin by bin, but for the noise, whose bins are independent complex Gaussians. With S the transform of
+what is no noise, N samples and σ the noise's r.m.s., a band of K bins has, exactly,
 
     energy = σ²/N · χ'²(2K, λ),  λ = N/σ² · 2/N² · Σ|S|²        one normal and one gamma number
 
 **S.** A tone's phase is known at every moment (`motion`). Moved down by a whole number of Hz it is slow, and a short
-transform of 250 points gives its bins near by; a short one folds the leakage of the window's ends, which is taken out by
-its closed form, 1/x - (π/M)/sin(πx/M), and far bins are that leakage alone, J·(1/2 + cot(πx/N)/2i)/N with J the jump from
-the window's end to its start. The stroke's ring is a recursion of two poles: its transform over a window is exact, with what
-rings over the window's ends. Above 2 kHz tones are left out (less than 0.2 % of the band's energy) and of the ring only the
-energy counts.
+transform of 250 points gives its bins near by; it folds the leakage of the window's ends, which is taken out by its
+closed form, 1/x - (π/M)/sin(πx/M), and far bins are that leakage alone, J·(1/2 + cot(πx/N)/2i)/N with J what jumps
+there. The stroke's ring is a recursion of two poles: its transform over a window is exact, with what rings over the
+window's ends. Above 2 kHz, where there is no tone, every tenth bin stands for its neighbours.
 
-**Envelope lines.** The squared envelope's transform is a sum of 2 500 products of Gaussian bins: by the central limit theorem a
-complex Gaussian of variance 2500 - q at bin q; a stroke adds a pulse. The ratio of line to floor is then taken by the
-edge's own `line_ratio`.
+**Envelope lines.** The squared envelope's transform is a sum of 2 500 products of Gaussian bins: by the central limit
+theorem a complex Gaussian of variance 2500 - q at bin q; a stroke adds a pulse. The ratio of line to floor is then
+taken by the edge's own `line_ratio`.
 
 Seconds with samples missing are few; they are worked out from a waveform, by the edge's own `Analyser` (`waveform`).
 """
@@ -55,6 +54,8 @@ _PIECES = 250
 _NEAR = 120
 _LOW, _HIGH = 600, 2000
 """Bins up to which the shaft's tones, and gear and stroke, are told bin by bin."""
+_STEP = 10
+"""Bins from one to the next above, where only leakage is."""
 _ENVELOPE = (2000, 4500)
 _LINES = 460
 """Bins of the envelope spectrum that a line or its floor can lie in: three times BPFI at 41 strokes/min."""
@@ -79,9 +80,7 @@ class _Ring(Struct, frozen=True):
     gain: float
     back: tuple[float, float]
     answer: Any
-    """1/(1 + a1 w + a2 w²) per bin up to `_HIGH`."""
-    above: Any
-    """Energy of a blow of 1 g in the bands above."""
+    """1/(1 + a1 w + a2 w²) per bin."""
     pulse: Any
     """Σ P[k + q]·P*[k] over the envelope's band, P the transform of a blow of 1 g at 0."""
 
@@ -97,12 +96,10 @@ def _ring() -> _Ring:
     gain, back = radius * math.sin(omega), (-2 * radius * math.cos(omega), radius**2)
     w = np.exp(-2j * np.pi * np.arange(_SIZE // 2) / _SIZE)
     answer = 1 / (1 + back[0] * w + back[1] * w * w)
-    energy = 2 / _SIZE**2 * np.abs(gain * answer) ** 2
-    above = np.array([energy[low:high].sum() for low, high in ((2000, 3600), (3600, 4500))])
     low, high = _ENVELOPE
     blow = (gain * w * answer)[low:high]
     pulse = np.array([np.vdot(blow[: len(blow) - q], blow[q:]) for q in range(_LINES)])
-    return _Ring(gain, back, answer[:_HIGH].copy(), above, pulse)
+    return _Ring(gain, back, answer, pulse)
 
 
 def drawn(press: Build, seconds: Moved, seed: int) -> Spectra:
@@ -164,20 +161,9 @@ def tones(press: Build, seconds: Moved) -> tuple[Wide, Wide]:
     energy, mean = np.zeros((count, axes, len(BANDS) - 1)), np.zeros((count, axes))
     _energies(
         near, ends, at, off, weights, press.transmission[:, 2].copy(), seconds.struck, seconds.blow,
-        np.array(_over(seconds)), ring.gain, np.array(ring.back), ring.answer, np.array(BANDS), energy, mean,
+        seconds.rings, ring.gain, np.array(ring.back), ring.answer, np.array(BANDS), energy, mean,
     )  # fmt: skip
-    blows = np.outer(seconds.blow**2, press.transmission[:, 2] ** 2)
-    energy[:, :, 6:] += blows[:, :, None] * ring.above
     return energy, mean
-
-
-def _over(seconds: Moved) -> Wide:
-    """(n + 1, 2): what the frame still says at the last two samples before each second, and after the last one."""
-    frequency, damping = FRAME
-    omega = 2 * math.pi * frequency / RATE
-    after = _SIZE - 1 - seconds.struck[:, None] + np.array([0, -1])
-    left = seconds.blow[:, None] * np.exp(-omega * damping * after) * np.sin(omega * after)
-    return np.concatenate([np.zeros((1, 2)), np.where(seconds.struck[:, None] >= 0, left, 0.0)])
 
 
 @compiled
@@ -216,8 +202,8 @@ def _slow_tones(
                 t = min(max(place + 0.5, 0.0), float(pieces)) / _PIECES
                 angle = crank[second, tick] + begun * t + (ended - begun) * TICKS / 2 * t * t
                 time = tick / TICKS + t
-                one = relative**2 * np.exp(2j * np.pi * (SHAFT_PER_STROKE * angle - shaft * time))
-                unit = one / relative**2 if relative > 0 else 1.0 + 0.0j
+                unit = np.exp(2j * np.pi * (SHAFT_PER_STROKE * angle - shaft * time))
+                one = relative**2 * unit
                 gear = np.exp(2j * np.pi * (SHAFT_PER_STROKE * GEAR_TEETH * angle - mesh * time))
                 strength = relative * (0.4 + 0.6 * load[second, tick]) * (1 + 0.2 * np.cos(2 * np.pi * angle))
                 values = (one, one * unit, one * unit * unit, strength * gear, strength * gear * gear)
@@ -232,20 +218,26 @@ def _slow_tones(
 
 @compiled_freely
 def _leaks(
-    first: complex, last: complex, begun: float, ended: float, out: Complex, start: int, stop: int
+    first: complex, last: complex, begun: float, ended: float, out: Complex, start: int, step: int
 ) -> None:
-    """Adds what the window's ends leak: a tone that is `first` and `last` there, `begun` and `ended` bins from bin 0.
+    """Adds what the window's ends leak of a tone that is `first` and `last` there, at `begun` and `ended` Hz.
 
-    Each end is J·(1/2 + cot(πx/N)/2i)/N at x bins, with cot u = 1/u - u/3, good to a thousandth up to 2 kHz.
+    `out` are the bins from `start` on, `step` apart. Each end is J·(1/2 + cot(πx/N)/2i)/N at x bins.
     """
     half = (first - last) / (2 * _SIZE)
-    bend = np.pi / (6 * _SIZE * _SIZE)
-    for k in range(stop - start):
-        one, other = start + k - begun, start + k - ended
-        early, late = 0.5 / (np.pi * one) - bend * one, 0.5 / (np.pi * other) - bend * other
+    turn = np.pi / _SIZE
+    for k in range(len(out)):
+        one, other = start + step * k - begun, start + step * k - ended
+        # Only while the speed changes by a lot within the second does an end lie so near to a far bin.
+        one = turn * (max(one, 0.5) if one > 0 else min(one, -0.5))
+        other = turn * (max(other, 0.5) if other > 0 else min(other, -0.5))
+        early = (1 / one - one * (1 / 3 + one * one * (1 / 45 + one * one * (2 / 945)))) / (2 * _SIZE)
+        late = (1 / other - other * (1 / 3 + other * other * (1 / 45 + other * other * (2 / 945)))) / (
+            2 * _SIZE
+        )
         real = first.imag * early - last.imag * late + half.real
         imag = last.real * late - first.real * early + half.imag
-        out[start + k] += real + 1j * imag
+        out[k] += real + 1j * imag
 
 
 @compiled
@@ -254,9 +246,9 @@ def _bins(near: Complex, ends: Complex, at: float, off: Wide, half: Complex, out
     middle, first, last = int(at), ends[0], ends[1]
     low, high = max(middle - _NEAR, 0), min(middle + _NEAR, len(out))
     if low > 0:
-        _leaks(first, last, at + off[0], at + off[1], out, 0, min(low, len(out)))
+        _leaks(first, last, at + off[0], at + off[1], out[:low], 0, 1)
     if high < len(out):
-        _leaks(first, last, at + off[0], at + off[1], out, max(high, 0), len(out))
+        _leaks(first, last, at + off[0], at + off[1], out[max(high, 0) :], max(high, 0), 1)
     jump, mean = first - last, (off[0] + off[1]) / 2
     for k in range(low, high):
         q = k - middle
@@ -279,7 +271,7 @@ def _energies(
     frame: Wide,
     struck: NDArray[np.int64],
     blow: Wide,
-    over: Wide,
+    rings: Wide,
     gain: float,
     back: Wide,
     answer: Complex,
@@ -290,12 +282,14 @@ def _energies(
     axes = len(frame)
     shaft, images = np.zeros((3, _LOW), np.complex128), np.zeros((3, _LOW), np.complex128)
     gear, ring = np.zeros(_HIGH, np.complex128), np.zeros(_HIGH, np.complex128)
+    far = np.zeros((edges[-1] - _HIGH) // _STEP, np.complex128)
+    far_ring = np.zeros_like(far)
     w = np.exp(-2j * np.pi * np.arange(_SIZE) / _SIZE)
     turned = np.arange(_PIECES)
     half = np.exp(-1j * np.pi * np.where(turned > _PIECES // 2, turned - _PIECES, turned) / _PIECES)
     ratio = (weights[0, 4] / weights[0, 3]).real
     for second in range(len(struck)):
-        shaft[:], images[:], gear[:] = 0, 0, 0
+        shaft[:], images[:], gear[:], far[:] = 0, 0, 0, 0
         for tone in range(_TONES):
             scale = 1.0 if tone < 4 else ratio
             tone_ends, tone_at, tone_off = ends[second, tone] * scale, at[second, tone], off[second, tone]
@@ -304,8 +298,21 @@ def _energies(
             # The conjugate half of a real tone, at minus its frequency, leaks as well.
             image = images[tone] if tone < 3 else gear
             first, last = np.conj(tone_ends[0]), np.conj(tone_ends[1])
-            _leaks(first, last, -tone_at - tone_off[0], -tone_at - tone_off[1], image, 0, len(image))
-        _ring_bins(struck[second], blow[second], over[second] - over[second + 1], gain, back, answer, w, ring)
+            _leaks(first, last, -tone_at - tone_off[0], -tone_at - tone_off[1], image, 0, 1)
+            if tone >= 3:
+                _leaks(
+                    tone_ends[0],
+                    tone_ends[1],
+                    tone_at + tone_off[0],
+                    tone_at + tone_off[1],
+                    far,
+                    _HIGH,
+                    _STEP,
+                )
+                _leaks(first, last, -tone_at - tone_off[0], -tone_at - tone_off[1], far, _HIGH, _STEP)
+        lost = rings[second, 0] - rings[second, 1]
+        _ring_bins(struck[second], blow[second], lost, gain, back, answer, w, 0, 1, ring)
+        _ring_bins(struck[second], blow[second], lost, gain, back, answer, w, _HIGH, _STEP, far_ring)
         for axis in range(axes):
             total = ring[0].real * frame[axis] + weights[axis, 3].real * gear[0].real / 2
             for tone in range(3):
@@ -313,6 +320,11 @@ def _energies(
             mean[second, axis] = total
         _low_bands(shaft, images, gear, ring, weights, frame, edges, energy[second])
         _high_bands(gear, ring, weights, frame, edges, energy[second])
+        for band in range(len(edges) - 3, len(edges) - 1):
+            begin, end = (edges[band] - _HIGH) // _STEP, (edges[band + 1] - _HIGH) // _STEP
+            for axis in range(axes):
+                value = weights[axis, 3].real / 2 * far[begin:end] + frame[axis] * far_ring[begin:end]
+                energy[second, axis, band] = 2 * _STEP * (np.abs(value) ** 2).sum()
 
 
 @compiled_freely
@@ -366,6 +378,8 @@ def _ring_bins(
     back: Wide,
     answer: Complex,
     w: Complex,
+    start: int,
+    wide: int,
     out: Complex,
 ) -> None:
     """The frame's transform over the window, over N: its blow, what rang before less what rings on."""
@@ -374,9 +388,12 @@ def _ring_bins(
         return
     constant = -back[0] * lost[0] - back[1] * lost[1]
     height = gain * blow if struck >= 0 else 0.0
-    place, step = 0, (struck + 1) % _SIZE if struck >= 0 else 0
-    for k in range(len(out)):
-        out[k] = answer[k] * (height * w[place] + constant - back[1] * lost[0] * w[k]) / _SIZE
+    place, step = 0, 0
+    if struck >= 0:
+        place, step = start * (struck + 1) % _SIZE, wide * (struck + 1) % _SIZE
+    for index in range(len(out)):
+        k = start + wide * index
+        out[index] = answer[k] * (height * w[place] + constant - back[1] * lost[0] * w[k]) / _SIZE
         place += step
         if place >= _SIZE:
             place -= _SIZE
@@ -396,7 +413,7 @@ def waveform(
     if seconds.struck[which] >= 0:
         blows[seconds.struck[which]] = seconds.blow[which]
     ring = _ring()
-    left = _over(seconds)[which]
+    left = seconds.rings[which, 0]
     state = [-ring.back[0] * left[0] - ring.back[1] * left[1], -ring.back[1] * left[0]]
     rung, _ = scipy.signal.lfilter([0.0, ring.gain], [1.0, *ring.back], blows, zi=np.array(state))
     strength = relative * (0.4 + 0.6 * load) * (1 + 0.2 * np.cos(angle))
