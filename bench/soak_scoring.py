@@ -1,11 +1,10 @@
-"""Kill products that score, while their models change, some hundred times: `python -m bench.soak_scoring --kills 300`.
+"""Kill products that score, while their models change, 120 times: `python -m bench.soak_scoring`.
 
 Champion, shadow, canary, Performance and Explain in one product; another process promotes, rolls back and is killed
 too. Each round ends with a run that nobody disturbs, told the same versions from the same rows on; every table must be
 the same. Progress goes to standard error.
 """
 
-import argparse
 import shutil
 import sys
 import tempfile
@@ -15,14 +14,15 @@ from pathlib import Path
 
 from tests.story.killing_scored import Killed, kill, killer
 
-from bench.figures import Figure, Options, figure, publish
+from bench.figures import Figure, figure, options, publish
 
-ROWS, ROUND = 1000, 12
+ROWS, ROUND, KILLS = 1000, 12, 120
 
 
-def rounds(folder: Path, kills: int, seed: int) -> list[Killed]:
+def rounds(folder: Path, kills: int) -> list[Killed]:
     """Rounds until there were enough kills; what a sound one wrote is removed."""
     found: list[Killed] = []
+    seed = 1
     with killer() as by:
         while sum(one.kills.total() for one in found) < kills:
             here = folder / f"seed-{seed}"
@@ -53,16 +53,11 @@ def figures(found: list[Killed], seconds: float) -> list[Figure]:
 
 def main() -> int:
     """Soak, publish; 1 when anything was wrong."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--kills", type=int, default=300, help="how many at least (300)")
-    parser.add_argument("--seed", type=int, default=1, help="of the first round (1)")
-    parser.add_argument("--quick", action="store_true", help="two rounds")
-    parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
-    asked = parser.parse_args()
+    asked = options(__doc__)
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
-        found = rounds(Path(folder), 2 * ROUND if asked.quick else asked.kills, asked.seed)
-    publish(figures(found, time.monotonic() - begun), Options(quick=asked.quick, json=asked.json))
+        found = rounds(Path(folder), 2 * ROUND if asked.quick else KILLS)
+    publish(figures(found, time.monotonic() - begun), asked)
     if not asked.json:
         for moment, count in sorted(sum((one.kills for one in found), Counter[str]()).items()):
             print(f"{count:6}  {moment}")
