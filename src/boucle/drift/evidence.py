@@ -8,7 +8,8 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from boucle.drift.reading import SLOW, Reading, Reference, energies, levels, stacked
+from boucle.drift.kernels import weighed
+from boucle.drift.reading import SLOW, Reading, Reference, levels, stacked
 
 __all__ = ["SMOOTH", "Evidence", "chance_slow", "least_slow", "weigh"]
 
@@ -95,33 +96,39 @@ _LEAST_SLOW = {
 def weigh(readings: Sequence[Reading], reference: Reference) -> Evidence:
     """Compare the last seconds with the reference; `readings` oldest first, a dozen or so."""
     seen, normal = stacked(readings), reference.arrays
-    recent = slice(-SMOOTH, None)
-    energy, seconds = energies(seen.bands[recent], seen.count[recent], reference.count)
+    energy, seconds, lines, mean, slow, noise_now, heard, missing, gaps, skew, last = weighed(
+        seen.bands,
+        seen.lines,
+        seen.mean,
+        seen.count,
+        seen.slow,
+        seen.noise,
+        seen.heard,
+        reference.count,
+        SMOOTH,
+    )
     before = normal["level"]
     # Seconds that dropouts spoiled are not there to be averaged.
-    noise = np.maximum(normal["level_spread"] / np.sqrt(np.maximum(seconds, 1)), 0.012) * math.sqrt(1.5)
-    counts = seen.count / reference.count
-    whole = np.where(np.abs(counts - 1) < 0.02, counts - 1, np.nan)
+    few = np.sqrt(np.maximum(seconds, 1))[:, None]
+    noise = np.maximum(normal["level_spread"] / few, 0.012) * math.sqrt(1.5)
     mean_limit = np.maximum(8 * normal["mean_spread"], np.exp(before).max(axis=1) / 6)
     with np.errstate(divide="ignore", invalid="ignore"):
         # The middle second: a second with two strokes in it is rougher than its neighbours.
-        noise_now = np.sort(seen.noise[recent], axis=0)[(len(seen.noise[recent]) - 1) // 2]
         rough = noise_now / normal["noise"]
-        unheard = np.maximum(0, 1 - _recent(seen.heard) / normal["heard"])
-    last = seen.bands[-2:].sum(axis=2).max(axis=0)
+        unheard = np.maximum(0, 1 - heard / normal["heard"])
     return Evidence(
         shift=levels(energy) - before,
         noise=noise,
         before=before,
-        lines=_recent(seen.lines[recent]),
+        lines=lines,
         lines_before=normal["lines"],
-        mean=_recent(seen.mean[recent]) - normal["mean"],
+        mean=mean - normal["mean"],
         mean_limit=mean_limit,
-        missing=np.maximum(0, 1 - counts).mean(axis=0),
-        gaps=(counts < 0.98).sum(axis=0),
-        skew=_middle(whole),
+        missing=missing,
+        gaps=gaps,
+        skew=skew,
         level=np.sqrt(last / np.exp(2 * before).sum(axis=1)),
-        slow=dict(zip(SLOW, (_recent(seen.slow[recent]) - normal["slow"]).tolist(), strict=True)),
+        slow=dict(zip(SLOW, (slow - normal["slow"]).tolist(), strict=True)),
         slow_limit=least_slow(reference),
         slow_chance=chance_slow(reference),
         slow_before=dict(zip(SLOW, reference.slow, strict=True)),
@@ -153,27 +160,6 @@ def least_slow(reference: Reference) -> dict[str, float]:
         name: max(_LEAST_SLOW[name], 5 * spread / math.sqrt(SMOOTH))
         for name, spread in zip(SLOW, reference.slow_spread, strict=True)
     }
-
-
-def _recent(values: Wide) -> Wide:
-    known = np.isfinite(values)
-    if known.all():
-        plain: Wide = values.sum(axis=0) / len(values)
-        return plain
-    total, number = np.where(known, values, 0.0).sum(axis=0), known.sum(axis=0)
-    mean: Wide = np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
-    return mean
-
-
-def _middle(values: Wide) -> Wide:
-    """Median of what is known per column; 0 where fewer than half of the rows are known."""
-    ordered = np.sort(values, axis=0)  # NaN last
-    known = np.isfinite(values).sum(axis=0)
-    columns = np.arange(values.shape[1])
-    low, high = np.maximum(known - 1, 0) // 2, np.minimum(known // 2, len(values) - 1)
-    middle = (ordered[low, columns] + ordered[high, columns]) / 2
-    chosen: Wide = np.where(2 * known >= len(values), middle, 0.0)
-    return chosen
 
 
 def _rounded(values: Wide, digits: int = 3) -> Any:
