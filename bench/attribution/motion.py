@@ -100,8 +100,20 @@ def moved(
         *parts, struck, blow, speed, ordered, slow, noise, number,
     )  # fmt: skip
     rings = _rings(struck, blow)
+    before, after, crank = parts
     return Moved(
-        *parts, load.reshape(seconds, TICKS), struck, blow, rings, speed, ordered, slow, noise, number
+        before=before,
+        after=after,
+        crank=crank,
+        load=load.reshape(seconds, TICKS),
+        struck=struck,
+        blow=blow,
+        rings=rings,
+        speed=speed,
+        setpoint=ordered,
+        slow=slow,
+        noise=noise,
+        heard=number,
     )
 
 
