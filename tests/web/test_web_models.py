@@ -99,6 +99,17 @@ def test_it_can_be_read_in_a_browser(chromium: Any, page: PageServer, language: 
     watched.context.close()
 
 
+def test_a_volume_out_of_bounds_is_told_once_and_when_it_is_back(plant: Scoring) -> None:
+    before = len(plant.events)
+    plant.send(45, rows=1)
+    plant.send(45, rows=10)
+    told = [event for event in plant.events[before:] if event.evidence.get("reason") == "volume"]
+    assert [event.kind for event in told] == ["model_trouble", "model_well"]
+    assert "40 to 4000 are declared" in told[0].says["en"]
+    assert "40 à 4000 est déclaré" in told[0].says["fr"]
+    assert told[0].subject == "step scored"
+
+
 class Still(SampleLoop):
     """The sample line, one of whose steps scores with a model that is well."""
 
