@@ -21,10 +21,11 @@ def test_the_python_runs() -> None:
 
 def test_the_steps_are_built_as_they_stand_there(tmp_path: Path) -> None:
     registered(tmp_path, linear(1.0, name="fraud", output="probability"))
-    declared = [
-        yaml.safe_load(code)[0] for code in re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    blocks = [
+        yaml.safe_load(code) for code in re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     ]
+    declared = [told[0] for told in blocks if isinstance(told, list)]
     built = [find_operator(one["use"])(stream=one["id"], folder=tmp_path, **one["with"]) for one in declared]
-    assert [type(one) for one in built] == [Score, Trial]
+    assert [type(one) for one in built] == [Score, Score, Score, Trial]
     with pytest.raises(BoucleError, match="B650"):
         Score("scored", folder=tmp_path, **{**declared[0]["with"], "fallback": "tomorrow"})

@@ -56,12 +56,11 @@ class Trees:
     def of(cls, model: str, folder: Path) -> "Trees":
         """Those of a model folder or of a registry's version; B752 when it has none."""
         if model.startswith(SCHEME):
-            registry = registry_of(folder)
-            files = registry.files(model)
-            manifest = registry.manifest(model)
-            if TREES not in files:
-                raise _none(model, f"it has {', '.join(sorted(files))}")
-            return cls(files[TREES], [one.name for one in manifest.inputs], model)
+            files = registry_of(folder).files(model)
+            if lacks := {TREES, "manifest.json", "model.onnx"} - files.keys():
+                raise _none(model, f"it has {', '.join(sorted(files))}, not {', '.join(sorted(lacks))}")
+            read = ModelFile.read(files["manifest.json"], files["model.onnx"], where=model)
+            return cls(files[TREES], [one.name for one in read.manifest.inputs], model)
         place = folder / model
         manifest = ModelFile.load(place).manifest
         try:
