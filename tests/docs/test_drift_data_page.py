@@ -4,8 +4,15 @@ import importlib
 import re
 from pathlib import Path
 
+import msgspec
+import pyarrow as pa
 import pytest
 import yaml
+
+from boucle.features.sketch import learn
+from boucle.models.record import SKETCHES
+from boucle.models.registry import registry_of
+from tests.serve.models import linear
 
 PAGE = Path("docs/how-to/drift-data.md").read_text(encoding="utf-8")
 
@@ -20,14 +27,21 @@ def test_the_python_runs() -> None:
 
 
 @pytest.mark.parametrize("text", blocks("yaml"))
-def test_the_steps_can_be_made_and_traced(text: str) -> None:
+def test_the_steps_can_be_made_and_traced(text: str, tmp_path: Path) -> None:
     for step in yaml.safe_load(text)["steps"]:
         module, _, name = step["use"].partition(":")
         made = getattr(importlib.import_module(module), name)
         if name == "ConceptDrift":
             pytest.importorskip("river", reason="needs river: pip install 'boucle[drift]'")
-        operator = made(step["id"], **step["with"])
-        inputs = {step["from"][0]: ["at", *step["with"]["columns"], *step["with"]["by"]]}
+        with_ = step["with"]
+        if isinstance(with_.get("reference"), str):
+            sketches = {column: learn(pa.array([1.0, 2.0])) for column in with_["columns"]}
+            registry = registry_of(tmp_path)
+            registry.add(linear(1.0, name="fraud"), files={SKETCHES: msgspec.json.encode(sketches)})
+            registry.promote("fraud", 1)
+            with_["folder"] = tmp_path
+        operator = made(step["id"], **with_)
+        inputs = {step["from"][0]: ["at", *with_["columns"], *with_.get("by", ())]}
         assert list(made.trace(inputs, **step["with"]).columns) >= operator.schema.names[:1]
         assert set(operator.schema.names) == set(made.trace(inputs, **step["with"]).columns)
 

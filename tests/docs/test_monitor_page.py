@@ -7,6 +7,7 @@ import yaml
 
 from boucle.loop.plan import build_plan
 from boucle.product.project import load_project
+from boucle.serve.declared import Declared
 from boucle.serve.explain import Explain
 from boucle.serve.monitor import Performance
 
@@ -19,9 +20,15 @@ def test_the_python_runs() -> None:
 
 
 def test_the_yaml_builds() -> None:
-    steps, rules, why, _ = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    steps, rules, late, watched, why, _ = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     (step,) = yaml.safe_load(steps)["steps"]
     assert Performance(step["id"], **step["with"]).counts["predictions"] == 0
+    given = step["with"] | yaml.safe_load(late)["with"]
+    assert Performance(step["id"], **given).counts["kept"] == 0
+    (scored,) = yaml.safe_load(watched)
+    declared = Declared.read(scored["id"], scored["with"]["model"], scored["with"])
+    assert declared.watch is not None
+    assert declared.watch.p95 == 0.02
     traced = Performance.trace({"scored": ["at"], "labels": ["at"]}, **step["with"])
     (rule,) = yaml.safe_load(rules)["rules"]
     named = {*rule["per"], *rule["when"], "value", "low", "high"}
@@ -71,7 +78,7 @@ sources:
 
 
 def test_the_rules_are_sound(tmp_path: Path) -> None:
-    steps, rules, _, retrain = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    steps, rules, *_, retrain = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     (tmp_path / "product.yaml").write_text(PRODUCT + steps + retrain, encoding="utf-8")
     (tmp_path / "boucle.toml").write_text('[env.default]\nbroker = "127.0.0.1:1883"\n', encoding="utf-8")
     plan = build_plan(load_project(tmp_path))
