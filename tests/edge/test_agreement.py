@@ -78,5 +78,5 @@ def test_a_state_of_other_columns_or_broken_arrays_is_refused() -> None:
         other.restore(step.snapshot())
     version, keys = msgspec.msgpack.decode(step.snapshot())
     keys[0][1]["model"]["mean"][0] = [7]
-    with pytest.raises(BoucleError, match="B766"):
+    with pytest.raises(BoucleError, match="B602"):
         step.restore(msgspec.msgpack.encode((version, keys)))

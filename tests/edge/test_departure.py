@@ -144,9 +144,9 @@ def test_settings_that_cannot_work_are_refused(made: Any, declared: dict[str, An
 
 @pytest.mark.parametrize(("made", "declared"), STEPS)
 def test_a_state_of_another_kind_is_refused(made: Any, declared: dict[str, Any]) -> None:
-    with pytest.raises(BoucleError, match="B766"):
+    with pytest.raises(BoucleError, match="B602"):
         made("scores", **declared).restore(b"\x92\x07\x90")
-    with pytest.raises(BoucleError, match="B766"):
+    with pytest.raises(BoucleError, match="B602"):
         made("scores", **declared).restore(b"junk")
 
 

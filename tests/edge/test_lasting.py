@@ -81,5 +81,5 @@ def test_settings_that_cannot_work_and_strange_states_are_refused() -> None:
         Lasting("left", column="level", worn=0, life=1)
     step = Lasting("left", column="level", worn=1, life=1)
     for state in (b"junk", b"\x92\x07\x90"):
-        with pytest.raises(BoucleError, match="B766"):
+        with pytest.raises(BoucleError, match="B602"):
             step.restore(state)

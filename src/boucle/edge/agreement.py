@@ -20,6 +20,7 @@ from boucle.edge.redundancy import Course, Model, follow, learn, statistics
 from boucle.errors import BoucleError
 from boucle.ports import From, Traced
 from boucle.stream.origin import Inputs, made_of, one_of
+from boucle.stream.sequence import state_of
 
 __all__ = ["Agreement"]
 
@@ -124,23 +125,17 @@ class Agreement:
         return msgspec.msgpack.encode((_VERSION, list(self._keys.items())), enc_hook=_packed)
 
     def restore(self, state: bytes) -> None:
-        """Continue from a snapshot; B766 when it is of another version or of other columns."""
-        what, fix = (
-            f"the state of {self._stream} cannot be continued",
-            "remove the checkpoint to start afresh",
-        )
-        try:
-            version, keys = msgspec.msgpack.decode(
-                state, type=tuple[int, list[tuple[Key, _Memory]]], dec_hook=_unpacked
-            )
-        except msgspec.DecodeError as error:
-            raise BoucleError("B766", what, why=str(error), fix=fix) from error
-        if version != _VERSION:
-            raise BoucleError("B766", what, why=f"version {version}", fix=fix)
+        """Continue from a snapshot; B602 when it is of another version, B766 when of other columns."""
+        _, keys = state_of(tuple[int, list[tuple[Key, _Memory]]], state, _VERSION, self._stream, _unpacked)
         for _, memory in keys:
             known = memory.model.mean.tolist() if memory.model else next(iter(memory.training), self._columns)
             if len(known) != len(self._columns):
-                raise BoucleError("B766", what, why=f"it is of {len(known)} columns", fix=fix)
+                raise BoucleError(
+                    "B766",
+                    f"the state of {self._stream} cannot be continued",
+                    why=f"it is of {len(known)} columns",
+                    fix="the same columns as before, or remove the checkpoint to start afresh",
+                )
         self._keys = dict(keys)
 
 

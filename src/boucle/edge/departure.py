@@ -26,6 +26,7 @@ from boucle.block import Block
 from boucle.errors import BoucleError
 from boucle.ports import From, Traced
 from boucle.stream.origin import Inputs, made_of, one_of
+from boucle.stream.sequence import state_of
 
 __all__ = ["Departure"]
 
@@ -201,15 +202,6 @@ class Departure:
         return msgspec.msgpack.encode((_VERSION, list(self._keys.items())))
 
     def restore(self, state: bytes) -> None:
-        """Continue from a snapshot; B766 when it is of another version."""
-        what, fix = (
-            f"the state of {self._stream} cannot be continued",
-            "remove the checkpoint to start afresh",
-        )
-        try:
-            version, keys = msgspec.msgpack.decode(state, type=tuple[int, list[tuple[Key, _Key]]])
-        except msgspec.DecodeError as error:
-            raise BoucleError("B766", what, why=str(error), fix=fix) from error
-        if version != _VERSION:
-            raise BoucleError("B766", what, why=f"version {version}", fix=fix)
+        """Continue from a snapshot; B602 when it is of another version."""
+        _, keys = state_of(tuple[int, list[tuple[Key, _Key]]], state, _VERSION, self._stream)
         self._keys = dict(keys)

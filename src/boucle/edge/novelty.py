@@ -25,6 +25,7 @@ from boucle.edge.witnesses import KEPT, LONGEST, SPREADS, WITNESSES, surprise
 from boucle.errors import BoucleError
 from boucle.ports import From, Traced
 from boucle.stream.origin import Inputs, made_of, one_of
+from boucle.stream.sequence import state_of
 
 __all__ = ["Novelty"]
 
@@ -198,21 +199,17 @@ class Novelty:
         return msgspec.msgpack.encode((_VERSION, list(self._keys.items())))
 
     def restore(self, state: bytes) -> None:
-        """Continue from a snapshot; B766 when it is of another version or of another `train`."""
-        what, fix = (
-            f"the state of {self._stream} cannot be continued",
-            "remove the checkpoint to start afresh",
-        )
-        try:
-            version, keys = msgspec.msgpack.decode(state, type=tuple[int, list[tuple[Key, _Memory]]])
-        except msgspec.DecodeError as error:
-            raise BoucleError("B766", what, why=str(error), fix=fix) from error
-        if version != _VERSION:
-            raise BoucleError("B766", what, why=f"version {version}", fix=fix)
+        """Continue from a snapshot; B602 when it is of another version, B766 when of another `train`."""
+        _, keys = state_of(tuple[int, list[tuple[Key, _Memory]]], state, _VERSION, self._stream)
         for _, memory in keys:
             if memory.scale is None:
                 continue
             for name, (lines, room) in self._shapes.items():
                 if len(getattr(memory, name)) != 8 * lines * room:
-                    raise BoucleError("B766", what, why=f"{name} are of another length", fix=fix)
+                    raise BoucleError(
+                        "B766",
+                        f"the state of {self._stream} cannot be continued",
+                        why=f"{name} are of another length: it learned from another number of rows",
+                        fix="the same train as before, or remove the checkpoint to start afresh",
+                    )
         self._keys = dict(keys)

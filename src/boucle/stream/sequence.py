@@ -222,12 +222,15 @@ def load_rows(stored: bytes) -> pa.RecordBatch:
     return pa.ipc.open_stream(stored).read_next_batch()
 
 
-def state_of(kind: Any, state: bytes, version: int, stream: str) -> Any:
-    """A decoded snapshot (version, …) of one operator; B602 when another version of it wrote it."""
+def state_of(kind: Any, state: bytes, version: int, stream: str, hook: Any = None) -> Any:
+    """A decoded snapshot (version, …) of one operator; B602 when another version of it wrote it.
+
+    `hook` decodes what msgspec does not know (its `dec_hook`).
+    """
     what = f"the state of {stream} was written by another version"
     fix = "remove the checkpoint to start afresh"
     try:
-        held = msgspec.msgpack.decode(state, type=kind)
+        held = msgspec.msgpack.decode(state, type=kind, dec_hook=hook)
     except msgspec.DecodeError as error:
         raise BoucleError("B602", what, why=str(error), fix=fix) from error
     if held[0] != version:
