@@ -9,6 +9,16 @@ from bench.figures import Options, publish
 
 __all__ = ["beside", "options"]
 
+ORIGINS = {
+    "epa_colocation": "github.com/USEPA/sensortoolkit, example_datasets",
+    "femto_features": "github.com/wkzs111/phm-ieee-2012-data-challenge-dataset, statistics of each snapshot",
+    "fraud_handbook": "github.com/Fraud-Detection-Handbook/simulated-data-raw, its daily files",
+    "mfpt_bearing": "github.com/mathworks/RollingElementBearingFaultDiagnosis-Data, train_data",
+    "nab": "github.com/numenta/NAB, data and labels",
+    "skab": "github.com/waico/SKAB, data",
+    "tennessee_eastman": "github.com/camaramm/tennessee-eastman-profBraatz",
+}
+"""Where the files come from; each script's `--help` tells what it reads of them."""
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
@@ -25,7 +35,8 @@ def options(description: str | None, name: str) -> tuple[Path, Options]:
     parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
     given = parser.parse_args()
     if not any(given.data.glob("*.parquet")):
-        sys.stderr.write(f"skipped: {name} is not in {given.data}; give its folder with --data\n")
+        origin = f"stacked as Parquet from {ORIGINS[name]}"
+        sys.stderr.write(f"skipped: {name} ({origin}) is not in {given.data}; give its folder with --data\n")
         if given.json:
             publish([], Options(quick=given.quick, json=True))
         raise SystemExit(0)
