@@ -209,17 +209,6 @@ def _intents(file: Path) -> list[Intent]:
     return [msgspec.json.decode(line, type=Intent) for line in lines if b'"type":"intent"' in line]
 
 
-def test_a_running_loop_is_said(plant: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    loop = Loop(build_plan(load_project(plant)), SystemClock(), folder=plant / "run")
-    loop.open()
-    try:
-        assert told(capsys, "list", "--product", plant)["readings"] == 3
-        assert main(["quarantine", "retry", "--product", str(plant)]) == 1
-        assert "B450" in capsys.readouterr().err
-    finally:
-        loop.close()
-
-
 @pytest.mark.parametrize(
     ("words", "code"),
     [

@@ -45,12 +45,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--from", dest="mended", type=Path, metavar="FILE", help="retry: an exported file, mended"
     )
+    parser.add_argument("--wait", type=float, default=30.0, metavar="SECONDS",
+                        help="retry: how long to wait for a running loop (default 30)")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.epilog = (
         "examples:\n  boucle quarantine --run run/press\n  boucle quarantine show 3f9a --run run/press\n"
         "  boucle quarantine export --reason out_of_range --to bad.ndjson\n"
         "  boucle quarantine retry --from bad.ndjson      a mended file\n"
-        "  boucle quarantine retry --reason not_allowed   by the contract as it is now"
+        "  boucle quarantine retry --reason not_allowed   by the contract as it is now\n"
+        "A running loop stores them itself, by the contract it runs with; without one this command does."
     )
 
 
@@ -259,6 +262,7 @@ def _read_mended(file: Path) -> dict[str, bytes]:
 
 def _retry(options: argparse.Namespace, project: "Project | None", folder: Path) -> int:
     from boucle.clock import SystemClock
+    from boucle.loop.again import answered, ask, became_of
     from boucle.loop.retry import retry
 
     if project is None:
@@ -267,19 +271,34 @@ def _retry(options: argparse.Namespace, project: "Project | None", folder: Path)
     chosen = [(name, entry) for name, entry, _ in _chosen(options, folder / "quarantine")]
     if options.mended is not None:
         chosen = [(name, entry) for name, entry in chosen if name in mended]
-    became = retry(project, folder, chosen, SystemClock(), mended)
+    waiting = 0
+    try:
+        became = retry(project, folder, chosen, SystemClock(), mended)
+    except BoucleError as error:
+        if error.code != "B450":
+            raise
+        # The loop that runs stores them itself, between two Blocks of their source.
+        names = [name for name, _ in chosen]
+        request = ask(folder, names, mended, SystemClock().now())
+        waiting = 0 if answered(request, options.wait) else len(names)
+        became = [] if waiting else became_of(folder, names)
     counts = Counter(one.outcome for one in became)
     rows = sum(one.rows for one in became if one.outcome == "stored")
     if options.json:
         told = [{"name": one.name, "outcome": one.outcome, "rows": one.rows, "reason": one.reason,
                  "detail": one.detail} for one in became]  # fmt: skip
         answer = {"judged": len(became), "stored": counts["stored"], "rows_stored": rows,
-                  "duplicates": counts["duplicate"], "refused": counts["refused"], "outcomes": told}  # fmt: skip
+                  "duplicates": counts["duplicate"], "refused": counts["refused"], "waiting": waiting,
+                  "outcomes": told}  # fmt: skip
         print(json.dumps(answer, ensure_ascii=False))
-        return 0
+        return 1 if waiting else 0
     for one in became:
         if one.outcome == "refused":
             print(f"  {one.name}  still {one.reason}: {one.detail}")
     print(f"{len(became)} judged again: {counts['stored']} stored ({rows} rows), "
           f"{counts['duplicate']} duplicates, {counts['refused']} still refused")  # fmt: skip
-    return 0
+    if waiting:
+        print(
+            f"{waiting} wait: the loop that runs did not take them up within {options.wait:g} s, and will when it can"
+        )
+    return 1 if waiting else 0

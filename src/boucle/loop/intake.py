@@ -14,9 +14,10 @@ import heapq
 import inspect
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 import numpy as np
@@ -67,6 +68,14 @@ def _never() -> bool:
     return False
 
 
+class Stores(Protocol):
+    """Rows that did not come from the source, on their way into its log."""
+
+    def store(self, intake: "Intake") -> Block | None:
+        """Append them; the Block for the path, None when they were there already."""
+        ...
+
+
 class Intake:
     """Takes Blocks from a source until they are accepted, durable and accounted for."""
 
@@ -96,6 +105,10 @@ class Intake:
         self.last_seen: Nanos = 0
         """Clock time of the last reading of any kind."""
         self.committed: Position | None = None
+        self.handed: deque[Stores] = deque()
+        """Readings from quarantine that are good now; `take` stores them."""
+        self.watermark: Nanos = 0
+        """Of the rows taken last."""
         self.late = late
         self._quarantine, self._clock = quarantine, clock
         self._decoder = Decoder(contract, spec.format) if spec.format else None
@@ -139,6 +152,7 @@ class Intake:
             self._dedupe.duplicates(block.rows)
             if accepted:
                 self._watermarks.observe(block.rows)
+                self.watermark = max(self.watermark, block.watermark)
         self.source.open(self.committed)
 
     def _learn(self, aside: Aside, resume: Position | None) -> None:
@@ -154,6 +168,8 @@ class Intake:
 
         While `shed` says so, rows that kept their contract are counted as shed and go no further.
         """
+        if self.handed:
+            return self._take_handed(self.handed.popleft())
         begun = time.perf_counter_ns()
         polled = self.source.poll(wait)
         self._tally = Accounting()
@@ -172,6 +188,24 @@ class Intake:
         self._book(polled.position)
         self.meter.add(len(polled), len(taken) if taken else 0, time.perf_counter() - started)
         return taken
+
+    def _take_handed(self, handed: Stores) -> Block | None:
+        self.trace = None
+        block = self._patiently(partial(handed.store, self))
+        if block is not None:
+            self.know(block.rows)
+            self._tally = Accounting(received=len(block), stored=len(block))
+            self._book(None)
+        return block
+
+    def know(self, rows: pa.RecordBatch) -> None:
+        """These identities were stored: the source giving them again is a duplicate."""
+        self._dedupe.duplicates(rows)
+
+    def resume(self) -> Position | None:
+        """Where the source is; rows from elsewhere carry it, so that they do not move it. None: not known yet."""
+        with self._lock:
+            return self._waiting or self.committed
 
     def counted(self) -> Accounting:
         """The counters at one moment; safe from any thread."""
@@ -211,6 +245,7 @@ class Intake:
         self._mark("contract", taken=0 if good is None else len(good))
         if good is None or len(good) == 0:
             return None
+        self.watermark = watermark
         kept = Block(self.id, good.rows, watermark, good.position)
         position = self._append(self.log, kept)
         self._mark("log")

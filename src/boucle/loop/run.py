@@ -24,6 +24,7 @@ from boucle.clock import SECOND, Clock, Nanos
 from boucle.errors import Unavailable
 from boucle.event import Command, Event, Receipt, Severity
 from boucle.loop.action import Action
+from boucle.loop.again import Again
 from boucle.loop.backlog import Backlog, Shedding
 from boucle.loop.checkpoint import Checkpoint, Checkpoints
 from boucle.loop.inlet import CommandInlet
@@ -108,6 +109,7 @@ class Loop:
         self.quality = QualityWatch(
             plan.project, watched, self.folder, clock, self._tell, self.intakes, self.tables.lake
         )
+        self.again = Again(plan.project, self.folder, self.intakes, clock)
         self.path = Path(plan.steps, self._deciding(), self._beside())
         self.inlet = CommandInlet.declared(plan, clock, self.action, self.quarantine) if inlet else None
         self.watch = Watch(
@@ -239,6 +241,7 @@ class Loop:
         self.action.dispatcher.open()
         for name, intake in self.intakes.items():
             intake.open(checkpoint.resume.get(name) if checkpoint else None)
+        self.again.open()
         self.retention.open()
         self.objectives.open()
         self.quality.open()
@@ -288,6 +291,7 @@ class Loop:
         """Make everything taken so far durable, and the lake follow when it is due."""
         for intake in self.intakes.values():
             intake.flush()
+        self.again.step()
         if self.inlet is not None:
             self.inlet.take(0)
         self.action.dispatcher.step(0)
@@ -324,6 +328,7 @@ class Loop:
         project = self.plan.project
         self.tables.start_keeper(project.folder, declared_outputs(project, self.folder))
         self._thread("sync", self._sync)
+        self._thread("again", partial(self.again.run, self._stopping))
         self._thread("keeper", self._keep)
         if self.quality.watched:
             self._thread("quality", self._count)
@@ -497,6 +502,7 @@ class Loop:
             self.inlet.close()
         for intake in self.intakes.values():
             intake.close()
+        self.again.close()
         self.action.dispatcher.close()
         self.action.journal.close()
         self.path.close()
