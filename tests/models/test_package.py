@@ -129,7 +129,9 @@ def test_what_the_official_schemas_refuse_is_refused_here(data: st.DataObject) -
     there: Any = document
     for step in above:
         there = there[step]
-    wrong = data.draw(st.sampled_from(["gone", "other", 5, "text", -1, None, [], {}, {"a": "b"}, 1.5, True]))
+    wrong: Any = data.draw(
+        st.sampled_from(["gone", "other", 5, "text", -1, None, [], {}, {"a": "b"}, 1.5, True])
+    )
     if wrong == "gone":
         del there[last]
     elif wrong == "other" and isinstance(there, dict):

@@ -37,6 +37,7 @@ VERBS = {
     "lake": "the lake's tables: history, time travel, changes, upkeep, backfill, Iceberg",
     "refine": "tables made from tables by SQL or dbt, published when their gates pass",
     "train": "train a model from feature views as they were known, and register it if it beats its baselines",
+    "features": "feature views as they are served: fill the store from the view's table, show what a key gets",
     "models": "registered models: list, show, verify, reproduce, package, sign",
     "promote": "give a version of a model a role, when its gates pass",
     "rollback": "a table as it was at a version or a moment; a model's champion before this one",
