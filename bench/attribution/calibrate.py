@@ -89,7 +89,7 @@ def main() -> None:
             for episode in group:
                 mine = [one for one in episode if one[0] == family]
                 told += mine
-                weights += [weight / len(mine)] * len(mine)
+                weights += [weight / max(1, len(mine))] * len(mine)
         x = np.array([[math.log(held), math.log(strength)] for _, held, strength, _ in told])
         y = np.array([right for *_, right in told])
         fit = LogisticRegression(C=100.0).fit(x, y, sample_weight=weights)

@@ -11,6 +11,7 @@ from msgspec import Struct
 from boucle.block import Block, as_dicts, as_rows
 from boucle.clock import SECOND
 from boucle.drift.charts import chart
+from boucle.drift.confidence import confidence
 from boucle.drift.course import Course
 from boucle.drift.evidence import Evidence
 from boucle.drift.fleet import Shown
@@ -21,6 +22,7 @@ from boucle.drift.shares import UNKNOWN, declared
 from boucle.edge.zone import GROUP_2_RIGID, check_zones, zone
 from boucle.errors import BoucleError
 from boucle.ports import From, Traced
+from boucle.product.duration import seconds
 from boucle.stream.origin import Inputs, made_of, one_of
 
 __all__ = ["VERDICT", "Attribute"]
@@ -85,6 +87,9 @@ class Attribute:
     `fleet` says that the machines of the stream are of one kind, in one hall and on one supply: then each is a witness
     for the others (`boucle.drift.fleet`), and what moves on all of them is `operation`.
 
+    `calibrate_every` says per sensor how long a calibration is good for (`180d`). Where the witnesses cannot tell two
+    sensors apart, one that is overdue or was found off before is named first.
+
     Rows with `machine`, `sensor` and `at` but no `speed` are calibrations: the verdict about that sensor ends, and
     what is normal is learned again, unless the machine itself is worn.
     """
@@ -102,6 +107,7 @@ class Attribute:
         zones: Sequence[float] = GROUP_2_RIGID,
         load_shares: Mapping[str, float] | None = None,
         fleet: bool = False,
+        calibrate_every: Mapping[str, str | float] | None = None,
     ) -> None:
         if baseline < 6 or min(hold, clear, thermal) < 1:
             raise BoucleError(
@@ -119,7 +125,8 @@ class Attribute:
                 fix=f"give {', '.join(UNKNOWN)}, each the relative change per unit of load, above 0; or none at all",
             )
         shares = UNKNOWN if load_shares is None else declared(load_shares)
-        self._judge = Judge(baseline, hold, clear, thermal, dict(shares))
+        every = {name: round(seconds(each) * SECOND) for name, each in (calibrate_every or {}).items()}
+        self._judge = Judge(baseline, hold, clear, thermal, dict(shares), every)
         self._fleet = fleet
         self._axes, self._prefix = tuple(axes), prefix
         self._zones = check_zones(zones)
@@ -248,10 +255,14 @@ class Attribute:
             told = {
                 "cause": fault.cause,
                 "subject": machine if fault.family == "machine" else f"{machine}/{sensor or 'all'}",
-                "confidence": self._judge.confidence(standing),
+                "confidence": confidence(fault, standing.held),
                 "onset": standing.onset,
             }
             if fault.family == "sensor":
+                if overdue := self._judge.overdue(course, sensor):
+                    numbers["calibration_overdue_days"] = round(overdue / DAY, 2)
+                if sensor in course.drifted:
+                    numbers["drifted_before"] = course.drifted[sensor]
                 if sensor in course.calibrated:
                     numbers["calibrated_days_ago"] = round((at - course.calibrated[sensor]) / DAY, 2)
                 numbers["candidates"] = list(fault.candidates or (sensor or "all",))

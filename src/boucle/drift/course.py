@@ -67,5 +67,7 @@ class Course(Struct):
     """What its peers see of it."""
     calibrated: dict[str, Nanos] = {}
     """Sensor → when it was calibrated last, as far as anybody told."""
+    drifted: dict[str, int] = {}
+    """Sensor → how often it was calibrated while the verdict was about it."""
     relearning: bool = False
     """Normal is learned again, because the load changed or a sensor was calibrated."""

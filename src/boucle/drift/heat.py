@@ -8,6 +8,7 @@ fitted to a fault foretells it.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from msgspec import Struct, structs
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from boucle.drift.evidence import SMOOTH, Evidence
 from boucle.drift.reading import Reading
 
-__all__ = ["HEAT", "Heat", "foretold", "on_curves"]
+__all__ = ["HEAT", "Heat", "arrived", "foretold", "on_curves"]
 
 HEAT = ("bearing_temperature", "oil_temperature")
 _PLACE = {"bearing_temperature": 0, "oil_temperature": 1}
@@ -29,6 +30,8 @@ _LAG = 10
 """The newest seconds, which are judged and not learned from."""
 _QUIETEST = 0.03
 """°C; no mean of a second is known better."""
+_STANDS = 0.1
+"""°C in a dozen seconds: one that has less to go than this is there, but for a quarter of a degree."""
 _LAGS = np.array([0.08, 0.12, 0.2, 0.3, 0.45, 0.7, 1.0])
 """Lags that are tried, as shares of the time that temperatures take to follow."""
 
@@ -44,9 +47,22 @@ class Heat(Struct):
     lawful: bool = True
     """Whether they follow a change at all that was made at once: the air of a hall goes its own way."""
 
+    age: int = 0
+    """Seconds since then, however many are kept."""
+
     def note(self, reading: Reading) -> None:
         """One more second of the way."""
+        self.age += 1
         self.seen = [*self.seen[-(_MOST - 1) :], (reading.slow[0], reading.slow[1])]
+
+
+def arrived(seen: Sequence[tuple[float, float]], apart: int = _LEAST) -> bool:
+    """Whether neither temperature has gone any way worth mentioning in the last seconds; both means are of six."""
+    if len(seen) < apart + SMOOTH:
+        return True
+    values = np.array(seen)
+    way = values[-SMOOTH:].mean(axis=0) - values[-apart - SMOOTH : -apart].mean(axis=0)
+    return not bool((np.abs(way) * _LEAST / apart > _STANDS).any())
 
 
 def foretold(heat: Heat, evidence: Evidence, thermal: int) -> dict[str, tuple[float, float]]:

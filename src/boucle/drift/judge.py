@@ -16,7 +16,7 @@ from boucle.drift.charts import cumulate, onset
 from boucle.drift.course import Course, Standing
 from boucle.drift.evidence import SMOOTH, Evidence, weigh
 from boucle.drift.fleet import Shown, beside, shown
-from boucle.drift.heat import HEAT, Heat, foretold, on_curves
+from boucle.drift.heat import HEAT, Heat, arrived, foretold, on_curves
 from boucle.drift.hypothesis import Hypothesis, hypotheses
 from boucle.drift.points import NEW_REGIME, learn_first, locate, watch_load
 from boucle.drift.reading import SLOW, Reading
@@ -31,6 +31,8 @@ _MEMORY = 12
 _UNKNOWN_AFTER = 3
 """Times `hold`: how long something unexplained must last before it is called unknown."""
 
+_LONGEST = 8
+"""Times `thermal`: how long temperatures are waited for that go on moving."""
 _TOGETHER = 3 * SECOND
 
 CALIBRATED, HALL, COMMON = "calibrated", "hall", "common"
@@ -49,6 +51,9 @@ class Judge(Struct, frozen=True):
     """How long temperatures take to follow a new operating point."""
     shares: dict[str, tuple[float, float]] = msgspec.field(default_factory=lambda: dict(UNKNOWN))
     """What is known beforehand of how pressure, current and gear mesh follow the load (`boucle.drift.shares`)."""
+
+    every: dict[str, Nanos] = {}
+    """Sensor → how long a calibration of it is good for, where anybody declared it."""
 
     def hear(self, course: Course, reading: Reading, peers: Sequence[Shown] | None = None) -> Evidence | None:
         """Take one second; None while a first reference is being learned. `peers`: what identical machines show."""
@@ -90,10 +95,22 @@ class Judge(Struct, frozen=True):
         self._unexplained(course, evidence, told, comparable and not found, reading.at)
         return evidence
 
-    def confidence(self, standing: Standing) -> float:
-        """0.5-0.99: grows with the strength of the evidence and the time it has held."""
-        weight = standing.held / self.hold * min(standing.hypothesis.strength, 4.0)
-        return min(0.99, 1 - 0.5 * math.exp(-weight / 1.3))
+    def overdue(self, course: Course, sensor: str) -> Nanos:
+        """For how long a sensor should have been calibrated; 0 when it is not due, or nobody said."""
+        if sensor not in self.every or sensor not in course.calibrated:
+            return 0
+        return max(0, course.history[-1].at - course.calibrated[sensor] - self.every[sensor])
+
+    def _likeliest(self, course: Course, ready: list[Standing]) -> Standing:
+        """The strongest; or, of those the witnesses cannot tell from it, one with a history: overdue, or off before."""
+        best = _strongest(ready)
+        prone = [
+            one
+            for one in ready
+            if one.hypothesis.sensor in best.hypothesis.candidates
+            and (self.overdue(course, one.hypothesis.sensor) or one.hypothesis.sensor in course.drifted)
+        ]
+        return _strongest(prone) if prone else best
 
     def operation(self, course: Course) -> str:
         """Why levels cannot be compared just now: new_regime, known_point, calibrated, hall, common; empty when
@@ -105,6 +122,8 @@ class Judge(Struct, frozen=True):
         """A sensor was calibrated: what was learned with it as it was says nothing of it as it is."""
         course.calibrated = {**course.calibrated, sensor: at}
         standing = course.verdict
+        if standing is not None and standing.hypothesis.sensor == sensor:
+            course.drifted = {**course.drifted, sensor: course.drifted.get(sensor, 0) + 1}
         if standing is not None and standing.hypothesis.family == "machine":
             return
         course.verdict, course.pending, course.unexplained, course.alone = None, [], 0, ""
@@ -123,7 +142,12 @@ class Judge(Struct, frozen=True):
     def _watch_heat(self, course: Course, evidence: Evidence) -> None:
         """Once the temperatures have followed a new operating point, they are its normal."""
         course.calm += 1
-        if course.calm != self.thermal + 1 or course.points[course.point].tainted:
+        if course.calm != self.thermal + 1:
+            return
+        if not arrived(course.heat.seen) and course.heat.age < _LONGEST * self.thermal:
+            course.calm = self.thermal  # not there yet: what is on its way is nobody's normal
+            return
+        if course.points[course.point].tainted:
             return
         suspected = course.verdict is not None or bool(course.pending)
         off = foretold(course.heat, evidence, self.thermal) if suspected else {}
@@ -204,7 +228,7 @@ class Judge(Struct, frozen=True):
         if machine and (course.verdict is None or course.verdict.hypothesis.family == "sensor"):
             course.verdict, course.levels = _strongest(machine), []
         elif ready and (course.verdict is None or _fading_sensor(course.verdict, self.hold)):
-            course.verdict, course.levels = _strongest(ready), []
+            course.verdict, course.levels = self._likeliest(course, ready), []
 
     def _drop(self, course: Course) -> None:
         """The verdict no longer holds, nor does what was learned while it stood."""

@@ -9,7 +9,7 @@ import math
 
 from boucle.drift.course import Course
 from boucle.drift.evidence import SMOOTH, Evidence, weigh
-from boucle.drift.heat import Heat
+from boucle.drift.heat import Heat, arrived
 from boucle.drift.hypothesis import mesh_shift
 from boucle.drift.reading import Reading, Reference, learn
 from boucle.drift.shares import MESH, Shares, follow
@@ -38,9 +38,10 @@ def learn_first(course: Course, reading: Reading, baseline: int, calm: int, shar
     made = learn(course.learning, load=course.load)
     if before is not None and _same_speed(before, made):
         course.shares = follow(shares, _moved(course, before))
+    still = arrived([(one.slow[0], one.slow[1]) for one in course.learning], SMOOTH)
     _visit(course, made)
     course.steady = SMOOTH
-    course.calm = 0 if course.relearning else calm
+    course.calm = calm if still and not course.relearning else 0
     course.relearning, course.regime = False, ""
 
 
