@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from boucle.block import Block, Position
@@ -116,6 +116,7 @@ def test_a_fraud_that_is_told_a_month_later_was_no_negative() -> None:
 
 
 @settings(max_examples=6, deadline=None)
+@example(cuts=[867], crash=False, full=3)  # a label long after anything was told, and a cut before its tick
 @given(cuts=st.lists(st.integers(0, 24 * 50), max_size=6), crash=st.booleans(), full=st.sampled_from([3, 50]))
 def test_cut_and_crash_change_nothing(
     tmp_path_factory: pytest.TempPathFactory, cuts: list[int], crash: bool, full: int

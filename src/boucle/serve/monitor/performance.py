@@ -228,6 +228,8 @@ class Performance:
         for side, (rows, at) in enumerate(zip(ready.rows, ready.at, strict=True)):
             start, end = done[side], int(np.searchsorted(at, upto))
             if rows is not None and end > start:
+                # What these rows change is told at the tick after them, however long nothing was told before.
+                self._tick = max(self._tick, int(at[start]) // self._every * self._every)
                 (self._predict, self._learn)[side](rows.slice(start, end - start), at[start:end])
                 done[side] = end
 
