@@ -9,14 +9,17 @@ called for: sensor, machine or unknown, from its first second to its last; only 
 """
 
 import argparse
+import ast
 import hashlib
 import json
+import math
+import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +28,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from msgspec import Struct
 
-from bench.attribution.plant import DAY, Day, day
+from bench.attribution.plant import DAY, RATES, Day, day
 from bench.attribution.rows import _TESTING, START
 from bench.attribution.sound import rows_of_day
 from bench.figures import ROOT
@@ -33,15 +36,32 @@ from boucle.block import Block, Position
 from boucle.clock import SECOND
 from boucle.drift import Attribute
 
-__all__ = ["MONTH", "Alarm", "Judged", "at_most", "by_cause", "judged", "months"]
+__all__ = [
+    "DAY",
+    "HOUR",
+    "MONTH",
+    "Alarm",
+    "Judged",
+    "at_most",
+    "by_cause",
+    "judged",
+    "judged_day",
+    "judged_rows",
+    "months",
+    "table",
+]
 
+HOUR = 3600
 MONTH = 30 * DAY
 """Seconds of a machine-month."""
 
-_SEED = 730_000
+_TUNING, _FINAL = 730_000, 960_000
+"""Where the seeds of days begin: those that rules may be mended on, and those that are only counted."""
 _CALLS = pa.array(["sensor", "machine", "unknown"])
 _SAME = 30
 """Seconds in which the same accusation is the same alarm."""
+_TELL = ("sentences", "picture", "compensate", "isolability")
+"""Of the drift room what decides nothing."""
 
 
 class Alarm(Struct, frozen=True):
@@ -77,14 +97,23 @@ class Judged(Struct, frozen=True):
 
 
 def judged(seed: int, seconds: int = DAY) -> Judged:
-    """A day, judged."""
-    plan = day(seed, seconds)
+    """A day, or its first seconds, judged."""
+    return judged_day(day(seed, seconds), seed)
+
+
+def judged_day(plan: Day, seed: int) -> Judged:
+    """A plan of a day, judged."""
+    return judged_rows(rows_of_day(plan, seed), plan, seed)
+
+
+def judged_rows(batches: Iterator[pa.RecordBatch], plan: Day, seed: int) -> Judged:
+    """The rows of a day, judged by the step the loop runs."""
     step, rows, running = Attribute("verdicts"), 0, 0
     families: Counter[str] = Counter()
     restarts = list(plan.restarts)
     open_alarms: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     done: list[list[dict[str, Any]]] = []
-    for batch in rows_of_day(plan, seed):
+    for batch in batches:
         begins = batch.column("at")[0].value if batch.num_rows else 0
         while restarts and START + restarts[0] * SECOND <= begins:
             restarts.pop(0)
@@ -146,38 +175,57 @@ def _since(values: Any, second: int) -> float:
 @cache
 def _folder() -> Path:
     """Where the days of the present sources are kept."""
-    here = Path(__file__).parent
-    sources = [here / f"{name}.py" for name in ("motion", "spectrum", "plant", "sound", "quiet")]
+    sources = [Path(__file__).parent / f"{name}.py" for name in ("motion", "spectrum", "plant", "sound")]
     sources += [ROOT / "src/boucle/testing" / f"{name}.py" for name in _TESTING]
-    sources += sorted((Path(str(sys.modules[Attribute.__module__].__file__)).parent).glob("*.py"))
-    digest = hashlib.sha256(b"".join(one.read_bytes() for one in sources)).hexdigest()[:12]
+    sources += sorted(Path(str(sys.modules[Attribute.__module__].__file__)).parent.glob("*.py"))
+    decide = [_code(one) for one in sources if one.stem not in _TELL]
+    digest = hashlib.sha256("".join(decide).encode()).hexdigest()[:12]
     return ROOT / "run" / "drift" / f"sound-{digest}"
 
 
-def _kept(seed: int) -> Judged:
-    file = _folder() / f"{seed}.json"
+def _code(file: Path) -> str:
+    """What a source does; what it says about it may change without a month being judged again."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            node.body = [
+                one
+                for one in node.body
+                if not (isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant))
+            ]
+    return ast.dump(tree)
+
+
+def _kept(seconds: int, seed: int) -> Judged:
+    file = _file(seed, seconds)
     if file.exists():
         return msgspec.json.decode(file.read_bytes(), type=Judged)
-    found = judged(seed)
+    found = judged(seed, seconds)
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".part")
-    partial.write_bytes(msgspec.json.encode(found))
-    partial.replace(file)
+    unfinished = file.with_suffix(f".{os.getpid()}")
+    unfinished.write_bytes(msgspec.json.encode(found))
+    unfinished.replace(file)
     return found
 
 
-def months(days: int, workers: int = 1, minutes: float = float("inf"), first: int = 0) -> Iterator[Judged]:
-    """Days of three presses each; what is kept comes at once, and no day is begun after so many minutes."""
-    end = time.monotonic() + 60 * minutes
-    seeds = range(_SEED + first, _SEED + first + days)
-    _folder()  # before anything is edited
+def _file(seed: int, seconds: int) -> Path:
+    return _folder() / (f"{seed}.json" if seconds == DAY else f"{seed}-{seconds}.json")
+
+
+def months(
+    days: int, workers: int = 1, seconds: int = DAY, first: int = 0, *, tuning: bool = False
+) -> Iterator[Judged]:
+    """Days of three presses each, or their first `seconds`; what is kept comes at once."""
+    begin = first + (_TUNING if tuning else _FINAL)
+    seeds = range(begin, begin + days)
+    _folder()  # the sources as they are now
     if workers == 1:
-        for seed in seeds:
-            if (_folder() / f"{seed}.json").exists() or time.monotonic() < end:
-                yield _kept(seed)
+        yield from map(partial(_kept, seconds), seeds)
         return
     with ProcessPoolExecutor(workers) as pool:
-        yield from pool.map(_kept, seeds)
+        for done, one in enumerate(pool.map(partial(_kept, seconds), seeds), 1):
+            print(f"{days - done} sound days to judge ...", file=sys.stderr, flush=True)
+            yield one
 
 
 def at_most(alarms: int, months: float) -> float:
@@ -201,28 +249,41 @@ def by_cause(days: Sequence[Judged]) -> str:
     return "\n".join(lines)
 
 
+def table(days: Sequence[Judged]) -> str:
+    """For the page: how long was judged, what was said, and what the plant was like."""
+    rows, running = sum(one.rows for one in days), sum(one.running for one in days)
+    families = sum((Counter(one.families) for one in days), Counter())
+    shares = ", ".join(f"{family} {100 * count / rows:.1f} %" for family, count in families.most_common())
+    seconds = (
+        f"{rows / MONTH:.2f} machine-months judged second by second, {running / MONTH:.2f} of them running"
+    )
+    plant = "\n".join(f"| {what} | {how} |" for what, how in RATES.items())
+    return f"{by_cause(days)}\n\n{seconds}; what was said, by rows: {shares}.\n\n| the plant | |\n|---|---|\n{plant}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
-        "--days", type=int, default=30, help="days of three presses (default 30: three months)"
+        "--days", type=int, default=32, help="days of three presses (default 32: three months)"
     )
     parser.add_argument(
         "--first", type=int, default=0, help="begin with this day, so that two can share the work"
     )
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no day after so many minutes")
     parser.add_argument(
-        "--minutes", type=float, default=float("inf"), help="begin no day after so many minutes"
+        "--final", action="store_true", help="the days that are counted, not those for tuning"
     )
     parser.add_argument("--each", action="store_true", help="print every alarm")
     asked = parser.parse_args()
-    days = list(months(asked.days, minutes=asked.minutes, first=asked.first))
-    for one in days:
-        for alarm in one.alarms if asked.each else ():
+    end = time.monotonic() + 60 * asked.minutes
+    seed, days = (_FINAL if asked.final else _TUNING), list[Judged]()
+    for index in range(asked.first, asked.first + asked.days):
+        if _file(seed + index, DAY).exists() or time.monotonic() < end:
+            days += months(1, first=index, tuning=not asked.final)
+    for one in days if asked.each else ():
+        for alarm in one.alarms:
             print(one.seed, json.dumps(msgspec.to_builtins(alarm)))
-    print(by_cause(days))
-    rows, running = sum(one.rows for one in days), sum(one.running for one in days)
-    families = sum((Counter(one.families) for one in days), Counter())
-    shares = ", ".join(f"{family} {100 * count / rows:.1f} %" for family, count in families.most_common())
-    print(f"{len(days)} days, {rows} rows, {running / MONTH:.2f} machine-months running; {shares}")
+    print(table(days))
 
 
 if __name__ == "__main__":

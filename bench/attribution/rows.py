@@ -25,7 +25,7 @@ from boucle.clock import SECOND, Nanos
 from boucle.edge import Reduce
 from boucle.testing.line import PressLine
 
-__all__ = ["MACHINE", "START", "operators", "rows_of", "simulate"]
+__all__ = ["MACHINE", "START", "from_waveforms", "operators", "rows_of", "simulate"]
 
 START: Nanos = 1_700_000_000 * SECOND
 _LATENESS = SECOND // 2
@@ -70,7 +70,8 @@ def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
     return whole
 
 
-def _simulated(episode: Episode) -> None:
+def from_waveforms(episode: Episode) -> pa.Table:
+    """Feature rows by way of 10 kHz waveforms, as the press product makes them."""
     line = PressLine(episode.scenario, seed=episode.seed, start=START)
     edge, features = Reduce("vibration_events"), operators().PressFeatures("features")
     rows: list[pa.RecordBatch] = []
@@ -87,10 +88,14 @@ def _simulated(episode: Episode) -> None:
             block = Block("vibration", _joined(waves), ticks[-1].at - _LATENESS, Position("vibration", 0))
             for reduced in edge.step(block):
                 rows += [made.rows for made in features.step(reduced)]
+    return pa.Table.from_batches(rows)
+
+
+def _simulated(episode: Episode) -> None:
     target = _file(episode)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(f".{os.getpid()}")
-    pq.write_table(pa.Table.from_batches(rows), partial)
+    pq.write_table(from_waveforms(episode), partial)
     partial.replace(target)
 
 

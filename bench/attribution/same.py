@@ -4,6 +4,7 @@ python -m bench.attribution.same      both for the twelve sound runs of the benc
 """
 
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -15,14 +16,15 @@ from bench.attribution.episodes import FINAL, Episode, healthy
 from bench.attribution.rows import rows_of, simulate
 from bench.attribution.sound import sound_rows
 
-__all__ = ["COLUMNS", "Apart", "compared", "paired"]
+__all__ = ["COLUMNS", "Apart", "apart", "compared", "paired", "table"]
 
 _SLOW = ("bearing_temperature", "oil_temperature", "hydraulic_pressure", "motor_current")
 _OF_AXIS = ("mean", "bpfo", "bpfi", *(f"band_{band}" for band in range(8)))
 COLUMNS = (
     "speed", *_SLOW, *(f"{name}_noise" for name in _SLOW), *(f"{axis}_{name}" for axis in "xyz" for name in _OF_AXIS),
 )  # fmt: skip
-_AGREE = 30
+RUNS, SECONDS = 12, 1800
+_SETTLED = 30
 """Seconds after which the temperatures have settled."""
 
 Wide = NDArray[np.float64]
@@ -64,10 +66,22 @@ def paired(episode: Episode) -> list[Apart]:
     return compared(real, pa.Table.from_batches([drawn]))
 
 
+def apart(runs: Sequence[Sequence[Apart]]) -> list[Apart]:
+    """Column by column the mean over some runs, of the tail and the correlations too; and the least p."""
+    found = []
+    for of in zip(*runs, strict=True):
+        means = {
+            name: float(np.mean([getattr(one, name) for one in of]))
+            for name in ("mean", "spread", "tail", "lag", "beside")
+        }
+        found.append(Apart(column=of[0].column, p=min(one.p for one in of), **means))
+    return found
+
+
 def _values(rows: pa.Table) -> Wide:
     columns = []
     for name in COLUMNS:
-        values = rows.column(name).to_numpy(zero_copy_only=False)[_AGREE:].astype(np.float64)
+        values = rows.column(name).to_numpy(zero_copy_only=False)[_SETTLED:].astype(np.float64)
         columns.append(np.log(values) if "_band_" in name else values)
     return np.column_stack(columns)
 
@@ -92,18 +106,23 @@ def _lag(values: Wide) -> float:
 
 
 def main() -> None:
-    runs = list(healthy(FINAL, 12, 1800))
+    runs = list(healthy(FINAL, RUNS, SECONDS))
     for left in simulate(runs):
         print(f"{left} runs to simulate ...", file=sys.stderr, flush=True)
-    found = [paired(run) for run in runs]
-    print("column                     mean   spread     tail      lag   beside   least p of", len(runs))
-    for index, column in enumerate(COLUMNS):
-        of = [run[index] for run in found]
-        parts = [
-            np.mean([getattr(one, name) for one in of])
-            for name in ("mean", "spread", "tail", "lag", "beside")
-        ]
-        print(f"{column:24}", *(f"{part:8.3f}" for part in parts), f"{min(one.p for one in of):8.4f}")
+    print(table(apart([paired(run) for run in runs])))
+
+
+def table(found: Sequence[Apart]) -> str:
+    """As Markdown, the worst last."""
+    lines = ["| column | mean | spread | tail | lag | beside | p |", "|---|---|---|---|---|---|---|"]
+    for one in found:
+        numbers = (one.mean, one.spread, one.tail, one.lag, one.beside, one.p)
+        lines.append(f"| {one.column} | {' | '.join(f'{number:.3f}' for number in numbers)} |")
+    worst = [
+        max(abs(getattr(one, name)) for one in found) for name in ("mean", "spread", "tail", "lag", "beside")
+    ]
+    lines.append(f"| largest | {' | '.join(f'{number:.3f}' for number in worst)} | |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,8 @@
 import pyarrow as pa
 from bench.attribution.episodes import FINAL, GROUPS, TUNING, Episode, draw, healthy
 from bench.attribution.page import confidences, confusion, delays, groups, rivals
-from bench.attribution.quiet import alarms
 from bench.attribution.score import Outcome, Said, judge, score
 
-from boucle.drift.reading import Reading
 from boucle.testing.scenario import Fault, Scenario, check_scenario
 from tests.drift.seconds import Row, block, seconds
 
@@ -67,7 +65,7 @@ def test_tables_have_a_row_for_everything() -> None:
     assert "| boucle |" in rivals({"boucle": score(told)})
 
 
-def test_an_episode_is_judged_and_sound_hours_are_drawn_again() -> None:
+def test_an_episode_is_judged() -> None:
     def half(row: Row, since: int) -> None:
         for band in range(8):
             row[f"x_band_{band}"] *= 0.36
@@ -77,5 +75,3 @@ def test_an_episode_is_judged_and_sound_hours_are_drawn_again() -> None:
     (one,) = judge(episode, rows).said
     assert (one.family, one.cause, one.subject, one.candidates) == ("sensor", "gain", "vib_x", ("vib_x",))
     assert 15 < one.begun < 25 < one.ended
-    run = [Reading.of(row["at"], row, ("x", "y", "z")) for row in seconds(40)]
-    assert list(alarms([run, run], 90, seed=1)) == [(90, 0)]
