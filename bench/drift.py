@@ -6,7 +6,7 @@ features of the press product out of 10 kHz waveforms, and kept under run/drift;
 second by second. Beside it ADWIN, KSWIN, the population stability index and a report of Kolmogorov-Smirnov tests see
 the same rows (every fourth episode), with the kindest reading of what they say (bench/attribution/peers.py).
 
-False alarms are counted on months of sound presses (bench/attribution/quiet.py): halls of three presses, day after day,
+False alarms are counted on months of sound presses (bench/attribution/quiet.py): halls of two presses, day after day,
 drawn without waveforms and judged by the same step; days that were judged before are kept.
 
 A full run renews the tables of docs/why/sensor-or-machine.md (make bench-drift).
@@ -33,8 +33,8 @@ from boucle.drift import Attribute
 
 PAGE = ROOT / "docs" / "why" / "sensor-or-machine.md"
 SOUND, SOUND_SECONDS = 12, 1800
-DAYS = 32
-"""Days of three presses: three months of running, less what is asked to stand."""
+DAYS = 54
+"""Days of two presses: more than three months of running."""
 
 
 def ours(episode: Episode) -> Outcome:

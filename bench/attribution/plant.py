@@ -36,7 +36,7 @@ RATES = {
 
 _HOUR = 3600.0
 _WANDER_S = 1800.0
-_MACHINES = 3
+_MACHINES = 2
 
 Wide = NDArray[np.float64]
 Draw = np.random.Generator

@@ -2,7 +2,7 @@
 
     python -m bench.attribution.quiet --days 30 --minutes 4      go on for so long, then say how far it got
 
-A day is one hall of three presses (`bench.attribution.plant`), its rows drawn without waveforms (`sound`) and judged in
+A day is one hall of two presses (`bench.attribution.plant`), its rows drawn without waveforms (`sound`) and judged in
 Blocks by `Attribute` itself, learning anew at the day's start. What a day gave is kept under run/drift by a digest of
 every source it depends on, so a run that was broken off goes on where it was. An alarm is what a person would have been
 called for: sensor, machine or unknown, from its first second to its last; only seconds in which a press runs count.
@@ -215,7 +215,7 @@ def _file(seed: int, seconds: int) -> Path:
 def months(
     days: int, workers: int = 1, seconds: int = DAY, first: int = 0, *, tuning: bool = False
 ) -> Iterator[Judged]:
-    """Days of three presses each, or their first `seconds`; what is kept comes at once."""
+    """Days of two presses each, or their first `seconds`; what is kept comes at once."""
     begin = first + (_TUNING if tuning else _FINAL)
     seeds = range(begin, begin + days)
     _folder()  # the sources as they are now
@@ -264,7 +264,7 @@ def table(days: Sequence[Judged]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
-        "--days", type=int, default=32, help="days of three presses (default 32: three months)"
+        "--days", type=int, default=54, help="days of two presses (default 54: three months)"
     )
     parser.add_argument(
         "--first", type=int, default=0, help="begin with this day, so that two can share the work"
