@@ -107,7 +107,8 @@ class PyfuncReady(Ready):
                 why=f"its manifest names {len(self.outputs)} outputs, of {len(given)} rows",
                 fix="name its outputs: pyfunc: {outputs: [...]}",
             )
-        return np.column_stack([column.to_numpy() for column in table.columns])
+        # Cast although our child sends doubles: what stands behind the pipe is somebody else's code.
+        return np.column_stack([column.cast(pa.float64()).to_numpy() for column in table.columns])
 
     def sound(self, given: pa.RecordBatch) -> NDArray[np.bool_]:
         """Which rows have every value that the signature calls required."""
