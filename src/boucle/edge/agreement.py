@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from boucle.block import Block
 from boucle.edge.redundancy import Course, Model, follow, learn, statistics
 from boucle.errors import BoucleError
-from boucle.ports import From, Traced
-from boucle.stream.origin import Inputs, made_of, one_of
+from boucle.ports import Traced
+from boucle.stream.origin import Inputs, told_of
 from boucle.stream.sequence import state_of
 
 __all__ = ["Agreement"]
@@ -83,11 +83,8 @@ class Agreement:
     ) -> Traced:
         """Keys, time and carried columns as they are; score and alert from all signals of the key."""
         del declared
-        stream = one_of(inputs)
-        kept = {name: (From(stream, name),) for name in dict.fromkeys([*by, "at", *carry])}
-        signals = made_of(stream, columns, "TRANSFORMATION", "residuals from what the other signals say")
-        made = (*signals, *made_of(stream, by, "GROUP_BY", "each key has its own model"))
-        return Traced(kept | dict.fromkeys(("score", "alert"), made))
+        says, per = "residuals from what the other signals say", "each key has its own model"
+        return told_of(inputs, columns, says, by=by, per=per, tells=("score", "alert"), carry=carry)
 
     def step(self, block: Block) -> Sequence[Block]:
         """Every row again, judged by what came before it."""

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from boucle.block import Block
 from boucle.errors import BoucleError
-from boucle.ports import From, Traced
-from boucle.stream.origin import Inputs, made_of, one_of
+from boucle.ports import Traced
+from boucle.stream.origin import Inputs, told_of
 from boucle.stream.sequence import state_of
 
 __all__ = ["Departure"]
@@ -110,13 +110,10 @@ class Departure:
     ) -> Traced:
         """Keys, time and carried columns as they are; the rest from the signals of the key."""
         del declared
-        stream = one_of(inputs)
-        kept = {name: (From(stream, name),) for name in dict.fromkeys([*by, "at", *carry])}
-        signals = made_of(
-            stream, columns, "TRANSFORMATION", "distance (EWMA) from how the key behaved at first"
+        says, per = "distance (EWMA) from how the key behaved at first", "each key has its own normal state"
+        return told_of(
+            inputs, columns, says, by=by, per=per, tells=("score", "alert", "changed"), carry=carry
         )
-        made = (*signals, *made_of(stream, by, "GROUP_BY", "each key has its own normal state"))
-        return Traced(kept | dict.fromkeys(("score", "alert", "changed"), made))
 
     def step(self, block: Block) -> Sequence[Block]:
         """Every row again, judged by what came before it."""

@@ -18,8 +18,8 @@ from boucle.block import Block
 from boucle.clock import SECOND
 from boucle.edge.life import Remaining, remaining
 from boucle.errors import BoucleError
-from boucle.ports import From, Traced
-from boucle.stream.origin import Inputs, made_of, one_of
+from boucle.ports import Traced
+from boucle.stream.origin import Inputs, told_of
 from boucle.stream.sequence import state_of
 
 __all__ = ["Lasting"]
@@ -83,13 +83,10 @@ class Lasting:
     ) -> Traced:
         """Keys, time and carried columns as they are; the rest from the level and the age of the key."""
         del declared
-        stream = one_of(inputs)
-        kept = {name: (From(stream, name),) for name in dict.fromkeys([*by, "at", *carry])}
-        level = made_of(
-            stream, [column, "at"], "TRANSFORMATION", "trend of the level up to where the kind fails"
+        says, per = "trend of the level up to where the kind fails", "each key has its own life"
+        return told_of(
+            inputs, [column, "at"], says, by=by, per=per, tells=("remaining_s", "told_by"), carry=carry
         )
-        made = (*level, *made_of(stream, by, "GROUP_BY", "each key has its own life"))
-        return Traced(kept | dict.fromkeys(("remaining_s", "told_by"), made))
 
     def step(self, block: Block) -> Sequence[Block]:
         """Every row again, judged by what came before it."""

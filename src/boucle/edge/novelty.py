@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from boucle.block import Block
 from boucle.edge.witnesses import KEPT, LONGEST, SPREADS, WITNESSES, surprise
 from boucle.errors import BoucleError
-from boucle.ports import From, Traced
-from boucle.stream.origin import Inputs, made_of, one_of
+from boucle.ports import Traced
+from boucle.stream.origin import Inputs, told_of
 from boucle.stream.sequence import state_of
 
 __all__ = ["Novelty"]
@@ -118,11 +118,8 @@ class Novelty:
     ) -> Traced:
         """Keys, time and carried columns as they are; score and alert from the signal of the key."""
         del declared
-        stream = one_of(inputs)
-        kept = {name: (From(stream, name),) for name in dict.fromkeys([*by, "at", *carry])}
-        signal = made_of(stream, [column], "TRANSFORMATION", "how rare the row is in all the key ever showed")
-        made = (*signal, *made_of(stream, by, "GROUP_BY", "each key has its own records"))
-        return Traced(kept | dict.fromkeys(("score", "alert"), made))
+        says, per = "how rare the row is in all the key ever showed", "each key has its own records"
+        return told_of(inputs, [column], says, by=by, per=per, tells=("score", "alert"), carry=carry)
 
     def step(self, block: Block) -> Sequence[Block]:
         """Every row again, judged by what came before it."""

@@ -16,8 +16,8 @@ from msgspec import Struct
 
 from boucle.block import Block
 from boucle.errors import BoucleError
-from boucle.ports import From, Traced
-from boucle.stream.origin import Inputs, made_of, one_of
+from boucle.ports import Traced
+from boucle.stream.origin import Inputs, told_of
 
 __all__ = ["Outlier"]
 
@@ -81,13 +81,8 @@ class Outlier:
     ) -> Traced:
         """Keys, time and carried columns as they are; score, limit and alert from the signals of the key."""
         del declared
-        stream = one_of(inputs)
-        kept = {name: (From(stream, name),) for name in dict.fromkeys([*by, "at", *carry])}
-        signals = made_of(
-            stream, columns, "TRANSFORMATION", "distance (T²) from how the key behaved at first"
-        )
-        made = (*signals, *made_of(stream, by, "GROUP_BY", "each key has its own baseline"))
-        return Traced(kept | dict.fromkeys(("score", "limit", "alert"), made))
+        says, per = "distance (T²) from how the key behaved at first", "each key has its own baseline"
+        return told_of(inputs, columns, says, by=by, per=per, tells=("score", "limit", "alert"), carry=carry)
 
     def step(self, block: Block) -> Sequence[Block]:
         """Every row again, with `score`, `limit` and `alert`."""

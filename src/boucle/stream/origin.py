@@ -12,7 +12,7 @@ from boucle.stream.expression import Expression, Node
 
 __all__ = [
     "ANY", "Inputs", "carried", "computed", "every", "expressed", "filtered", "grouped", "joined", "made_of",
-    "of_feature", "one_of", "opaque", "traced_windows",
+    "of_feature", "one_of", "opaque", "told_of", "traced_windows",
 ]  # fmt: skip
 
 ANY = "*"
@@ -39,6 +39,26 @@ def carried(inputs: Inputs) -> dict[str, tuple[From, ...]]:
 def made_of(stream: str, columns: Iterable[str], how: How, says: str = "") -> tuple[From, ...]:
     """Some columns of one stream, each once; empty names are left out."""
     return tuple(From(stream, name, how, says) for name in dict.fromkeys(columns) if name)
+
+
+def told_of(
+    inputs: Inputs,
+    columns: Iterable[str],
+    says: str,
+    *,
+    by: Sequence[str],
+    per: str,
+    tells: Sequence[str],
+    carry: Sequence[str],
+) -> Traced:
+    """Steps that pass each row on and tell something of it: keys, time and `carry` as they are, `tells` from `columns`.
+
+    `says` is how it is made of them, `per` what each key has of its own.
+    """
+    stream = one_of(inputs)
+    kept = {name: (From(stream, name),) for name in dict.fromkeys([*by, "at", *carry])}
+    made = (*made_of(stream, columns, "TRANSFORMATION", says), *made_of(stream, by, "GROUP_BY", per))
+    return Traced(kept | dict.fromkeys(tells, made))
 
 
 def every(inputs: Inputs, says: str) -> tuple[From, ...]:
