@@ -117,7 +117,7 @@ def test_a_snapshot_of_another_version_is_refused() -> None:
 
 
 STEP = """
-  - id: features_right
+  - id: features_set_right
     use: boucle.drift.compensate:Compensate
     from: [features, verdicts]
     with: {least: 0.9, most_gain: 2.0}
