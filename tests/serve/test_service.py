@@ -188,6 +188,8 @@ def test_a_version_that_disagrees_too_often_is_told_and_not_let_in(
 def test_a_version_that_agrees_within_the_limit_is_let_in(tmp_path: Path) -> None:
     registry = registered(tmp_path, linear(1.0), linear(1.0, bias=1e-9))
     registry.promote("risk", 2, "challenger", by="tests")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "objections.json").write_bytes(b'{"risk 1": ["half a fi')
     step, told = score(tmp_path, disagree=0.01)
     feed(step, 3000)
     registry.promote("risk", 2, by="tests")

@@ -168,7 +168,7 @@ class ModelWatch:
             figures=tuple(figures),
             trial=None if trial is None else _trial(trial),
             drift=tuple(drift),
-            drift_watched=any(one.use.endswith(("Drift",)) for one in looking),
+            drift_watched=any(one.use.endswith("Drift") for one in looking),
             reasons=reasons,
         )
 

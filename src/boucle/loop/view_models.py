@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from boucle.clock import Nanos
 
-__all__ = ["ArmView", "ChangeView", "DriftView", "FigureView", "ReasonView", "TrialView"]
+__all__ = ["ArmView", "ChangeView", "DriftView", "FigureView", "ReasonView", "TrialView", "number"]
 
 
 class ArmView(Struct, frozen=True):

@@ -143,8 +143,10 @@ class Shadow:
         if self._file is not None:
             with contextlib.suppress(OSError):  # it is said in any case, and holds while this process lives
                 self._file.parent.mkdir(parents=True, exist_ok=True)
-                self._file.write_bytes(msgspec.json.encode(self.objections))
-                fsync(self._file)
+                beside = self._file.with_suffix(".new")
+                beside.write_bytes(msgspec.json.encode(self.objections))
+                fsync(beside)
+                beside.replace(self._file)
         self._alerts.trouble("disagrees", **why)
 
     def told(self) -> dict[str, Any]:
