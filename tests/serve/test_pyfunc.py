@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from boucle.block import Block, Position
+from boucle.cli.main import main
 from boucle.errors import BoucleError
 from boucle.models.foreign import mlflow_model, model_folder
 from boucle.models.onnx import OnnxModel
@@ -186,6 +187,21 @@ def test_outputs_can_be_named_at_the_step(make: Make) -> None:
     traced = Score.trace({"features": ["a", "b"]}, model="models/risk", folder=score._follower._folder,
                          pyfunc={"outputs": ["churn"]})  # fmt: skip
     assert "churn" in traced.columns
+
+
+def test_the_command_line_registers_and_verifies_it(
+    make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    del make
+    there = ["--product", str(tmp_path)]
+    folder = str(tmp_path / "models" / "risk")
+    assert main(["models", "add", folder, "--name", "churn", *there, "--json"]) == 0
+    assert '"churn/1"' in capsys.readouterr().out
+    assert main(["models", "verify", "churn", *there]) == 0
+    assert main(["models", "package", "churn/1", "--to", str(tmp_path / "dist"), *there]) == 1
+    assert "B649" in capsys.readouterr().err
+    assert main(["promote", "churn", "1", *there]) == 0
+    assert open_model("models:churn@champion", tmp_path).manifest.flavour == "pyfunc"
 
 
 def test_elsewhere_it_is_refused(make: Make, tmp_path: Path) -> None:

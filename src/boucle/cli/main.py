@@ -38,7 +38,7 @@ VERBS = {
     "refine": "tables made from tables by SQL or dbt, published when their gates pass",
     "train": "train a model from feature views as they were known, and register it if it beats its baselines",
     "features": "feature views as they are served: fill the store from the view's table, show what a key gets",
-    "models": "registered models: list, show, verify, reproduce, package, sign",
+    "models": "registered models: list, show, verify, reproduce, package, add, sign",
     "promote": "give a version of a model a role, when its gates pass",
     "rollback": "a table as it was at a version or a moment; a model's champion before this one",
     "serve": "the tables over SQL, Arrow Flight SQL and REST; models by the Open Inference Protocol",

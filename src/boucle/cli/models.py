@@ -40,13 +40,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     pack.add_argument("--to", type=Path, default=Path("dist"), help="where to (default: dist)")
     pack.add_argument("--image", default="", help="the image that the manifests name")
+    add = word("add", "register a model folder as the next version: ours, or one that MLflow logged")
+    add.add_argument("model", metavar="FOLDER", help="a folder with manifest.json, or with MLmodel")
+    add.add_argument("--name", default="", help="what it is called (default: as its manifest, or its folder)")
+    add.add_argument("--note", default="", help="kept with the version")
     sign = word(
         "sign", "show the roles that a file names, whoever wrote it, and sign them with --yes", "NAME"
     )
     sign.add_argument("--yes", action="store_true", help="I have looked at them: sign them as they stand")
     parser.epilog = (
         "examples:\n  boucle models list --product examples/fraud --json\n  boucle models reproduce fraud/1\n"
-        "  boucle models package fraud@champion --to dist\n  boucle models sign fraud --yes"
+        "  boucle models package fraud@champion --to dist\n  boucle models sign fraud --yes\n"
+        "  boucle models add mlruns/churn --name churn"
     )
 
 
@@ -57,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     registry = registry_of(options.product, options.env)
     todo = {
         "list": _list, "show": _show, "verify": _verify, "reproduce": _reproduce, "package": _package,
-        "sign": _sign,
+        "add": _add, "sign": _sign,
     }  # fmt: skip
     return todo[options.what](registry, options)
 
@@ -105,7 +110,9 @@ def _verify(registry: "Registry", options: argparse.Namespace) -> int:
         why = ""
         try:
             registry.files(str(one))
-            OnnxModel(registry.load(str(one)))
+            model = registry.load(str(one))
+            if model.manifest.flavour == "onnx":  # a pyfunc is only known by running what came with it
+                OnnxModel(model)
         except BoucleError as error:
             why = str(error)
         rows.append({"version": one.number, "sound": not why, "key": one.key[:12] or "unsigned", "why": why})
@@ -132,6 +139,21 @@ def _package(registry: "Registry", options: argparse.Namespace) -> int:
 
     written = [str(file) for file in package(registry, options.model, options.to, image=options.image)]
     print(json.dumps(written) if options.json else "\n".join(written))
+    return 0
+
+
+def _add(registry: "Registry", options: argparse.Namespace) -> int:
+    from boucle.models.file import ModelFile
+    from boucle.models.foreign import model_folder
+
+    folder = Path(options.model)
+    model = model_folder(folder)
+    name = options.name or ("" if (folder / "manifest.json").exists() else folder.resolve().name)
+    if name:
+        model = ModelFile(structs.replace(model.manifest, name=name), model.content)
+    version = registry.add(model, note=options.note)
+    told = {"version": str(version), "flavour": version.flavour, "sha256": version.sha256}
+    print(json.dumps(told) if options.json else f"{version} is registered ({version.flavour})")
     return 0
 
 

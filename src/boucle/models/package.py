@@ -34,6 +34,13 @@ def package(registry: Registry, reference: str, to: Path, *, image: str = "") ->
     """Write the file, `Dockerfile` and `kubernetes.yaml` into a folder; returns their paths."""
     version = registry.resolve(reference)
     files = registry.files(str(version))
+    if "model.onnx" not in files:
+        raise BoucleError(
+            "B649",
+            f"{version} is no ONNX model, and only those are packaged",
+            why="a pyfunc needs an image with its own environment",
+            fix="mlflow models build-docker, or export it as ONNX",
+        )
     files |= registry.proof(version) if isinstance(registry, FolderRegistry) else {}
     # A registry elsewhere keeps no list of its files: the package brings one, unsigned.
     files.setdefault("SHA256SUMS", sums_of(files))
