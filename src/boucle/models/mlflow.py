@@ -138,7 +138,7 @@ class MlflowRegistry(Registry):
     def _ask(self, name: str, last: Roles) -> None:
         try:
             self.roles(name)
-        except BoucleError:
+        except (BoucleError, RuntimeError):  # the latter when the connections were given back meanwhile
             self._known[name] = (time.monotonic(), last)
         finally:
             self._asking.release()
