@@ -6,6 +6,9 @@ features of the press product out of 10 kHz waveforms, and kept under run/drift;
 second by second. Beside it ADWIN, KSWIN, the population stability index and a report of Kolmogorov-Smirnov tests see
 the same rows (every fourth episode), with the kindest reading of what they say (bench/attribution/peers.py).
 
+Faults of kinds that no rule knows (bench/attribution/strange.py) and presses that are each other's witnesses
+(bench/attribution/fleet.py) have tables of their own.
+
 False alarms are counted on months of sound presses (bench/attribution/quiet.py): halls of two presses, day after day,
 drawn without waveforms and judged by the same step; days that were judged before are kept.
 
@@ -20,16 +23,19 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from os import sched_getaffinity
-from typing import Any
+from typing import Any, TypeVar
 
 from bench.all import renew
-from bench.attribution import page, peers, quiet
+from bench.attribution import fleet, page, peers, quiet, strange
 from bench.attribution.episodes import FINAL, Episode, draw, healthy
 from bench.attribution.rows import rows_of, simulate
 from bench.attribution.score import Outcome, judge, score
 from bench.figures import ROOT, Figure, figure, options, publish
 from boucle.block import Block, Position
 from boucle.drift import Attribute
+
+_One = TypeVar("_One")
+_Told = TypeVar("_Told")
 
 PAGE = ROOT / "docs" / "why" / "sensor-or-machine.md"
 SOUND, SOUND_SECONDS = 12, 1800
@@ -87,7 +93,7 @@ def figures(outcomes: Sequence[Outcome], sound: Sequence[Outcome], days: Sequenc
     ]  # fmt: skip
 
 
-def mapped(work: Callable[[Episode], Outcome], episodes: Iterable[Episode]) -> list[Outcome]:
+def mapped(work: Callable[[_One], _Told], episodes: Iterable[_One]) -> list[_Told]:
     with ProcessPoolExecutor(len(sched_getaffinity(0))) as pool:
         return list(pool.map(work, episodes, chunksize=8))
 
@@ -96,10 +102,14 @@ def main() -> None:
     asked = options(__doc__)
     episodes = list(draw(FINAL, 0.06 if asked.quick else 1.0))
     calm = list(healthy(FINAL, 1 if asked.quick else SOUND, 300 if asked.quick else SOUND_SECONDS))
-    for left in simulate([*episodes, *calm], workers=len(sched_getaffinity(0))):
+    halls = list(fleet.fleets(FINAL, 1 if asked.quick else 16))
+    beside = [one.episode for one in halls if one.kind != "together"]  # which has the rows of `alone`
+    for left in simulate([*episodes, *calm, *beside], workers=len(sched_getaffinity(0))):
         if left % 20 == 0:
             print(f"{left} episodes to simulate ...", file=sys.stderr, flush=True)
     outcomes, sound = mapped(ours, episodes), mapped(ours, calm)
+    odd = mapped(strange.judged, strange.strange(FINAL, 0.06 if asked.quick else 1.0))
+    witnessed = {kind: mapped(fleet.judged, [one for one in halls if one.kind == kind]) for kind in fleet.KINDS}
     some = episodes[:: 1 if asked.quick else 4]
     rivals = {"boucle": score(mapped(ours, some))}
     rivals |= {name: score(mapped(partial(theirs, name), some)) for name in peers.PEERS}
@@ -117,6 +127,8 @@ def main() -> None:
             ("groups", page.groups(outcomes)),
             ("delays", page.delays(outcomes)),
             ("confidence", page.confidences(outcomes)[0]),
+            ("strange", strange.table(odd)),
+            ("fleet", fleet.table(witnessed)),
             ("rivals", page.rivals(rivals)),
             ("sound", quiet.table(days)),
         ):

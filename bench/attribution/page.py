@@ -6,7 +6,7 @@ from statistics import median
 
 from bench.attribution.score import Outcome, Score, score
 
-__all__ = ["confidences", "confusion", "delays", "groups", "rivals"]
+__all__ = ["confidences", "confusion", "delays", "groups", "in_table", "rivals"]
 
 _COLUMNS = (
     "gain", "offset", "stuck", "noise", "dropout", "loose", "clock",
@@ -14,7 +14,8 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def in_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Rows as a table of Markdown."""
     lines = [" | ".join(head), "|".join("---" for _ in head), *(" | ".join(row) for row in rows)]
     return "\n".join(f"| {line} |" if index != 1 else f"|{line}|" for index, line in enumerate(lines))
 
@@ -32,7 +33,7 @@ def confusion(outcomes: Sequence[Outcome]) -> str:
         if one.episode.group != "healthy" and not one.episode.group.startswith(("pair", "changed")):
             counts.setdefault(one.episode.group, Counter())[_called(one)] += 1
     rows = [[group, *(str(count[column] or "") for column in _COLUMNS)] for group, count in counts.items()]
-    return _table(["truth", *_COLUMNS], rows)
+    return in_table(["truth", *_COLUMNS], rows)
 
 
 def groups(outcomes: Sequence[Outcome]) -> str:
@@ -53,7 +54,7 @@ def groups(outcomes: Sequence[Outcome]) -> str:
         "exact cause of one of them",
         "true sensor named",
     ]
-    return _table(head, rows)
+    return in_table(head, rows)
 
 
 def delays(outcomes: Sequence[Outcome]) -> str:
@@ -76,7 +77,7 @@ def delays(outcomes: Sequence[Outcome]) -> str:
         parts = (known[:third], known[third:-third] or known, known[-third:])
         middles = [f"{median(late for _, late, _ in part):.0f}" for part in parts]
         rows.append([group, *middles, f"{median(error for *_, error in known):.0f}"])
-    return _table(["cause", "slight", "middle", "grave", "onset off by"], rows)
+    return in_table(["cause", "slight", "middle", "grave", "onset off by"], rows)
 
 
 def _size(kind: str, to: float | None) -> float:
@@ -96,7 +97,7 @@ def confidences(outcomes: Sequence[Outcome]) -> tuple[str, float]:
             right = sum(right for _, right in part) / len(part)
             apart += abs(stated - right) * len(part) / len(said)
             rows.append([f"{low:g}-{min(high, 1):g}", str(len(part)), f"{stated:.2f}", f"{right:.2f}"])
-    return _table(["confidence", "verdicts", "stated", "right"], rows), apart
+    return in_table(["confidence", "verdicts", "stated", "right"], rows), apart
 
 
 def rivals(scores: Mapping[str, Score]) -> str:
@@ -107,4 +108,4 @@ def rivals(scores: Mapping[str, Score]) -> str:
         shares = (of.decided, of.family_right, of.wear_called_sensor, of.sensor_in_set)
         rows.append([name, *(f"{share:.0f} %" for share in shares), f"{of.alarms / max(hours, 1e-9):.1f}"])
     head = ["", "decided", "right family", "wear called sensor", "true sensor named", "false alarms an hour"]
-    return _table(head, rows)
+    return in_table(head, rows)

@@ -11,12 +11,13 @@ import pyarrow as pa
 from msgspec import Struct, structs
 
 from bench.attribution.episodes import Episode, draw
+from bench.attribution.page import in_table
 from bench.attribution.rows import START, rows_of
 from bench.attribution.score import Outcome, judge
 from boucle.block import as_dicts
 from boucle.clock import SECOND
 
-__all__ = ["STRANGE", "Strange", "judged", "strange"]
+__all__ = ["STRANGE", "Strange", "judged", "rows", "strange", "table"]
 
 _AXES = "xyz"
 _ONSET = 18.0
@@ -135,3 +136,18 @@ def judged(one: Strange) -> Outcome:
     outcome = judge(one.episode, rows(one))
     episode = structs.replace(one.episode, name=f"{one.kind}-{one.episode.name}", group=f"strange/{one.kind}")
     return Outcome(episode, outcome.said, outcome.seconds)
+
+
+def table(outcomes: Sequence[Outcome]) -> str:
+    """What was said of each kind: `unknown`, its family, or the wrong one at any moment."""
+    body = []
+    for kind, (family, _) in STRANGE.items():
+        of = [one for one in outcomes if one.episode.group == f"strange/{kind}"]
+        wrong = [one for one in of if any(said.family not in (family, "unknown") for said in one.said)]
+        right = [one for one in of if one not in wrong and any(said.family == family for said in one.said)]
+        unknown = [one for one in of if one not in wrong and one not in right and one.said]
+        silent = len(of) - len(wrong) - len(right) - len(unknown)
+        body.append(
+            [kind, family, *(str(len(part) or "") for part in (unknown, right, wrong)), str(silent or "")]
+        )
+    return in_table(["what", "whose fault", "unknown", "right family", "wrong family", "nothing said"], body)
