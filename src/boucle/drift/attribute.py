@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -59,6 +60,10 @@ operation why levels cannot be compared (new_regime, known_point, calibrated, ha
 `subject` is the machine, or machine/sensor (machine/all: every axis of the accelerometer), and `sensor` its
 second half (`machine` when there is none), by which the table is partitioned; `onset` is
 when the evidence began, null for none; `evidence` is JSON."""
+
+
+_say_calmly = lru_cache(maxsize=1024)(say)
+"""What is said of most seconds: the same of each machine, over and over."""
 
 
 class _State(Struct, frozen=True):
@@ -231,7 +236,7 @@ class Attribute:
             alone = course.alone if family == "unknown" else ""
             if family == "unknown" and left is not None and len(left.suspects) == 1:
                 alone = left.suspects[0]
-            says = say(kind, machine, alone=alone)
+            says = _say_calmly(kind, machine, alone=alone)
             told = {
                 "cause": cause,
                 "subject": f"{machine}/{alone}" if alone else machine,

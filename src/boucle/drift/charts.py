@@ -67,7 +67,7 @@ def cumulate(sums: dict[str, Sum], reading: Reading, reference: Reference) -> No
         lost = 1 - reading.heard[index] / heard if heard else math.nan
         sums.setdefault(f"{name} lost", Sum()).add(lost, _ALLOWED["lost"], at)
     normal = reference.arrays
-    weights = 1 / np.maximum(normal["level_spread"], 0.012) ** 2
+    weights = normal["weight"]
     with np.errstate(divide="ignore", invalid="ignore"):
         levels = 0.5 * np.log(np.array(reading.bands)) - normal["level"]
         common = ((weights * levels).sum(axis=1) / weights.sum(axis=1)).tolist()

@@ -8,8 +8,8 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from boucle.drift.kernels import weighed
-from boucle.drift.reading import SLOW, Reading, Reference, levels, stacked
+from boucle.drift.kernels import rounded, weighed
+from boucle.drift.reading import QUIET, SLOW, Reading, Reference, stacked
 
 __all__ = ["SMOOTH", "Evidence", "chance_slow", "least_slow", "weigh"]
 
@@ -69,21 +69,26 @@ class Evidence(Struct, frozen=True):
     def numbers(self, axes: Sequence[str]) -> dict[str, Any]:
         """For the verdict's evidence: the numbers as JSON, rounded; null where not measured."""
         width = self.shift.shape[1]
-        rows = _rounded(np.column_stack([self.shift, self.lines, self.missing]))
-        mean, skew = _rounded(self.mean, 4), _rounded(1e6 * self.skew, 1)
-        slow = _rounded(np.array([[*self.slow.values()], [*self.slow_limit.values()]]))
+        slow = np.array([*self.slow.values(), *self.slow_limit.values()])
+        flat, known = rounded(self.shift, self.lines, self.missing, self.mean, self.skew, slow)
+        told = flat.tolist() if known else [one if math.isfinite(one) else None for one in flat.tolist()]
+        end, size = len(told) - len(slow), width + self.lines.shape[1] + 3
+        rows = [told[begin : begin + size] for begin in range(0, end, size)]
+        values = iter(told[end:])
         return {
             "shift": {axis: row[:width] for axis, row in zip(axes, rows, strict=True)},
             "outer_line": {axis: row[width] for axis, row in zip(axes, rows, strict=True)},
             "inner_line": {axis: row[width + 1] for axis, row in zip(axes, rows, strict=True)},
-            "mean_shift_g": dict(zip(axes, mean, strict=True)),
-            "missing": {axis: row[width + 2] for axis, row in zip(axes, rows, strict=True)},
-            "skew_ppm": dict(zip(axes, skew, strict=True)),
-            "slow": dict(zip(self.slow, slow[0], strict=True)),
-            "slow_limit": dict(zip(self.slow, slow[1], strict=True)),
+            "mean_shift_g": {axis: row[-2] for axis, row in zip(axes, rows, strict=True)},
+            "missing": {axis: row[-3] for axis, row in zip(axes, rows, strict=True)},
+            "skew_ppm": {axis: row[-1] for axis, row in zip(axes, rows, strict=True)},
+            "slow": {name: next(values) for name in self.slow},
+            "slow_limit": {name: next(values) for name in self.slow_limit},
         }
 
 
+_LEAST = (QUIET, 0.012)
+"""g² that has a logarithm, and the least standard deviation of a level: a second of a steady machine's."""
 _LEAST_SLOW = {
     "bearing_temperature": 0.8,
     "oil_temperature": 0.8,
@@ -96,38 +101,26 @@ _LEAST_SLOW = {
 def weigh(readings: Sequence[Reading], reference: Reference) -> Evidence:
     """Compare the last seconds with the reference; `readings` oldest first, a dozen or so."""
     seen, normal = stacked(readings), reference.arrays
-    energy, seconds, lines, mean, slow, noise_now, heard, missing, gaps, skew, last = weighed(
-        seen.bands,
-        seen.lines,
-        seen.mean,
-        seen.count,
-        seen.slow,
-        seen.noise,
-        seen.heard,
-        reference.count,
-        SMOOTH,
-    )
     before = normal["level"]
-    # Seconds that dropouts spoiled are not there to be averaged.
-    few = np.sqrt(np.maximum(seconds, 1))[:, None]
-    noise = np.maximum(normal["level_spread"] / few, 0.012) * math.sqrt(1.5)
-    mean_limit = np.maximum(8 * normal["mean_spread"], np.exp(before).max(axis=1) / 6)
+    shift, noise, lines, mean, slow, noise_now, heard, missing, gaps, skew, last = weighed(
+        seen.bands, seen.lines, seen.mean, seen.count, seen.slow, seen.noise, seen.heard, reference.count, SMOOTH,
+        before, normal["level_spread"], _LEAST,
+    )  # fmt: skip
     with np.errstate(divide="ignore", invalid="ignore"):
-        # The middle second: a second with two strokes in it is rougher than its neighbours.
         rough = noise_now / normal["noise"]
         unheard = np.maximum(0, 1 - heard / normal["heard"])
     return Evidence(
-        shift=levels(energy) - before,
+        shift=shift,
         noise=noise,
         before=before,
         lines=lines,
         lines_before=normal["lines"],
         mean=mean - normal["mean"],
-        mean_limit=mean_limit,
+        mean_limit=normal["mean_limit"],
         missing=missing,
         gaps=gaps,
         skew=skew,
-        level=np.sqrt(last / np.exp(2 * before).sum(axis=1)),
+        level=np.sqrt(last / normal["loud"]),
         slow=dict(zip(SLOW, (slow - normal["slow"]).tolist(), strict=True)),
         slow_limit=least_slow(reference),
         slow_chance=chance_slow(reference),
@@ -160,13 +153,3 @@ def least_slow(reference: Reference) -> dict[str, float]:
         name: max(_LEAST_SLOW[name], 5 * spread / math.sqrt(SMOOTH))
         for name, spread in zip(SLOW, reference.slow_spread, strict=True)
     }
-
-
-def _rounded(values: Wide, digits: int = 3) -> Any:
-    """As lists, None where nothing was measured."""
-    told, known = np.round(values, digits), np.isfinite(values)
-    if known.all():
-        return told.tolist()
-    shown = told.astype(object)
-    shown[~known] = None
-    return shown.tolist()

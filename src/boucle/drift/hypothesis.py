@@ -28,6 +28,7 @@ from msgspec import Struct, structs
 from numpy.typing import NDArray
 
 from boucle.drift.evidence import Evidence
+from boucle.drift.kernels import alone
 
 __all__ = ["LEAST_GAIN", "Hypothesis", "hypotheses", "mesh_band", "mesh_shift"]
 
@@ -144,16 +145,8 @@ def _weighted(e: Evidence) -> tuple[Wide, Wide]:
 
 def _alone(e: Evidence) -> int | None:
     """The one axis that moved while the others stood still, in the bands where it moved."""
-    significant = np.abs(e.shift) > np.maximum(5 * e.noise, 0.08)
-    size = np.where(significant, np.abs(e.shift), 0.0)
-    peak = np.nanmax(size, axis=1)
-    suspect = int(np.argmax(peak))
-    if not peak[suspect] > LEAST_GAIN:
-        return None
-    bands = size[suspect] >= 0.5 * peak[suspect]
-    others = np.delete(np.arange(len(peak)), suspect)
-    beside = np.abs(e.shift[np.ix_(others, np.flatnonzero(bands))]) - 2 * e.noise[np.ix_(others, bands)]
-    return suspect if np.nanmax(beside, initial=0.0) < _STILL * peak[suspect] else None
+    suspect = alone(e.shift, e.noise, LEAST_GAIN, _STILL)
+    return None if suspect < 0 else int(suspect)
 
 
 def _gain(e: Evidence) -> list[Hypothesis]:

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from boucle.compiled import compiled
 
-__all__ = ["weighed"]
+__all__ = ["alone", "rounded", "weighed"]
 
 Wide = NDArray[np.float64]
 
@@ -25,25 +25,92 @@ def weighed(
     heard: Wide,
     full: float,
     recent: int,
+    level: Wide,
+    spread: Wide,
+    least: tuple[float, float],
 ) -> tuple[Wide, ...]:
     """Of the seconds (first axis) of `boucle.drift.reading.Seconds`; `recent` of them are the last ones.
 
-    Per axis and band the mean energy of the recent whole windows, NaN where there was none, and how many there were;
-    recent means of the lines, means and slow values; the middle of the recent noises; mean number of readings; and
-    per axis the share of samples missing, the seconds with gaps, the median of samples too many per sample, and the
-    energy of the louder of the last two seconds.
+    Per axis and band how far the recent level lies from `level`, NaN where no window was whole, and its standard
+    deviation from `spread`, that of one second; `least` are the least energy and deviation. Recent means of the lines,
+    means and slow values; the middle of the recent noises; mean number of readings; and per axis the share of samples
+    missing, the seconds with gaps, the median of samples too many per sample, and the energy of the louder of the last
+    two seconds.
     """
     first = max(0, len(bands) - recent)
     energy, seconds, last = _energies(bands, count, full, first)
     missing, gaps, skew = _samples(count, full)
+    shift, chance = np.empty(level.shape), np.empty(level.shape)
+    for axis in range(len(level)):
+        for band in range(level.shape[1]):
+            shift[axis, band] = 0.5 * np.log(_at_least(energy[axis, band], least[0])) - level[axis, band]
+            # Seconds that dropouts spoiled are not there to be averaged.
+            one = spread[axis, band] / np.sqrt(max(seconds[axis], 1.0))
+            chance[axis, band] = _at_least(one, least[1]) * np.sqrt(1.5)
     told = np.empty(lines.shape[1:])
     for line in range(lines.shape[2]):
         told[:, line] = _means(lines[first:, :, line])
     quiet = np.empty(slow.shape[1])
     for value in range(len(quiet)):
+        # The middle second: a second with two strokes in it is rougher than its neighbours.
         quiet[value] = _ordered(noise[first:, value])[(len(noise) - first - 1) // 2]
     means, values = _means(mean[first:]), _means(slow[first:])
-    return energy, seconds, told, means, values, quiet, _means(heard), missing, gaps, skew, last
+    return shift, chance, told, means, values, quiet, _means(heard), missing, gaps, skew, last
+
+
+@compiled
+def rounded(shift: Wide, lines: Wide, missing: Wide, mean: Wide, skew: Wide, slow: Wide) -> tuple[Wide, bool]:
+    """Everything an evidence tells in one row, and whether all of it was measured.
+
+    Per axis the shifts, lines and share missing, with three digits, mean with four and skew with one; then `slow`.
+    """
+    axes, width = shift.shape
+    row = width + lines.shape[1] + 3
+    out = np.empty(axes * row + len(slow))
+    for axis in range(axes):
+        begin = axis * row
+        for band in range(width):
+            out[begin + band] = np.rint(shift[axis, band] * 1e3) / 1e3
+        for line in range(lines.shape[1]):
+            out[begin + width + line] = np.rint(lines[axis, line] * 1e3) / 1e3
+        out[begin + row - 3] = np.rint(missing[axis] * 1e3) / 1e3
+        out[begin + row - 2] = np.rint(mean[axis] * 1e4) / 1e4
+        out[begin + row - 1] = np.rint(skew[axis] * 1e7) / 1e1
+    for value in range(len(slow)):
+        out[axes * row + value] = np.rint(slow[value] * 1e3) / 1e3
+    known = True
+    for value in out:
+        known &= np.isfinite(value)
+    return out, known
+
+
+@compiled
+def alone(shift: Wide, noise: Wide, least: float, still: float) -> int:
+    """The axis that moved by more than `least` while the others stood `still` in the bands it moved in; -1: none."""
+    axes, width = shift.shape
+    suspect, peak = 0, 0.0
+    size = np.zeros((axes, width))
+    for axis in range(axes):
+        for band in range(width):
+            moved = abs(shift[axis, band])
+            if moved > _at_least(5 * noise[axis, band], 0.08):
+                size[axis, band] = moved
+                if moved > peak:
+                    suspect, peak = axis, moved
+    if not peak > least:
+        return -1
+    for axis in range(axes):
+        for band in range(width):
+            beside = abs(shift[axis, band]) - 2 * noise[axis, band]
+            if axis != suspect and size[suspect, band] >= 0.5 * peak and beside >= still * peak:
+                return -1
+    return suspect
+
+
+@compiled
+def _at_least(value: float, least: float) -> float:
+    """What is not known stays so."""
+    return max(value, least)
 
 
 @compiled

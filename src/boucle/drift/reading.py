@@ -11,12 +11,23 @@ from numpy.typing import NDArray
 
 from boucle.clock import Nanos
 
-__all__ = ["BANDS", "SLOW", "Reading", "Reference", "Seconds", "energies", "learn", "levels", "stacked"]
+__all__ = [
+    "BANDS",
+    "QUIET",
+    "SLOW",
+    "Reading",
+    "Reference",
+    "Seconds",
+    "energies",
+    "learn",
+    "levels",
+    "stacked",
+]
 
 BANDS = 8
 SLOW = ("bearing_temperature", "oil_temperature", "hydraulic_pressure", "motor_current")
 
-_QUIET = 1e-16
+QUIET = 1e-16
 """g²; no accelerometer is quieter, and its logarithm is finite."""
 
 Wide = NDArray[np.float64]
@@ -50,28 +61,40 @@ class Reading(Struct, frozen=True, dict=True):
     @classmethod
     def of(cls, at: Nanos, row: Mapping[str, Any], axes: Sequence[str]) -> "Reading":
         """From a row of `features` as a mapping."""
-
-        def number(name: str) -> float:
-            value = row.get(name)
-            return math.nan if value is None else float(value)
-
+        values = [math.nan if value is None else float(value) for value in map(row.get, _names(tuple(axes)))]
+        slow, rest = len(SLOW), 2 + 3 * len(SLOW)
+        parts = [values[begin : begin + _OF_AXIS] for begin in range(rest, len(values), _OF_AXIS)]
         return cls(
             at=at,
-            speed=number("speed"),
-            setpoint=number("setpoint"),
-            slow=tuple(number(name) for name in SLOW),
-            noise=tuple(number(f"{name}_noise") for name in SLOW),
-            heard=tuple(number(f"{name}_count") for name in SLOW),
-            bands=tuple(tuple([number(name) for name in _band_names(axis)]) for axis in axes),
-            lines=tuple((number(f"{axis}_bpfo"), number(f"{axis}_bpfi")) for axis in axes),
-            mean=tuple(number(f"{axis}_mean") for axis in axes),
+            speed=values[0],
+            setpoint=values[1],
+            slow=tuple(values[2 : 2 + slow]),
+            noise=tuple(values[2 + slow : 2 + 2 * slow]),
+            heard=tuple(values[2 + 2 * slow : rest]),
+            bands=tuple(tuple(part[:BANDS]) for part in parts),
+            lines=tuple((part[BANDS], part[BANDS + 1]) for part in parts),
+            mean=tuple(part[BANDS + 2] for part in parts),
             count=tuple(int(row.get(f"{axis}_count") or 0) for axis in axes),
         )
 
 
+_OF_AXIS = BANDS + 3
+
+
 @cache
-def _band_names(axis: str) -> list[str]:
-    return [f"{axis}_band_{band}" for band in range(BANDS)]
+def _names(axes: tuple[str, ...]) -> list[str]:
+    """The columns of a reading in order, but for the counts, which are whole."""
+    names = [
+        "speed",
+        "setpoint",
+        *SLOW,
+        *(f"{name}_noise" for name in SLOW),
+        *(f"{name}_count" for name in SLOW),
+    ]
+    for axis in axes:
+        names += [f"{axis}_band_{band}" for band in range(BANDS)]
+        names += [f"{axis}_bpfo", f"{axis}_bpfi", f"{axis}_mean"]
+    return names
 
 
 class Seconds(Struct, frozen=True):
@@ -126,7 +149,13 @@ class Reference(Struct, frozen=True, dict=True):
     def arrays(self) -> dict[str, Wide]:
         """The lists as arrays, made once: every second is held against them."""
         names = ("level", "level_spread", "lines", "mean", "mean_spread", "slow", "noise", "heard")
-        return {name: np.array(getattr(self, name)) for name in names}
+        arrays = {name: np.array(getattr(self, name)) for name in names}
+        level, spread = arrays["level"], arrays["mean_spread"]
+        # More than chance and more than a sixth of the vibration itself.
+        arrays["mean_limit"] = np.maximum(8 * spread, np.exp(level).max(axis=1) / 6)
+        arrays["loud"] = np.exp(2 * level).sum(axis=1)
+        arrays["weight"] = 1 / np.maximum(arrays["level_spread"], 0.012) ** 2
+        return arrays
 
 
 def energies(bands: Wide, counts: Wide, full: float) -> tuple[Wide, Wide]:
@@ -145,7 +174,7 @@ def energies(bands: Wide, counts: Wide, full: float) -> tuple[Wide, Wide]:
 
 def levels(energy: Wide) -> Wide:
     """Ln of the amplitude: half the ln of the energy."""
-    level: Wide = 0.5 * np.log(np.maximum(energy, _QUIET))
+    level: Wide = 0.5 * np.log(np.maximum(energy, QUIET))
     return level
 
 
