@@ -1,10 +1,12 @@
 """From a log to its table exactly once, whatever is killed in between."""
 
+import math
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -196,6 +198,14 @@ def test_one_broken_table_does_not_stop_the_others(tmp_path: Path) -> None:
     (tmp_path / "broken").unlink()
     assert writer.step(force=True) == 2
     assert writer.failures == {}
+
+
+def test_rows_without_event_time_have_no_age(tmp_path: Path) -> None:
+    log = ListLog("r")
+    log.append(Block("r", pa.record_batch({"payment": [1, 2]}), 0, Position("r", 2)))
+    behind = LakeWriter([Feed(log, LakeTable(tmp_path / "r"))], HandClock()).behind()["r"]
+    assert behind.rows == 2
+    assert math.isnan(behind.seconds)
 
 
 def test_behind_counts_durable_rows_and_the_age_of_the_oldest(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """What a product declares as its rules, read and checked; every mistake is told, not only the first."""
 
-import difflib
 import operator
 import re
 from collections.abc import Collection, Mapping
@@ -15,6 +14,7 @@ from boucle.clock import SECOND, Nanos
 from boucle.errors import BoucleError
 from boucle.event import Severity
 from boucle.product.duration import seconds
+from boucle.product.suggestion import near
 
 __all__ = ["CommandRule", "Condition", "EventRule", "Rule", "Scaled", "read_rules"]
 
@@ -167,7 +167,7 @@ class _Reader:
             self.wrong(str(error), "see the rules of the press example")
             return None
         if told.on not in self._streams:
-            self.wrong(f"there is no stream {told.on!r}", _near(told.on, self._streams))
+            self.wrong(f"there is no stream {told.on!r}", near(told.on, sorted(self._streams)))
         if not told.when:
             self.wrong("it has no condition", "say when: {column: value}")
         if told.event is None and not told.commands:
@@ -231,7 +231,9 @@ class _Reader:
         limits = self._limits.get(f"{actuator}/{signal}") if machine else None
         if limits is None:
             what = f"nobody declared limits for {told.target}"
-            self.wrong(what, f"write actuator/machine/signal; {_near(f'{actuator}/{signal}', self._limits)}")
+            self.wrong(
+                what, f"write actuator/machine/signal; {near(f'{actuator}/{signal}', sorted(self._limits))}"
+            )
             return told
         if limits.expires is not None and lifetime > limits.expires:
             what = f"{told.target} lives {lifetime:g} s, and its limit is {limits.expires:g} s"
@@ -267,8 +269,3 @@ class _Reader:
             if value is not None and not limits.minimum <= value <= limits.maximum:
                 what = f"{target}: {value:g} is outside {limits.minimum:g} to {limits.maximum:g}"
                 self.wrong(what, "stay within the limits: a rule never widens one")
-
-
-def _near(name: str, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f'did you mean "{near[0]}"?' if near else f"known: {', '.join(sorted(known))}"

@@ -1,12 +1,12 @@
 """Whether the feature views and models of a Loop document fit together; every problem with line and fix."""
 
-import difflib
 from collections.abc import Collection, Iterator
 
 from boucle.errors import BoucleError, Problem
 from boucle.product.document import LoopDocument
 from boucle.product.duration import seconds
 from boucle.product.lines import Document, Path_
+from boucle.product.suggestion import near
 from boucle.product.training import FeatureViewSpec, LabelSpec, ModelGateSpec, ModelSpec
 
 __all__ = ["ALGORITHMS", "HIGHER_IS_BETTER", "METRICS", "training_problems"]
@@ -62,7 +62,7 @@ def _model_problems(
             known[one] = loop.features[one]
             continue
         what = f"models.{name}: there is no feature view {one!r}"
-        yield _problem(document, (*at, "view"), what, _near(one, loop.features))
+        yield _problem(document, (*at, "view"), what, near(one, loop.features))
     columns = [column for view in known.values() for column in view.columns]
     if doubled := sorted({one for one in columns if columns.count(one) > 1}):
         what = f"models.{name}: two views give {', '.join(doubled)}"
@@ -77,10 +77,10 @@ def _model_problems(
     yield from _split_problems(document, at, model)
     if model.metric and model.metric not in METRICS[model.task]:
         what = f"models.{name}: {model.metric!r} is no figure of a {model.task}"
-        yield _problem(document, (*at, "metric"), what, _near(model.metric, METRICS[model.task]))
+        yield _problem(document, (*at, "metric"), what, near(model.metric, METRICS[model.task]))
     if model.rule and columns and model.rule.column not in columns:
         what = f"models.{name}: the rule looks at {model.rule.column!r}, which is no feature"
-        yield _problem(document, (*at, "rule", "column"), what, _near(model.rule.column, columns))
+        yield _problem(document, (*at, "rule", "column"), what, near(model.rule.column, columns))
     for index, gate in enumerate(model.gates):
         yield from _gate_problems(document, (*at, "gates", index), model, gate)
 
@@ -98,7 +98,7 @@ def _label_problems(
 def _algorithm_problems(document: Document, at: Path_, model: ModelSpec) -> Iterator[Problem]:
     if model.algorithm not in ALGORITHMS:
         what = f"models.{at[1]}: there is no algorithm {model.algorithm!r}"
-        yield _problem(document, (*at, "algorithm"), what, _near(model.algorithm, ALGORITHMS))
+        yield _problem(document, (*at, "algorithm"), what, near(model.algorithm, ALGORITHMS))
     elif model.task not in ALGORITHMS[model.algorithm]:
         what = f"models.{at[1]}: {model.algorithm} does no {model.task}"
         fix = f"one of {', '.join(one for one, tasks in ALGORITHMS.items() if model.task in tasks)}"
@@ -137,7 +137,7 @@ def _gate_problems(document: Document, at: Path_, model: ModelSpec, gate: ModelG
         return
     if gate.metric and gate.metric not in METRICS[model.task]:
         what = f"{where}: {gate.metric!r} is no figure of a {model.task}"
-        yield _problem(document, (*at, "metric"), what, _near(gate.metric, METRICS[model.task]))
+        yield _problem(document, (*at, "metric"), what, near(gate.metric, METRICS[model.task]))
     bounds = gate.at_least is not None or gate.at_most is not None or gate.beats
     if asked["metric"] and not bounds:
         yield _problem(document, at, f"{where}: no bound", "at_least, at_most, or beats: champion")
@@ -151,7 +151,7 @@ def _table_problems(document: Document, loop: LoopDocument, path: Path_, table: 
         return
     known = [*loop.tables, *loop.transforms]
     if known and table.rpartition(".")[2] not in known:
-        yield _problem(document, path, f"no table {table!r}", _near(table, known))
+        yield _problem(document, path, f"no table {table!r}", near(table, known))
 
 
 def _durations(document: Document, at: Path_, told: dict[str, str]) -> Iterator[Problem]:
@@ -160,11 +160,6 @@ def _durations(document: Document, at: Path_, told: dict[str, str]) -> Iterator[
             seconds(text)
         except BoucleError as error:
             yield _problem(document, (*at, name), error.what, error.fix, error.code)
-
-
-def _near(name: str, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f'did you mean "{near[0]}"?' if near else f"known: {', '.join(known) or 'none yet'}"
 
 
 def _problem(document: Document, path: Path_, what: str, fix: str, code: str = "B624") -> Problem:

@@ -18,7 +18,7 @@ from boucle.event import Command, Outcome, Receipt
 
 __all__ = ["STATES", "WORK_TYPES", "FakeMes", "Mistake", "OrderBook"]
 
-WORK_TYPES = ("Maintenance", "Calibration")
+WORK_TYPES = ("Maintenance", "Calibration", "Inspection", "ModelReview")
 STATES = ("Released", "Running", "Completed", "Aborted", "Closed")
 
 _TEXTS = {"ID": 128, "Description": 2000, "HierarchyScope": 128}

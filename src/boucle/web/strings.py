@@ -198,6 +198,8 @@ STRINGS: dict[str, dict[str, str]] = {
     "orders.priority": {"en": "priority {n}", "fr": "priorité {n}"},
     "work.Maintenance": {"en": "Maintenance", "fr": "Maintenance"},
     "work.Calibration": {"en": "Calibration", "fr": "Étalonnage"},
+    "work.Inspection": {"en": "Inspection", "fr": "Inspection"},
+    "work.ModelReview": {"en": "Model review", "fr": "Revue du modèle"},
     "column.time": {"en": "Time", "fr": "Heure"},
     "column.says": {"en": "What", "fr": "Quoi"},
     "column.target": {"en": "Target", "fr": "Cible"},
