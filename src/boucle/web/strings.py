@@ -74,6 +74,11 @@ STRINGS: dict[str, dict[str, str]] = {
     "cause.dropout": {"en": "drop-outs", "fr": "pertes de signal"},
     "cause.loose": {"en": "loose mounting", "fr": "fixation desserrée"},
     "cause.clock": {"en": "clock skew", "fr": "décalage d'horloge"},
+    "cause.new_regime": {"en": "operating point never seen", "fr": "point de fonctionnement jamais vu"},
+    "cause.known_point": {"en": "moving to a known point", "fr": "passage à un point connu"},
+    "cause.calibrated": {"en": "just calibrated", "fr": "vient d'être étalonné"},
+    "cause.hall": {"en": "hall temperature", "fr": "température de l'atelier"},
+    "cause.common": {"en": "same on all machines", "fr": "même variation partout"},
     # quantities
     "value.health": {"en": "Health", "fr": "Santé"},
     "value.rul": {"en": "Remaining life", "fr": "Vie restante"},
