@@ -109,7 +109,9 @@ def main() -> None:
             print(f"{left} episodes to simulate ...", file=sys.stderr, flush=True)
     outcomes, sound = mapped(ours, episodes), mapped(ours, calm)
     odd = mapped(strange.judged, strange.strange(FINAL, 0.06 if asked.quick else 1.0))
-    witnessed = {kind: mapped(fleet.judged, [one for one in halls if one.kind == kind]) for kind in fleet.KINDS}
+    witnessed = {
+        kind: mapped(fleet.judged, [one for one in halls if one.kind == kind]) for kind in fleet.KINDS
+    }
     some = episodes[:: 1 if asked.quick else 4]
     rivals = {"boucle": score(mapped(ours, some))}
     rivals |= {name: score(mapped(partial(theirs, name), some)) for name in peers.PEERS}

@@ -175,7 +175,9 @@ def _check_noted(page: str) -> None:
     shadow = sum(value for name, value in counts.items() if name.startswith("boucle_shadow_rows_total"))
     noted = counts['boucle_predictions_total{outcome="stored"}']
     shed = counts['boucle_noted_rows_total{outcome="shed"}']
-    print(f"answered {answered:.0f}, shadow {shadow:.0f}, noted {noted:.0f}, shed {shed:.0f}", file=sys.stderr)
+    print(
+        f"answered {answered:.0f}, shadow {shadow:.0f}, noted {noted:.0f}, shed {shed:.0f}", file=sys.stderr
+    )
     if not shadow or not noted:
         raise RuntimeError("neither shadow nor log were on")
 

@@ -263,9 +263,7 @@ def table(days: Sequence[Judged]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument(
-        "--days", type=int, default=54, help="days of two presses (default 54: three months)"
-    )
+    parser.add_argument("--days", type=int, default=54, help="days of two presses (default 54: three months)")
     parser.add_argument(
         "--first", type=int, default=0, help="begin with this day, so that two can share the work"
     )

@@ -241,7 +241,9 @@ def test_mlflow_loads_what_was_trained_here(
     assert told["status"] == "FINISHED"
     assert told["metrics"]["auc"] == pytest.approx(record.metrics["auc"])
     assert told["metrics"]["baseline/mean/auc"] == pytest.approx(record.baselines["mean"]["auc"])
-    assert told["steps"] == [at for at, one in enumerate(record.searched["trials"]) if one["score"] is not None]
+    assert told["steps"] == [
+        at for at, one in enumerate(record.searched["trials"]) if one["score"] is not None
+    ]
     assert len(told["steps"]) == 2
     assert told["params"]["algorithm"] == "lightgbm"
     assert {f"boucle.data.{table}" for table in record.data} <= {*told["tags"]} | {

@@ -51,8 +51,10 @@ class Heat(Struct):
     """Seconds since then, however many are kept."""
 
     def note(self, reading: Reading) -> None:
-        """One more second of the way."""
+        """One more second of the way; the first ones are the speed's, which is not quite there yet."""
         self.age += 1
+        if self.age <= SMOOTH:
+            return
         self.seen = [*self.seen[-(_MOST - 1) :], (reading.slow[0], reading.slow[1])]
 
 
@@ -112,6 +114,8 @@ def on_curves(evidence: Evidence, off: dict[str, tuple[float, float]]) -> Eviden
         dict(one) for one in (evidence.slow, evidence.slow_limit, evidence.slow_chance, evidence.slow_before)
     )
     for name, (by, doubt) in off.items():
+        if abs(slow[name]) <= limit[name]:
+            continue  # where it stands at this point is no drift, however it came there
         before[name] += slow[name] - by
         slow[name], chance[name] = by, max(chance[name], doubt)
         limit[name] = max(limit[name], 5 * doubt)

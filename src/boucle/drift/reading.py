@@ -68,7 +68,11 @@ class Reading(Struct, frozen=True, dict=True):
             at=at,
             speed=values[0],
             setpoint=values[1],
-            slow=tuple(values[2 : 2 + slow]),
+            # A value nobody read in this second is not measured, whatever is in force.
+            slow=tuple(
+                math.nan if heard == 0 else value
+                for value, heard in zip(values[2 : 2 + slow], values[2 + 2 * slow : rest], strict=True)
+            ),
             noise=tuple(values[2 + slow : 2 + 2 * slow]),
             heard=tuple(values[2 + 2 * slow : rest]),
             bands=tuple(tuple(part[:BANDS]) for part in parts),
