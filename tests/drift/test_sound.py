@@ -16,7 +16,11 @@ from bench.attribution.spectrum import BANDS, tones, waveform
 from msgspec.structs import replace
 
 from boucle.clock import SECOND
+from boucle.drift.evidence import weigh
+from boucle.drift.heat import on_curves
+from boucle.drift.reading import Reading, learn
 from boucle.testing.scenario import Scenario
+from tests.drift.seconds import SLOW, Row, seconds, told
 
 PRESS = Scenario(machines=("press",), speed=33.0, load=1.05, duration=150)
 FLOOR = np.diff(BANDS) * 2 * 0.018**2 / 10_000
@@ -155,3 +159,23 @@ def test_an_accusation_is_an_alarm_once() -> None:
 def test_the_bound_is_garwoods() -> None:
     assert round(quiet.at_most(0, 3), 3) == 0.999
     assert round(quiet.at_most(1, 1), 2) == 4.74
+
+
+def test_a_silent_plc_leaves_nothing_to_be_held_against() -> None:
+    def silent(row: Row, since: int) -> None:
+        if since < 12:
+            for name in SLOW:
+                row[f"{name}_count"], row[f"{name}_noise"] = 0.0, None
+            row["hydraulic_pressure"] = 171.0  # the last one heard, read in the stroke
+
+    assert told(seconds(60, silent)) == [("none", "", "machine")]
+
+
+def test_a_temperature_that_is_where_it_always_was_has_not_drifted_on_the_way_there() -> None:
+    readings = [Reading.of(row["at"], row, ("x", "y", "z")) for row in seconds(24)]
+    evidence = weigh(readings[12:], learn(readings[:12]))
+    held = on_curves(evidence, {"bearing_temperature": (-1.4, 0.1), "oil_temperature": (-1.4, 0.1)})
+    assert held.slow == evidence.slow
+    away = [replace(one, slow=(one.slow[0] + 3, *one.slow[1:])) for one in readings[12:]]
+    held = on_curves(weigh(away, learn(readings[:12])), {"bearing_temperature": (2.5, 0.1)})
+    assert held.slow["bearing_temperature"] == 2.5
