@@ -179,3 +179,19 @@ def test_a_temperature_that_is_where_it_always_was_has_not_drifted_on_the_way_th
     away = [replace(one, slow=(one.slow[0] + 3, *one.slow[1:])) for one in readings[12:]]
     held = on_curves(weigh(away, learn(readings[:12])), {"bearing_temperature": (2.5, 0.1)})
     assert held.slow["bearing_temperature"] == 2.5
+
+
+def test_a_tone_that_hops_over_a_bands_edge_has_not_moved() -> None:
+    def hop(row: Row, since: int) -> None:
+        del since
+        for axis in "xyz":
+            gone = 0.8 * row[f"{axis}_band_4"]
+            row[f"{axis}_band_4"] -= gone
+            row[f"{axis}_band_5"] += gone
+
+    def fall(row: Row, since: int) -> None:
+        hop(row, since)
+        row["y_band_5"] *= 0.5
+
+    assert told(seconds(60, hop)) == [("none", "", "machine")]
+    assert told(seconds(60, fall))[-1] != ("none", "", "machine"), "one axis alone does not hop"

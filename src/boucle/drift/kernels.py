@@ -12,6 +12,8 @@ Wide = NDArray[np.float64]
 _WHOLE = 0.005
 """Share of the samples a window may lack (or have too many of) and still tell levels."""
 _NEARLY, _SKEWED = 0.98, 0.02
+_HOPS, _STANDS = 0.05, 0.03
+"""ln of amplitude: by how much a band moves at least when a tone leaves or enters it, and what both together may."""
 
 
 @compiled
@@ -47,6 +49,7 @@ def weighed(
             # Seconds that dropouts spoiled are not there to be averaged.
             one = spread[axis, band] / np.sqrt(max(seconds[axis], 1.0))
             chance[axis, band] = _at_least(one, least[1]) * np.sqrt(1.5)
+    _over_edges(shift, level)
     told = np.empty(lines.shape[1:])
     for line in range(lines.shape[2]):
         told[:, line] = _means(lines[first:, :, line])
@@ -111,6 +114,28 @@ def alone(shift: Wide, noise: Wide, least: float, still: float) -> int:
 def _at_least(value: float, least: float) -> float:
     """What is not known stays so."""
     return max(value, least)
+
+
+@compiled
+def _over_edges(shift: Wide, level: Wide) -> None:
+    """A tone that lies on the edge of two bands hops between them as the speed wanders: only their sum says anything.
+
+    So it is taken where neighbours move against each other on every axis while what they hold together stands still.
+    """
+    axes, width = shift.shape
+    together = np.empty(axes)
+    for band in range(width - 1):
+        hops = 0
+        for axis in range(axes):
+            one, other = shift[axis, band], shift[axis, band + 1]
+            both = np.exp(2 * level[axis, band]), np.exp(2 * level[axis, band + 1])
+            now = both[0] * np.exp(2 * one) + both[1] * np.exp(2 * other)
+            together[axis] = 0.5 * np.log(now / (both[0] + both[1]))
+            apart = one * other < 0 and max(abs(one), abs(other)) > _HOPS
+            if np.isnan(together[axis]) or (apart and abs(together[axis]) < _STANDS):
+                hops += 1
+        if hops == axes:
+            shift[:, band], shift[:, band + 1] = together, together
 
 
 @compiled
