@@ -1,6 +1,6 @@
 """How often a sound machine is accused: months of sound presses, judged second by second.
 
-    python -m bench.attribution.quiet --days 30 --minutes 4      go on for so long, then say how far it got
+    python -m bench.attribution.quiet --final --minutes 20     go on for so long, then say how far it got
 
 A day is one hall of two presses (`bench.attribution.plant`), its rows drawn without waveforms (`sound`) and judged in
 Blocks by `Attribute` itself, learning anew at the day's start. What a day gave is kept under run/drift by a digest of
