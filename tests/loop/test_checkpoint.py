@@ -27,7 +27,8 @@ def test_state_shows_the_last_checkpoint(remembered: Path, capsys: pytest.Captur
     told = json.loads(capsys.readouterr().out)
     assert told["taken_at"].startswith("2026-09-21")
     assert 100 < told["sources"]["vibration"] < 400
-    assert [step["id"] for step in told["steps"]] == ["vibration_events", "features", "health", "verdicts"]
+    steps = ["vibration_events", "features", "health", "verdicts", "features_right"]
+    assert [step["id"] for step in told["steps"]] == steps
     assert all(step["bytes"] > 10 and step["use"] for step in told["steps"])
     assert main(["state", str(remembered)]) == 0
     shown = capsys.readouterr().out

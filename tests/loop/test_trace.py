@@ -54,9 +54,10 @@ def test_a_block_is_followed_from_its_source_to_the_value_read_back(
     well_formed(led)
     names = [one["name"] for one in spans(led)]
     assert names[:5] == ["Block vibration", "source", "decode", "contract", "log"]
-    steps = ["step vibration_events", "step features", "step health", "step verdicts", "decision", "command"]
-    assert sorted(set(names[5:]), key=names.index) == sorted(steps, key=names.index)
-    assert [name for name in sorted(set(names), key=names.index) if name.startswith("step")] == steps[:4]
+    taken = ("vibration_events", "features", "health", "verdicts", "features_right")
+    steps = [f"step {one}" for one in taken]
+    assert sorted(set(names[5:]), key=names.index) == sorted([*steps, "decision", "command"], key=names.index)
+    assert [name for name in sorted(set(names), key=names.index) if name.startswith("step")] == steps
     command = next(one for one in spans(led) if one["name"] == "command")
     assert told(command)["boucle.outcome"] == "applied"
     assert told(command)["boucle.target"].endswith("/speed_setpoint")
