@@ -12,7 +12,7 @@ from boucle.event import Command, Event, Outcome, Receipt
 from boucle.loop.view import Accounting
 from tests.loop.manual import ManualPlant
 
-SEEDS = range(1, 21)
+SEEDS = range(1, 13)
 SECONDS = 75
 
 

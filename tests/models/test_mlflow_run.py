@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec import structs
 
@@ -79,6 +79,7 @@ def test_any_record_gives_a_run(record: Any) -> None:
 
 
 @given(st.binary(max_size=50))
+@example(b'"\x80"')
 def test_any_bytes_give_a_run(record: bytes) -> None:
     told = run_of(tiny().manifest, record)
     assert (len(told.metrics), told.datasets) == (1, [])

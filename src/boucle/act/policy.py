@@ -241,5 +241,5 @@ def _unfolded(value: Any) -> Any:
     # A verdict's evidence comes as JSON text; one that does not is shown as it is.
     try:
         return msgspec.json.decode(value) if isinstance(value, str) else value
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return value

@@ -104,7 +104,7 @@ class Producers:
     def _restore(self, body: memoryview) -> None:
         try:
             known = msgspec.json.decode(bytes(body).rstrip(b"\0"), type=list[tuple[str, int, list[int]]])
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"the producers cannot be read: {error}") from error
         self._ends = OrderedDict((name, ends) for name, _, ends in known)
         self._last = {name: last for name, last, _ in known}

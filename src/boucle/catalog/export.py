@@ -66,7 +66,7 @@ class Exporter:
     def _read(self) -> Exported:
         try:
             return msgspec.json.decode(self._cursor.read_bytes(), type=Exported)
-        except (FileNotFoundError, msgspec.DecodeError):
+        except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
             # A cursor that was torn: everything is sent again rather than something never.
             return Exported()
 

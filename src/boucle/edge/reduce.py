@@ -349,7 +349,7 @@ def _turning(inputs: Inputs, waves: Sequence[str]) -> tuple[From, ...]:
 def _decode(state: bytes, stream: str) -> _State:
     try:
         held = msgspec.msgpack.decode(state, type=_State)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _other_version(stream, str(error)) from error
     if held.version != _VERSION:
         raise _other_version(stream, f"version {held.version}, this code reads {_VERSION}")

@@ -248,7 +248,7 @@ class FolderRegistry(Registry):
         payload, key = self.keys.open(file.read_bytes(), str(file), self.unsigned)
         try:
             version = msgspec.json.decode(payload, type=Version)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             fix = "restore the file; a version is written once and never changed"
             what = "this is no version of a model"
             raise BoucleError("B613", what, where=str(file), why=str(error), fix=fix) from error
@@ -363,7 +363,7 @@ def _unsigned(told: bytes) -> bool:
     """Whether a file of roles is one of before they were signed."""
     try:
         return "generation" in msgspec.json.decode(told, type=dict[str, msgspec.Raw])
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return False
 
 
@@ -371,7 +371,7 @@ def _plain(told: bytes, file: Path) -> Roles:
     """The roles of a file that was written before they were signed."""
     try:
         return msgspec.json.decode(told, type=Roles)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _unreadable(file, str(error)) from error
 
 
@@ -379,7 +379,7 @@ def _of(name: str, payload: bytes, file: Path) -> Roles:
     """The roles that were signed, of the model of this name."""
     try:
         told = msgspec.json.decode(payload, type=_Told)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _unreadable(file, str(error)) from error
     if told.model != name:
         raise BoucleError(

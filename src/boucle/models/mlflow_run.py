@@ -47,7 +47,7 @@ def run_of(manifest: Manifest, record: bytes) -> Run:
     """What is told of a model; of one without a training record only what its manifest says."""
     try:
         told = msgspec.json.decode(record) if record else {}
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         told = {}
     told = told if isinstance(told, dict) else {}
     at = time.time_ns() // 1_000_000
@@ -126,7 +126,7 @@ def history_of(tags: Sequence[Mapping[str, Any]]) -> tuple[Change, ...]:
     for _, text in _pages(tags):
         try:
             found += msgspec.json.decode(text, type=tuple[Change, ...])
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             continue
     return tuple(found)
 
@@ -140,7 +140,7 @@ def next_page(tags: Sequence[Mapping[str, Any]], change: Change) -> tuple[str, s
     number, text = pages[-1] if pages else (0, "[]")
     try:
         before = msgspec.json.decode(text, type=tuple[Change, ...])
-    except msgspec.DecodeError:  # somebody else wrote it
+    except (msgspec.DecodeError, UnicodeDecodeError):  # somebody else wrote it
         before, number = (), number + 1
     together = msgspec.json.encode((*before, change)).decode()
     if len(together) <= _TAG:

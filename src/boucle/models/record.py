@@ -69,7 +69,7 @@ class Record(Struct, frozen=True, kw_only=True):
         """From a version's `record.json`; B629 when it has none that can be read."""
         try:
             return msgspec.json.decode(told or b"", type=cls)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             why = str(error) if told else "it was registered without one"
             fix = "train it with `boucle train`"
             what = f"{of} has no record of its training"

@@ -330,7 +330,7 @@ class Score:
             if version != _VERSION:
                 raise self._refused(f"version {version}, this code reads {_VERSION}")
             _, self.ledger, arms = msgspec.msgpack.decode(state, type=tuple[int, Ledger, Arms])
-        except (msgspec.DecodeError, TypeError, IndexError, KeyError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, TypeError, IndexError, KeyError) as error:
             raise self._refused(str(error)) from error
         self._scoring = None
         self._resume(self.ledger.rows, arms)

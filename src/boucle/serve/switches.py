@@ -56,7 +56,7 @@ class Switches:
         read = msgspec.json.Decoder(Switch | Fell)
         try:
             found = [read.decode(line) for line in whole.splitlines()]
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             fix = "remove it together with the checkpoints to start afresh"
             what = "what scored which row cannot be read"
             raise BoucleError("B651", what, where=str(path), why=str(error), fix=fix) from error
