@@ -172,12 +172,16 @@ def test_recovery_is_told_once(
 
 
 def test_a_version_that_needs_more_memory_than_allowed(tmp_path: Path) -> None:
-    # 64 MiB of weights: so much is never taken from memory that was given back before.
+    # Twice 16 MiB of weights that the output depends on: what does not is folded away, and its memory given back.
     small = linear(1.0)
     model = onnx.load_from_string(small.content)
-    model.graph.initializer.append(numpy_helper.from_array(np.ones((4096, 4096), np.float32), "ballast"))
-    model.graph.node.append(onnx.helper.make_node("ReduceMax", ["ballast"], ["most"], keepdims=0))
-    model.graph.node.append(onnx.helper.make_node("Add", ["output", "most"], ["sum"]))
+    size = 1 << 22
+    wide, tall = np.ones((1, size), np.float32), np.full((size, 1), 1 / size, np.float32)
+    model.graph.initializer.extend(
+        [numpy_helper.from_array(wide, "wide"), numpy_helper.from_array(tall, "tall")]
+    )
+    model.graph.node.append(onnx.helper.make_node("MatMul", ["output", "wide"], ["wider"]))
+    model.graph.node.append(onnx.helper.make_node("MatMul", ["wider", "tall"], ["sum"]))
     model.graph.output[0].name = "sum"
     _again(small, model).save(tmp_path / "big")
     with pytest.raises(BoucleError, match="B653"):
